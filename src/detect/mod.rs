@@ -1,0 +1,1 @@
+//! The chain from a frame to a record.

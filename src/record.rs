@@ -1,0 +1,96 @@
+//! What shipwatch says of a frame: the one record that every output format is a view of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Tags;
+use crate::mask::Rle;
+
+/// Everything known of one frame after the chain has run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameRecord {
+    /// The frame's name.
+    pub frame: String,
+    /// Width of the stored grid in pixels.
+    pub width: u32,
+    /// Height of the stored grid in pixels.
+    pub height: u32,
+    /// Capture time, position and ground resolution where known.
+    #[serde(flatten)]
+    pub tags: Tags,
+    /// Factor by which the frame was resampled before the networks saw it.
+    pub scale: f64,
+    /// What the gate said.
+    pub gate: GateSummary,
+    /// Ships by falling score; no pixel belongs to two of them.
+    pub ships: Vec<Ship>,
+    /// The models that looked.
+    pub model: ModelId,
+    /// Where the time went.
+    pub millis: Millis,
+}
+
+/// The gate's word on a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GateSummary {
+    /// Highest ship probability of any tile, 0 to 1.
+    pub score: f32,
+    /// Tiles the frame was cut into.
+    pub tiles: usize,
+    /// Tiles that the gate let through.
+    pub passed: usize,
+    /// Tiles that were segmented: those that passed and neighbours a ship reached into.
+    pub segmented: usize,
+}
+
+/// One ship. Pixel coordinates are those of the stored grid: x to the right, y down, (0, 0) the
+/// outer corner of the top-left pixel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ship {
+    /// Mean probability over the ship's pixels, 0 to 1.
+    pub score: f32,
+    /// Pixels in the mask.
+    pub area: u64,
+    /// Axis-parallel box in whole pixels: x, y, width, height.
+    pub bbox: [u32; 4],
+    /// Mean of the pixel centres: x, y.
+    pub centroid: [f64; 2],
+    /// Longer side of the smallest rectangle around the ship, in pixels.
+    pub length: f64,
+    /// Shorter side of that rectangle, in pixels.
+    pub width: f64,
+    /// Direction of the longer side in degrees, 0 to 180, counted from the x axis towards the y
+    /// axis (clockwise as seen on a screen).
+    pub angle: f64,
+    /// `length` in metres where the ground resolution is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_m: Option<f64>,
+    /// `width` in metres where the ground resolution is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width_m: Option<f64>,
+    /// The mask as the challenge writes it: `start length` pairs, 1-based, column-major.
+    pub rle: Rle,
+}
+
+/// Names the models behind a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelId {
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: String,
+}
+
+/// Milliseconds by stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Millis {
+    /// Reading and decoding the file; zero where a frame came decoded.
+    pub decode: f64,
+    /// Resampling and cutting.
+    pub prepare: f64,
+    /// The gate over all tiles.
+    pub gate: f64,
+    /// The U-Net over the tiles that passed.
+    pub segment: f64,
+    /// Merging, instances and run lengths.
+    pub extract: f64,
+}
