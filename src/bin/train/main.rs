@@ -1,1 +1,3 @@
-fn main(){}
+//! The training binary.
+mod nn;
+fn main() {}

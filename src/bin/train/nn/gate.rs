@@ -1,0 +1,41 @@
+//! The classifier: does this tile hold a ship?
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::fused::FusedOps;
+use super::layers::{ConvBn, Mode};
+use super::mobilenet::{Encoder, channels};
+
+/// MobileNetV2 with one logit.
+#[derive(Module, Debug)]
+pub(crate) struct Gate<B: Backend> {
+    pub(crate) encoder: Encoder<B>,
+    pub(crate) head: ConvBn<B>,
+    pub(crate) classifier: Linear<B>,
+}
+
+impl<B: Backend> Gate<B> {
+    pub(crate) fn new(width: f64, device: &B::Device) -> Self {
+        let encoder = Encoder::new(width, device);
+        let features = channels(1280, width.max(1.0));
+        Self {
+            head: ConvBn::dense([encoder.tap_channels()[4], features], 1, 1, device),
+            classifier: LinearConfig::new(features, 1).init(device),
+            encoder,
+        }
+    }
+}
+
+impl<B: FusedOps> Gate<B> {
+    /// Ship logits `[N]` of tiles `[N, 3, S, S]`. With `frozen`, the trunk below the last
+    /// `frozen.trainable_blocks` keeps its running statistics.
+    pub(crate) fn forward(&self, x: Tensor<B, 4>, encoder: Mode, head: Mode) -> Tensor<B, 1> {
+        let [.., deepest] = self.encoder.forward(x, encoder);
+        let y = self.head.forward(deepest, head);
+        let [n, features, height, width] = y.dims();
+        let pooled = y.reshape([n, features, height * width]).mean_dim(2).reshape([n, features]);
+        self.classifier.forward(pooled).reshape([n])
+    }
+}

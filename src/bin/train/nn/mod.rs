@@ -1,0 +1,19 @@
+//! The two networks, in burn.
+
+mod fused;
+mod fused_autodiff;
+mod fused_cpu;
+mod fused_generic;
+mod gate;
+mod layers;
+mod mobilenet;
+mod params;
+mod pretrained;
+mod unet;
+
+pub(crate) use fused::FusedOps;
+pub(crate) use gate::Gate;
+pub(crate) use layers::{BATCH_NORM_EPSILON, Mode};
+pub(crate) use params::{ParamError, Params, apply, collect};
+pub(crate) use pretrained::load_pretrained;
+pub(crate) use unet::{DecoderKind, UNet};

@@ -1,0 +1,147 @@
+//! The segmenter: a U-Net on the MobileNetV2 encoder.
+
+use burn::module::Module;
+use burn::nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
+use burn::tensor::{Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use super::fused::FusedOps;
+use super::layers::{ConvBn, Mode, SeparableConv};
+use super::mobilenet::{Encoder, Features};
+
+/// Decoder channels at strides 16, 8, 4 and 2.
+const LIGHT_CHANNELS: [usize; 4] = [96, 48, 32, 16];
+const SEED_CHANNELS: [usize; 4] = [224, 112, 56, 28];
+
+/// Which decoder a U-Net has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DecoderKind {
+    /// Projected skips added, separable convolutions, nearest upsampling: for small boards.
+    Light,
+    /// Transposed convolutions, concatenated skips, dense 3x3: the original project's.
+    Seed,
+}
+
+/// Encoder, decoder and a head that predicts 2x2 pixels per cell of the finest feature map.
+#[derive(Module, Debug)]
+pub(crate) struct UNet<B: Backend> {
+    pub(crate) encoder: Encoder<B>,
+    pub(crate) decoder: Decoder<B>,
+    pub(crate) head: ConvTranspose2d<B>,
+}
+
+/// The way back up.
+#[derive(Module, Debug)]
+pub(crate) enum Decoder<B: Backend> {
+    Light(LightDecoder<B>),
+    Seed(SeedDecoder<B>),
+}
+
+/// Stages from stride 16 to stride 2.
+#[derive(Module, Debug)]
+pub(crate) struct LightDecoder<B: Backend> {
+    pub(crate) stages: Vec<LightStage<B>>,
+}
+
+/// `refine(upsample(reduce(x)) + lateral(skip))`.
+#[derive(Module, Debug)]
+pub(crate) struct LightStage<B: Backend> {
+    pub(crate) reduce: ConvBn<B>,
+    pub(crate) lateral: ConvBn<B>,
+    pub(crate) refine: SeparableConv<B>,
+}
+
+/// Stages from stride 16 to stride 2.
+#[derive(Module, Debug)]
+pub(crate) struct SeedDecoder<B: Backend> {
+    pub(crate) stages: Vec<SeedStage<B>>,
+}
+
+/// `second(first(concat(up(x), skip)))`.
+#[derive(Module, Debug)]
+pub(crate) struct SeedStage<B: Backend> {
+    pub(crate) up: ConvTranspose2d<B>,
+    pub(crate) first: ConvBn<B>,
+    pub(crate) second: ConvBn<B>,
+}
+
+impl<B: Backend> UNet<B> {
+    /// A U-Net on a fresh encoder of the given width.
+    pub(crate) fn new(width: f64, decoder: DecoderKind, device: &B::Device) -> Self {
+        Self::on(Encoder::new(width, device), decoder, device)
+    }
+
+    /// A U-Net on a trained encoder.
+    pub(crate) fn on(encoder: Encoder<B>, decoder: DecoderKind, device: &B::Device) -> Self {
+        let [c2, c4, c8, c16, c32] = encoder.tap_channels();
+        let skips = [c16, c8, c4, c2];
+        let inputs = |channels: [usize; 4]| [c32, channels[0], channels[1], channels[2]];
+        let (decoder, last) = match decoder {
+            DecoderKind::Light => {
+                let stage = |((inputs, skip), outputs)| LightStage {
+                    reduce: ConvBn::linear([inputs, outputs], device),
+                    lateral: ConvBn::linear([skip, outputs], device),
+                    refine: SeparableConv::new([outputs, outputs], device),
+                };
+                let ends = inputs(LIGHT_CHANNELS).into_iter().zip(skips).zip(LIGHT_CHANNELS);
+                (Decoder::Light(LightDecoder { stages: ends.map(stage).collect() }), LIGHT_CHANNELS[3])
+            }
+            DecoderKind::Seed => {
+                let stage = |((inputs, skip), outputs)| SeedStage {
+                    up: double(inputs, outputs).init(device),
+                    first: ConvBn::dense([outputs + skip, outputs], 3, 1, device),
+                    second: ConvBn::dense([outputs, outputs], 3, 1, device),
+                };
+                let ends = inputs(SEED_CHANNELS).into_iter().zip(skips).zip(SEED_CHANNELS);
+                (Decoder::Seed(SeedDecoder { stages: ends.map(stage).collect() }), SEED_CHANNELS[3])
+            }
+        };
+        Self { encoder, decoder, head: double(last, 1).init(device) }
+    }
+}
+
+impl<B: FusedOps> UNet<B> {
+    /// Ship logits `[N, 1, S, S]` of tiles `[N, 3, S, S]`.
+    pub(crate) fn forward(&self, x: Tensor<B, 4>, encoder: Mode, decoder: Mode) -> Tensor<B, 4> {
+        let features = self.encoder.forward(x, encoder);
+        let y = match &self.decoder {
+            Decoder::Light(light) => light.forward(features, decoder),
+            Decoder::Seed(seed) => seed.forward(features, decoder),
+        };
+        self.head.forward(y)
+    }
+}
+
+impl<B: FusedOps> LightDecoder<B> {
+    fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
+        for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
+            let up = upsample(stage.reduce.forward(x, mode));
+            x = stage.refine.forward(up + stage.lateral.forward(skip, mode), mode);
+        }
+        x
+    }
+}
+
+impl<B: FusedOps> SeedDecoder<B> {
+    fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
+        for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
+            let joined = Tensor::cat(vec![stage.up.forward(x), skip], 1);
+            x = stage.second.forward(stage.first.forward(joined, mode), mode);
+        }
+        x
+    }
+}
+
+/// A 2x2 transposed convolution of stride 2.
+fn double(inputs: usize, outputs: usize) -> ConvTranspose2dConfig {
+    ConvTranspose2dConfig::new([inputs, outputs], [2, 2]).with_stride([2, 2])
+}
+
+/// Nearest upsampling by two: `[N, C, H, W] -> [N, C, 2H, 2W]`.
+fn upsample<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let [n, c, height, width] = x.dims();
+    x.reshape([n, c, height, 1, width, 1])
+        .repeat(&[1, 1, 1, 2, 1, 2])
+        .reshape([n, c, height * 2, width * 2])
+}
