@@ -1,3 +1,109 @@
-//! The training binary.
+//! Trains shipwatch's networks on a workstation and exports them for the edge.
+
+mod config;
+mod data;
+mod device;
+mod loss;
 mod nn;
-fn main() {}
+mod progress;
+mod run_folder;
+mod schedule;
+mod task;
+mod tensors;
+mod trainer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::data::Pool;
+use crate::device::{DeviceChoice, use_cuda};
+use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained};
+use crate::run_folder::RunFolder;
+use crate::trainer::Trainer;
+
+/// Trains shipwatch's gate and U-Net, exports them as ONNX and judges them.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train the gate, then the U-Net on its encoder; going on where a stopped run left off.
+    Run {
+        /// What to train on what (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder for checkpoints and metrics.
+        #[arg(long)]
+        out: PathBuf,
+        /// Processor to train on.
+        #[arg(long, value_enum, default_value = "auto")]
+        device: DeviceChoice,
+        /// Threads that prepare tiles.
+        #[arg(long, default_value_t = 1)]
+        workers: usize,
+    },
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+fn main() -> Result<()> {
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("SHIPWATCH_LOG", "info")).init();
+    match Cli::parse().command {
+        Command::Run { config, out, device, workers } => {
+            ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))?;
+            let config = Config::load(&config)?;
+            if use_cuda(device)? {
+                #[cfg(feature = "cuda")]
+                return run::<burn::backend::Cuda>(&config, &out, workers);
+            }
+            run::<burn_flex::Flex>(&config, &out, workers)
+        }
+    }
+}
+
+/// Trains both networks.
+fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
+    let device = B::Device::default();
+    B::seed(&device, config.seed);
+    let folder = RunFolder::create(out, config)?;
+    let pool = Pool::open(&config.data, config.cache_mib)?;
+    let trainer = Trainer::<B> {
+        pool: &pool,
+        folder: &folder,
+        device: device.clone(),
+        tile: config.tile,
+        seed: config.seed,
+        workers: workers.max(1),
+        stop: &STOP,
+    };
+
+    let mut gate = Gate::<Autodiff<B>>::new(config.width, &device);
+    if let Some(file) = &config.pretrained {
+        let weights = Params::load(file)?;
+        let (loaded, report) =
+            load_pretrained(gate, &weights).with_context(|| file.display().to_string())?;
+        gate = loaded;
+        log::info!(
+            "{}: {} tensors applied; start at random: {:?}; unused: {:?}",
+            file.display(),
+            report.applied,
+            report.untouched,
+            report.unused
+        );
+    }
+    let best = trainer.train(gate, &config.gate)?;
+    let gate = apply(Gate::<Autodiff<B>>::new(config.width, &device), &best)?;
+    let unet = UNet::on(gate.encoder, config.decoder, &device);
+    trainer.train(unet, &config.unet)?;
+    Ok(())
+}

@@ -78,6 +78,16 @@ pub(crate) trait FusedOps: Backend {
         generic::norm_relu6::<Self>(x, gamma, beta, epsilon, relu6)
     }
 
+    /// `x * scale + shift` for each channel, then ReLU6 if `relu6`: batch norm by known statistics.
+    fn affine_relu6(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu6: bool,
+    ) -> FloatTensor<Self> {
+        generic::affine_relu6::<Self>(x, scale, shift, relu6)
+    }
+
     /// Gradients of [`FusedOps::norm_relu6`] (Ioffe and Szegedy 2015, section 3).
     fn norm_relu6_grad(
         x: FloatTensor<Self>,
@@ -125,6 +135,16 @@ pub(crate) fn norm_relu6<B: FusedOps>(
 ) -> (Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>) {
     let n = B::norm_relu6(primitive(x), primitive(gamma), primitive(beta), epsilon, relu6);
     (wrap4::<B>(n.output), wrap1::<B>(n.mean), wrap1::<B>(n.inv_std))
+}
+
+/// [`FusedOps::affine_relu6`] on tensors.
+pub(crate) fn affine_relu6<B: FusedOps>(
+    x: Tensor<B, 4>,
+    scale: Tensor<B, 1>,
+    shift: Tensor<B, 1>,
+    relu6: bool,
+) -> Tensor<B, 4> {
+    wrap4::<B>(B::affine_relu6(primitive(x), primitive(scale), primitive(shift), relu6))
 }
 
 /// 1x1 convolution as a matrix product, whose weight gradient is one too:
@@ -281,6 +301,12 @@ mod tests {
             agree(
                 Flex::depthwise_grad_weight(x.clone(), y.clone(), stride),
                 generic::depthwise_grad_weight::<Flex>(x.clone(), y, stride),
+            );
+
+            let [scale, shift] = [(); 2].map(|()| primitive(random::<Flex, 1>([shape[1]])));
+            agree(
+                Flex::affine_relu6(x.clone(), scale.clone(), shift.clone(), true),
+                generic::affine_relu6::<Flex>(x.clone(), scale, shift, true),
             );
 
             let [gamma, beta] = [(); 2].map(|()| primitive(random::<Flex, 1>([shape[1]])));

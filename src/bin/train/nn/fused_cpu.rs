@@ -103,6 +103,27 @@ impl FusedOps for Flex {
         }
     }
 
+    fn affine_relu6(
+        x: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        relu6: bool,
+    ) -> FlexTensor {
+        let shape = dims(&x);
+        let [_, channels, height, width] = shape;
+        let len = height * width;
+        let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
+        let (x, scale, shift) = (values(&x), values(&scale), values(&shift));
+        let arch = Arch::new();
+        let mut out = vec![0.0; x.len()];
+        out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
+            let channel = i % channels;
+            let affine = Affine { scale: scale[channel], shift: shift[channel], relu6 };
+            arch.dispatch(|| affine.apply(&x[i * len..][..len], out));
+        });
+        tensor(out, &shape)
+    }
+
     fn norm_relu6_grad(x: FlexTensor, state: NormState<Self>, grad: FlexTensor) -> NormGrads<Self> {
         let shape = dims(&x);
         let [n, channels, height, width] = shape;

@@ -64,12 +64,22 @@ pub(super) fn norm_relu6<B: Backend>(
     let inv_std = (channel_mean(centred.clone() * centred) + epsilon).sqrt().recip();
     let scale = wrap1::<B>(gamma) * inv_std.clone();
     let shift = wrap1::<B>(beta) - mean.clone() * scale.clone();
-    let y = x * over_channels(scale) + over_channels(shift);
+    let (scale, shift) = (primitive(scale), primitive(shift));
     Normalised {
-        output: primitive(if relu6 { y.clamp(0.0, 6.0) } else { y }),
+        output: affine_relu6::<B>(primitive(x), scale, shift, relu6),
         mean: primitive(mean),
         inv_std: primitive(inv_std),
     }
+}
+
+pub(super) fn affine_relu6<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    shift: FloatTensor<B>,
+    relu6: bool,
+) -> FloatTensor<B> {
+    let y = rank4::<B>(&x) * over_channels(wrap1::<B>(scale)) + over_channels(wrap1::<B>(shift));
+    primitive(if relu6 { y.clamp(0.0, 6.0) } else { y })
 }
 
 pub(super) fn norm_relu6_grad<B: Backend>(

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::fused::FusedOps;
 use super::layers::{ConvBn, Mode};
-use super::mobilenet::{Encoder, channels};
+use super::mobilenet::{Encoder, Features, channels};
 
 /// MobileNetV2 with one logit.
 #[derive(Module, Debug)]
@@ -29,11 +29,14 @@ impl<B: Backend> Gate<B> {
 }
 
 impl<B: FusedOps> Gate<B> {
-    /// Ship logits `[N]` of tiles `[N, 3, S, S]`. With `frozen`, the trunk below the last
-    /// `frozen.trainable_blocks` keeps its running statistics.
-    pub(crate) fn forward(&self, x: Tensor<B, 4>, encoder: Mode, head: Mode) -> Tensor<B, 1> {
-        let [.., deepest] = self.encoder.forward(x, encoder);
-        let y = self.head.forward(deepest, head);
+    /// Ship logits `[N]` of tiles `[N, 3, S, S]`, by running statistics.
+    pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 1> {
+        self.classify(self.encoder.forward(x, Mode::Eval), Mode::Eval)
+    }
+
+    /// Ship logits `[N]` from the encoder's features.
+    pub(crate) fn classify(&self, [.., deepest]: Features<B>, mode: Mode) -> Tensor<B, 1> {
+        let y = self.head.forward(deepest, mode);
         let [n, features, height, width] = y.dims();
         let pooled = y.reshape([n, features, height * width]).mean_dim(2).reshape([n, features]);
         self.classifier.forward(pooled).reshape([n])

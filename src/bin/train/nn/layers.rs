@@ -6,7 +6,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::fused::{FusedOps, depthwise, norm_relu6, pad_same, pointwise};
+use super::fused::{FusedOps, affine_relu6, depthwise, norm_relu6, pad_same, pointwise};
 
 /// Added to the variance, as in Keras's MobileNetV2.
 pub(crate) const BATCH_NORM_EPSILON: f64 = 1e-3;
@@ -109,10 +109,7 @@ impl<B: FusedOps> ConvBn<B> {
         let bn = &self.bn;
         let scale = bn.gamma.val() / (bn.running_var.value_sync() + bn.epsilon).sqrt();
         let shift = bn.beta.val() - bn.running_mean.value_sync() * scale.clone();
-        let channels = scale.dims()[0];
-        let shape = [1, channels, 1, 1];
-        let y = x * scale.reshape(shape) + shift.reshape(shape);
-        if self.relu6 { y.clamp(0.0, 6.0) } else { y }
+        affine_relu6(x, scale, shift, self.relu6)
     }
 }
 

@@ -1,6 +1,7 @@
 //! MobileNetV2 without its classifier (Sandler et al. 2018, table 2), channel counts as in Keras.
 
-use burn::module::Module;
+use burn::backend::Autodiff;
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::fused::FusedOps;
@@ -71,6 +72,19 @@ impl<B: FusedOps> Encoder<B> {
             }
         }
         taps.try_into().expect("the trunk passes each tap once")
+    }
+}
+
+/// Features for training what stands on the encoder: in [`Mode::Eval`] they are constants, without
+/// gradient and without the memory that one would take.
+pub(crate) fn features<B: FusedOps>(
+    encoder: &Encoder<Autodiff<B>>,
+    x: Tensor<Autodiff<B>, 4>,
+    mode: Mode,
+) -> Features<Autodiff<B>> {
+    match mode {
+        Mode::Train => encoder.forward(x, mode),
+        Mode::Eval => encoder.valid().forward(x.inner(), mode).map(Tensor::from_inner),
     }
 }
 

@@ -13,7 +13,8 @@ mod unet;
 
 pub(crate) use fused::FusedOps;
 pub(crate) use gate::Gate;
-pub(crate) use layers::{BATCH_NORM_EPSILON, Mode};
-pub(crate) use params::{ParamError, Params, apply, collect};
+pub(crate) use layers::Mode;
+pub(crate) use mobilenet::features;
+pub(crate) use params::{Params, apply, collect};
 pub(crate) use pretrained::load_pretrained;
 pub(crate) use unet::{DecoderKind, UNet};

@@ -102,14 +102,17 @@ impl<B: Backend> UNet<B> {
 }
 
 impl<B: FusedOps> UNet<B> {
-    /// Ship logits `[N, 1, S, S]` of tiles `[N, 3, S, S]`.
-    pub(crate) fn forward(&self, x: Tensor<B, 4>, encoder: Mode, decoder: Mode) -> Tensor<B, 4> {
-        let features = self.encoder.forward(x, encoder);
-        let y = match &self.decoder {
-            Decoder::Light(light) => light.forward(features, decoder),
-            Decoder::Seed(seed) => seed.forward(features, decoder),
-        };
-        self.head.forward(y)
+    /// Ship logits `[N, 1, S, S]` of tiles `[N, 3, S, S]`, by running statistics.
+    pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        self.decode(self.encoder.forward(x, Mode::Eval), Mode::Eval)
+    }
+
+    /// Ship logits `[N, 1, S, S]` from the encoder's features.
+    pub(crate) fn decode(&self, features: Features<B>, mode: Mode) -> Tensor<B, 4> {
+        self.head.forward(match &self.decoder {
+            Decoder::Light(light) => light.forward(features, mode),
+            Decoder::Seed(seed) => seed.forward(features, mode),
+        })
     }
 }
 

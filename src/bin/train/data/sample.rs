@@ -1,0 +1,271 @@
+//! Tiles for training: crops at a random scale, set side by side where one image is too small.
+
+use anyhow::{Result, bail};
+use image::{GrayImage, RgbImage, imageops};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
+use shipwatch::frame::{resample_gray, resample_rgb};
+use shipwatch::mask::Rle;
+
+use crate::data::Split;
+use crate::data::augment::augment;
+use crate::data::pool::{Pool, PoolImage, Source};
+
+/// Fewest ship pixels by which a tile counts as one with a ship.
+const MIN_SHIP_PIXELS: usize = 8;
+
+/// Tries before a draw that must fulfil a condition takes what it has.
+const TRIES: usize = 12;
+
+/// Tiles smaller than this, in pixels of the tile, are not set side by side.
+const MIN_CELL: u32 = 24;
+
+/// One training example.
+pub(crate) struct Tile {
+    /// `[S, S, 3]`.
+    pub(crate) pixels: RgbImage,
+    /// `[S, S]`, 255 where a ship is, else 0.
+    pub(crate) mask: GrayImage,
+}
+
+impl Tile {
+    /// Whether enough of a ship is in it.
+    pub(crate) fn has_ship(&self) -> bool {
+        ship_pixels(&self.mask) >= MIN_SHIP_PIXELS
+    }
+}
+
+/// Draws tiles from the images of one split.
+pub(crate) struct Sampler<'a> {
+    pool: &'a Pool,
+    split: Split,
+    tile: u32,
+    augmented: bool,
+    with_ships: Vec<Drawer<'a>>,
+    all: Vec<Drawer<'a>>,
+}
+
+/// Images of one source among which a draw chooses.
+struct Drawer<'a> {
+    source: &'a Source,
+    images: Vec<&'a PoolImage>,
+}
+
+/// A square in tile pixels still to be filled.
+#[derive(Clone, Copy)]
+struct Cell {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// A rectangle in an image's own pixels.
+struct Crop {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// What a crop must show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Ship,
+    NoShip,
+    Anything,
+}
+
+impl<'a> Sampler<'a> {
+    /// # Errors
+    /// If the split lacks images with ships.
+    pub(crate) fn new(pool: &'a Pool, split: Split, tile: u32, augmented: bool) -> Result<Self> {
+        let drawers = |keep: &dyn Fn(&PoolImage) -> bool| -> Vec<Drawer<'a>> {
+            let of = |source: &'a Source| Drawer {
+                source,
+                images: source.of(split).filter(|image| keep(image)).collect(),
+            };
+            pool.sources.iter().map(of).filter(|drawer| !drawer.images.is_empty()).collect()
+        };
+        let with_ships = drawers(&|image| !image.labelled.ships.is_empty());
+        let all = drawers(&|_| true);
+        if with_ships.is_empty() {
+            bail!("no image with ships is in the {split:?} split: name one under [[data]]");
+        }
+        Ok(Self { pool, split, tile, augmented, with_ships, all })
+    }
+
+    /// Images to draw from.
+    pub(crate) fn images(&self) -> usize {
+        self.all.iter().map(|drawer| drawer.images.len()).sum()
+    }
+
+    /// A tile with a ship, or one without.
+    pub(crate) fn draw(&self, ship: bool, rng: &mut StdRng) -> Result<Tile> {
+        let drawers = if ship { &self.with_ships } else { &self.all };
+        let mut tile = None;
+        for _ in 0..TRIES {
+            let drawer = drawers
+                .choose_weighted(rng, |drawer| drawer.source.config.weight)
+                .expect("weights are positive and a drawer is there");
+            let candidate = self.compose(drawer, ship, rng)?;
+            let fits = candidate.has_ship() == ship
+                && (ship || ship_pixels(&candidate.mask) == 0);
+            tile = Some(candidate);
+            if fits {
+                break;
+            }
+        }
+        let mut tile = tile.expect("at least one try");
+        if self.augmented {
+            augment(&mut tile, rng);
+        }
+        Ok(tile)
+    }
+
+    /// Fills a tile with crops of one source at one scale.
+    fn compose(&self, drawer: &Drawer, ship: bool, rng: &mut StdRng) -> Result<Tile> {
+        let [low, high] = drawer.source.config.scale;
+        let scale = (rng.random_range(low.ln()..=high.ln())).exp();
+        let mut tile = Tile {
+            pixels: RgbImage::new(self.tile, self.tile),
+            mask: GrayImage::new(self.tile, self.tile),
+        };
+        let mut open = vec![Cell { x: 0, y: 0, width: self.tile, height: self.tile }];
+        let mut wanted = if ship { Wanted::Ship } else { Wanted::NoShip };
+        while let Some(cell) = open.pop() {
+            let filled = self.fill(drawer, &mut tile, cell, scale, wanted, rng)?;
+            if wanted == Wanted::Ship {
+                wanted = Wanted::Anything;
+            }
+            let right = Cell { x: cell.x + filled.0, width: cell.width - filled.0, height: filled.1, ..cell };
+            let below = Cell { y: cell.y + filled.1, height: cell.height - filled.1, ..cell };
+            open.extend([right, below].into_iter().filter(|c| c.width > 0 && c.height > 0));
+        }
+        Ok(tile)
+    }
+
+    /// Puts a crop into the cell's top-left corner; says how wide and high it came out.
+    fn fill(
+        &self,
+        drawer: &Drawer,
+        tile: &mut Tile,
+        cell: Cell,
+        scale: f64,
+        wanted: Wanted,
+        rng: &mut StdRng,
+    ) -> Result<(u32, u32)> {
+        let image = drawer.images.choose(rng).expect("a drawer holds images");
+        self.pool.with_pixels(image, |pixels| {
+            let ships = &image.labelled.ships;
+            let size = |grid: u32, want: u32| ((f64::from(grid) * scale) as u32).clamp(1, want);
+            let mut width = avoid_sliver(size(pixels.width(), cell.width), cell.width);
+            let mut height = avoid_sliver(size(pixels.height(), cell.height), cell.height);
+            let mut crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
+            for _ in 0..TRIES {
+                if wanted != Wanted::NoShip || crop.is_free_of(ships, pixels.height()) {
+                    break;
+                }
+                // Ships are everywhere in a small image: a smaller piece may lie between them.
+                if width.min(height) > 2 * MIN_CELL && rng.random_bool(0.5) {
+                    width = avoid_sliver(width / 2, cell.width);
+                    height = avoid_sliver(height / 2, cell.height);
+                }
+                crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
+            }
+            let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
+            let piece = resample_rgb(&view.to_image(), width, height);
+            let mask = resample_gray(&crop.rasterise(ships, pixels.height()), width, height);
+            imageops::replace(&mut tile.pixels, &piece, cell.x.into(), cell.y.into());
+            for (x, y, p) in mask.enumerate_pixels() {
+                let value = if p.0[0] >= 128 { 255 } else { 0 };
+                tile.mask.put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
+            }
+            (width, height)
+        })
+    }
+}
+
+impl Crop {
+    /// A random crop that comes out `size` tile pixels large; around a random ship if one is wanted.
+    fn around(
+        pixels: &RgbImage,
+        ships: &[Rle],
+        size: (u32, u32),
+        scale: f64,
+        wanted: Wanted,
+        rng: &mut impl Rng,
+    ) -> Self {
+        let own = |tile: u32, grid: u32| ((f64::from(tile) / scale).round() as u32).clamp(1, grid);
+        let (width, height) = (own(size.0, pixels.width()), own(size.1, pixels.height()));
+        let anchor = match ships.choose(rng) {
+            Some(ship) if wanted == Wanted::Ship => random_pixel(ship, pixels.height(), rng),
+            _ => None,
+        };
+        let mut corner = |anchor: Option<u32>, length: u32, grid: u32| {
+            let last = grid - length;
+            match anchor {
+                // The ship's pixel lies in the middle four fifths of the crop where that fits.
+                Some(at) => {
+                    let margin = length / 10;
+                    let low = (at + margin + 1).saturating_sub(length).min(last);
+                    let high = at.saturating_sub(margin).clamp(low, last);
+                    rng.random_range(low..=high)
+                }
+                None => rng.random_range(0..=last),
+            }
+        };
+        Self {
+            x: corner(anchor.map(|a| a.0), width, pixels.width()),
+            y: corner(anchor.map(|a| a.1), height, pixels.height()),
+            width,
+            height,
+        }
+    }
+
+    /// Ship pixels within the crop as 255.
+    fn rasterise(&self, ships: &[Rle], grid_height: u32) -> GrayImage {
+        let mut mask = GrayImage::new(self.width, self.height);
+        for (x, y) in ships.iter().flat_map(|ship| ship.pixels(grid_height)) {
+            if self.contains(x, y) {
+                mask.put_pixel(x - self.x, y - self.y, image::Luma([255]));
+            }
+        }
+        mask
+    }
+
+    fn is_free_of(&self, ships: &[Rle], grid_height: u32) -> bool {
+        let mut pixels = ships.iter().flat_map(|ship| ship.pixels(grid_height));
+        !pixels.any(|(x, y)| self.contains(x, y))
+    }
+
+    fn contains(&self, x: u32, y: u32) -> bool {
+        (self.x..self.x + self.width).contains(&x) && (self.y..self.y + self.height).contains(&y)
+    }
+}
+
+/// Any pixel of the ship, as column and row.
+fn random_pixel(ship: &Rle, grid_height: u32, rng: &mut impl Rng) -> Option<(u32, u32)> {
+    let nth = rng.random_range(0..ship.area().max(1)) as usize;
+    ship.pixels(grid_height).nth(nth)
+}
+
+/// Takes the whole cell rather than leave a strip that no crop could fill sensibly.
+fn avoid_sliver(size: u32, cell: u32) -> u32 {
+    match cell - size {
+        0 => size,
+        rest if rest < MIN_CELL && size > MIN_CELL => size - (MIN_CELL - rest).min(size - 1),
+        _ => size,
+    }
+}
+
+fn ship_pixels(mask: &GrayImage) -> usize {
+    mask.as_raw().iter().filter(|&&p| p > 0).count()
+}
+
+impl std::fmt::Debug for Sampler<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} sampler over {} images", self.split, self.images())
+    }
+}
