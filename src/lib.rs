@@ -7,15 +7,12 @@
 //!
 //! `ARCHITECTURE.md` maps the folders and states what holds between them.
 
-pub mod daemon;
-pub mod dataset;
+pub mod clock;
 pub mod detect;
 pub mod frame;
 pub mod inference;
 pub mod mask;
-pub mod metrics;
 pub mod model;
 pub mod record;
 pub mod sink;
-pub mod source;
 pub mod tile;
