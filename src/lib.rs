@@ -7,6 +7,14 @@
 //!
 //! `ARCHITECTURE.md` maps the folders and states what holds between them.
 
+pub mod clock;
+pub mod daemon;
+pub mod detect;
 pub mod frame;
+pub mod inference;
+pub mod mask;
 pub mod model;
+pub mod record;
+pub mod sink;
 pub mod source;
+pub mod tile;
