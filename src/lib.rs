@@ -15,4 +15,5 @@ pub mod mask;
 pub mod model;
 pub mod record;
 pub mod sink;
+pub mod source;
 pub mod tile;

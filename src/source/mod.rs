@@ -1,0 +1,5 @@
+//! Where frames come from.
+
+pub mod decode;
+mod jpeg;
+mod tags;
