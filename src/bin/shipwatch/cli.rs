@@ -1,0 +1,187 @@
+//! What is typed. Parsing touches no file; what the arguments mean is resolved by the subcommands.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shipwatch::detect::Options;
+use shipwatch::frame::Percentiles;
+use shipwatch::source::decode::DecodeOptions;
+
+use crate::exit;
+use crate::logging::Verbosity;
+
+/// Finds ships in overhead images on the board that took them.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = exit::HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Detect(DetectArgs),
+}
+
+/// Find ships in image files and print them.
+///
+/// Reads JPEG, PNG, TIFF, WebP and BMP. Prints one JSON object per frame, or the submission form of
+/// the Airbus Ship Detection challenge. Pixel coordinates are those of the stored image. A file that
+/// cannot be read is reported and skipped.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct DetectArgs {
+    /// Image files, and folders of them
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Search folders below the folders named, too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
+    pub(crate) format: Format,
+
+    /// Write each frame with outlined ships and their scores into this folder, as PNG
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) overlay: Option<PathBuf>,
+
+    /// Use the models in this folder instead of those built in
+    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    pub(crate) models: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArgs,
+
+    /// Threads that look at tiles; as many as there are processors by default
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// How frames meet the networks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Models")]
+pub(crate) struct TuningArgs {
+    /// Resample frames by this factor before looking; wins over --gsd
+    #[arg(long, value_name = "FACTOR", value_parser = positive)]
+    pub(crate) scale: Option<f64>,
+
+    /// Ground resolution of the stored images in metres per pixel
+    ///
+    /// Frames outside of the range that the models were trained for are resampled to reach it, with a
+    /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
+    #[arg(long, value_name = "METRES", value_parser = positive)]
+    pub(crate) gsd: Option<f64>,
+
+    /// Look closely at tiles whose gate score reaches this; the models' own by default
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    pub(crate) gate: Option<f32>,
+
+    /// Take pixels for ship that reach this; the models' own by default
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    pub(crate) mask: Option<f32>,
+
+    /// Drop ships with fewer pixels at the scale the networks see; the models' own by default
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) min_area: Option<u32>,
+}
+
+impl TuningArgs {
+    pub(crate) fn options(&self) -> Options {
+        let &Self {
+            scale,
+            gsd,
+            gate,
+            mask,
+            min_area,
+        } = self;
+        Options {
+            scale,
+            gsd,
+            gate,
+            mask,
+            min_area,
+        }
+    }
+}
+
+/// How files become frames.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
+pub(crate) struct DecodingArgs {
+    /// Stretch values between two percentiles to the full range; 2,98 unless named
+    ///
+    /// For 16-bit and floating-point images whose values fill little of their range.
+    #[arg(
+        long,
+        value_name = "LOW,HIGH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2,98"
+    )]
+    pub(crate) stretch: Option<Percentiles>,
+
+    /// Refuse images with more pixels than this, before any memory is taken for them
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
+    pub(crate) max_pixels: NonZeroU64,
+}
+
+const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(DecodeOptions::MAX_PIXELS).expect("above zero");
+
+impl DecodingArgs {
+    pub(crate) fn options(&self) -> DecodeOptions {
+        DecodeOptions {
+            max_pixels: self.max_pixels.get(),
+            stretch: self.stretch,
+        }
+    }
+}
+
+/// What `detect` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object per frame
+    Jsonl,
+    /// `ImageId,EncodedPixels`, one row per ship
+    Csv,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  shipwatch detect scene.tif                        one JSON object on standard output
+  shipwatch detect --overlay seen images/           the same for a folder, with pictures to look at
+  shipwatch detect --format csv test_v2 > out.csv   the Airbus challenge's submission form
+  shipwatch detect --gsd 0.3 --stretch aerial.tif   0.3 m per pixel, 16 bits, most of them unused";
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if f64::is_finite(value) && value > 0.0 => Ok(value),
+        _ => Err("must be a positive number".into()),
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("must be a number between 0 and 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,50 @@
+//! Messages for people, on standard error.
+
+use std::io::Write;
+
+use clap::Args;
+use log::LevelFilter;
+
+/// The variable that overrides `-v` and `-q`.
+const VARIABLE: &str = "SHIPWATCH_LOG";
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct Verbosity {
+    /// Say more; twice for details. SHIPWATCH_LOG overrides it, as in `SHIPWATCH_LOG=debug`
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Report errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl Verbosity {
+    fn level(self) -> LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::Error,
+            (false, 0) => LevelFilter::Warn,
+            (false, 1) => LevelFilter::Info,
+            (false, _) => LevelFilter::Debug,
+        }
+    }
+}
+
+/// Sends this program's messages to standard error, and those of its libraries from warnings on.
+pub(crate) fn init(verbosity: Verbosity) {
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Error)
+        .filter_module("shipwatch", verbosity.level())
+        .parse_env(VARIABLE)
+        .format(|out, record| {
+            let style = out.default_level_style(record.level());
+            writeln!(
+                out,
+                "{style}{}{style:#}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            )
+        })
+        .init();
+}
