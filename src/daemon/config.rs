@@ -89,7 +89,10 @@ impl Default for SourceConfig {
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        Self { detections: "detections.jsonl".into(), overlay: None }
+        Self {
+            detections: "detections.jsonl".into(),
+            overlay: None,
+        }
     }
 }
 
@@ -133,10 +136,14 @@ impl Config {
     /// Reads a config file. Its paths are relative to the folder it lies in, and so are the
     /// defaults. Values are not yet checked: see [`Config::check`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source,
+        })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = [
             Some(&mut config.source.folder),
@@ -157,22 +164,49 @@ impl Config {
         let hour = 0.0..=3600.0;
         let source = &self.source;
         let rules = [
-            ("source.settle-seconds", hour.contains(&source.settle_seconds), "must lie between 0 and 3600"),
+            (
+                "source.settle-seconds",
+                hour.contains(&source.settle_seconds),
+                "must lie between 0 and 3600",
+            ),
             (
                 "source.rescan-seconds",
                 source.rescan_seconds >= 0.1 && hour.contains(&source.rescan_seconds),
                 "must lie between 0.1 and 3600",
             ),
-            ("source.max-pixels", source.max_pixels > 0, "must be positive"),
-            ("source.gsd", positive(source.gsd), "must be positive metres per pixel"),
-            ("source.scale", positive(source.scale), "must be a positive factor"),
-            ("detect.gate", probability(self.detect.gate), "must lie between 0 and 1"),
-            ("detect.mask", probability(self.detect.mask), "must lie between 0 and 1"),
+            (
+                "source.max-pixels",
+                source.max_pixels > 0,
+                "must be positive",
+            ),
+            (
+                "source.gsd",
+                positive(source.gsd),
+                "must be positive metres per pixel",
+            ),
+            (
+                "source.scale",
+                positive(source.scale),
+                "must be a positive factor",
+            ),
+            (
+                "detect.gate",
+                probability(self.detect.gate),
+                "must lie between 0 and 1",
+            ),
+            (
+                "detect.mask",
+                probability(self.detect.mask),
+                "must lie between 0 and 1",
+            ),
         ];
         let mut problems: Vec<Problem> = rules
             .into_iter()
             .filter(|(_, holds, _)| !holds)
-            .map(|(key, _, reason)| Problem { key, reason: reason.into() })
+            .map(|(key, _, reason)| Problem {
+                key,
+                reason: reason.into(),
+            })
             .collect();
         problems.extend(self.check_overlay());
         problems
@@ -210,7 +244,10 @@ impl Config {
 
     /// How files are decoded.
     pub fn decode_options(&self) -> DecodeOptions {
-        DecodeOptions { max_pixels: self.source.max_pixels, stretch: self.source.stretch }
+        DecodeOptions {
+            max_pixels: self.source.max_pixels,
+            stretch: self.source.stretch,
+        }
     }
 
     /// How ships are found.
@@ -237,7 +274,12 @@ mod tests {
     }
 
     fn problems(text: &str) -> Vec<&'static str> {
-        read(text).expect(text).check().iter().map(|problem| problem.key).collect()
+        read(text)
+            .expect(text)
+            .check()
+            .iter()
+            .map(|problem| problem.key)
+            .collect()
     }
 
     #[test]
@@ -246,7 +288,11 @@ mod tests {
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "").expect("writes");
         let config = Config::read(&path).expect("reads");
-        assert_eq!(config.source.folder, folder.path().join("incoming"), "relative to the file");
+        assert_eq!(
+            config.source.folder,
+            folder.path().join("incoming"),
+            "relative to the file"
+        );
         assert_eq!(config.check(), []);
         assert_eq!(Config::default().check(), []);
         assert_eq!(Config::default().folder_options(), FolderOptions::default());
@@ -280,13 +326,25 @@ mod tests {
         .expect("reads");
         assert_eq!(config.check(), []);
         assert_eq!(config.models.as_deref(), Some(Path::new("/models")));
-        assert_eq!(config.output.overlay.as_deref(), Some(Path::new("/overlays")));
+        assert_eq!(
+            config.output.overlay.as_deref(),
+            Some(Path::new("/overlays"))
+        );
         let folder = config.folder_options();
-        assert_eq!((folder.recursive, folder.settle), (true, Duration::from_secs(2)));
-        assert_eq!(config.decode_options().stretch, Percentiles::new(1.0, 99.0).ok());
+        assert_eq!(
+            (folder.recursive, folder.settle),
+            (true, Duration::from_secs(2))
+        );
+        assert_eq!(
+            config.decode_options().stretch,
+            Percentiles::new(1.0, 99.0).ok()
+        );
         let options = config.detect_options();
         assert_eq!((options.gsd, options.scale), (Some(0.5), Some(0.25)));
-        assert_eq!((options.gate, options.mask, options.min_area), (Some(0.25), Some(0.5), Some(9)));
+        assert_eq!(
+            (options.gate, options.mask, options.min_area),
+            (Some(0.25), Some(0.5), Some(9))
+        );
     }
 
     #[test]
@@ -298,23 +356,41 @@ mod tests {
             ("\n[detect]\nmin-area = -1", "min-area"),
         ] {
             let error = read(text).expect_err(text).to_string();
-            assert!(error.contains("config.toml") && error.contains("line 3"), "{error}");
+            assert!(
+                error.contains("config.toml") && error.contains("line 3"),
+                "{error}"
+            );
             assert!(error.contains(key), "{error}");
         }
     }
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        assert_eq!(problems("[source]\nsettle-seconds = -1"), ["source.settle-seconds"]);
-        assert_eq!(problems("[source]\nrescan-seconds = nan"), ["source.rescan-seconds"]);
+        assert_eq!(
+            problems("[source]\nsettle-seconds = -1"),
+            ["source.settle-seconds"]
+        );
+        assert_eq!(
+            problems("[source]\nrescan-seconds = nan"),
+            ["source.rescan-seconds"]
+        );
         assert_eq!(problems("[source]\nmax-pixels = 0"), ["source.max-pixels"]);
-        assert_eq!(problems("[source]\ngsd = 0.0\nscale = inf"), ["source.gsd", "source.scale"]);
-        assert_eq!(problems("[detect]\ngate = 2\nmask = -1"), ["detect.gate", "detect.mask"]);
+        assert_eq!(
+            problems("[source]\ngsd = 0.0\nscale = inf"),
+            ["source.gsd", "source.scale"]
+        );
+        assert_eq!(
+            problems("[detect]\ngate = 2\nmask = -1"),
+            ["detect.gate", "detect.mask"]
+        );
     }
 
     #[test]
     fn overlays_in_the_watched_folder_are_refused() {
-        assert_eq!(problems("[output]\noverlay = \"incoming\""), ["output.overlay"]);
+        assert_eq!(
+            problems("[output]\noverlay = \"incoming\""),
+            ["output.overlay"]
+        );
         assert_eq!(problems("[output]\noverlay = \"incoming/seen\""), [""; 0]);
         let deep = "[source]\nrecursive = true\n[output]\noverlay = \"incoming/seen\"";
         assert_eq!(problems(deep), ["output.overlay"]);

@@ -26,18 +26,28 @@ pub enum JournalError {
 ///
 /// A last line that a crash left without its end is cut off, so that the next one starts clean.
 pub fn open(path: &Path) -> Result<File, JournalError> {
-    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    let io = |source| JournalError::Io {
+        path: path.to_owned(),
+        source,
+    };
     // Pipes and terminals have no end to mend, and some cannot be opened for reading.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return OpenOptions::new().append(true).open(path).map_err(io);
     }
-    let mut file =
-        OpenOptions::new().read(true).append(true).create(true).open(path).map_err(io)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(io)?;
     let (whole, torn) = split_last_line(&mut file).map_err(io)?;
     match torn {
         None => {}
         Some(b'{') => {
-            warn!("{}: the last line was cut off by a crash and is removed", path.display());
+            warn!(
+                "{}: the last line was cut off by a crash and is removed",
+                path.display()
+            );
             file.set_len(whole).map_err(io)?;
         }
         Some(_) => return Err(JournalError::Foreign(path.to_owned())),
@@ -90,13 +100,19 @@ mod tests {
             ("{\"a\":", ""),
             (&format!("{{\"a\":1}}\n{long}"), "{\"a\":1}\n"),
         ] {
-            assert_eq!(reopened(before).expect("opens"), format!("{kept}{{\"new\":1}}\n"));
+            assert_eq!(
+                reopened(before).expect("opens"),
+                format!("{kept}{{\"new\":1}}\n")
+            );
         }
     }
 
     #[test]
     fn a_file_of_another_kind_is_left_alone() {
-        assert!(matches!(reopened("notes\nwithout a last line end"), Err(JournalError::Foreign(_))));
+        assert!(matches!(
+            reopened("notes\nwithout a last line end"),
+            Err(JournalError::Foreign(_))
+        ));
     }
 
     #[test]

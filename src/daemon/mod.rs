@@ -90,7 +90,9 @@ pub fn run(
                 outputs.records.write(&record).map_err(RunError::Records)?;
                 summary.frames += 1;
                 summary.ships += record.ships.len() as u64;
-                let overlay = outputs.overlay.map(|overlay| overlay.write(&frame.pixels, &record));
+                let overlay = outputs
+                    .overlay
+                    .map(|overlay| overlay.write(&frame.pixels, &record));
                 info!("{}", describe(&record));
                 match overlay {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
@@ -136,13 +138,24 @@ mod tests {
 
     impl Source for Script {
         fn next(&mut self, _: Duration) -> Next {
-            if self.0.is_empty() { Next::End } else { self.0.remove(0) }
+            if self.0.is_empty() {
+                Next::End
+            } else {
+                self.0.remove(0)
+            }
         }
     }
 
     fn frame(name: &str) -> Next {
-        let frame = Frame { name: name.into(), pixels: RgbImage::new(8, 8), tags: Tags::default() };
-        Next::Frame { frame, decode: Duration::from_millis(7) }
+        let frame = Frame {
+            name: name.into(),
+            pixels: RgbImage::new(8, 8),
+            tags: Tags::default(),
+        };
+        Next::Frame {
+            frame,
+            decode: Duration::from_millis(7),
+        }
     }
 
     fn look(frame: &Frame) -> Result<FrameRecord, DetectError> {
@@ -164,12 +177,31 @@ mod tests {
 
     #[test]
     fn broken_frames_are_counted_and_do_not_end_the_loop() {
-        let broken = DecodeError { name: "x.jpg".into(), kind: DecodeErrorKind::Truncated };
-        let script = vec![Next::Idle, frame("a"), Next::Broken(broken), frame("bad"), frame("b")];
+        let broken = DecodeError {
+            name: "x.jpg".into(),
+            kind: DecodeErrorKind::Truncated,
+        };
+        let script = vec![
+            Next::Idle,
+            frame("a"),
+            Next::Broken(broken),
+            frame("bad"),
+            frame("b"),
+        ];
         let mut kept = Kept(Vec::new(), || Ok(()));
-        let mut outputs = Outputs { records: &mut kept, overlay: None };
+        let mut outputs = Outputs {
+            records: &mut kept,
+            overlay: None,
+        };
         let summary = run(&mut Script(script), &look, &mut outputs, &Stop::default());
-        assert_eq!(summary.expect("runs"), Summary { frames: 2, ships: 4, broken: 2 });
+        assert_eq!(
+            summary.expect("runs"),
+            Summary {
+                frames: 2,
+                ships: 4,
+                broken: 2
+            }
+        );
         let names: Vec<_> = kept.0.iter().map(|record| record.frame.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(kept.0[0].millis.decode, 7.0);
@@ -182,7 +214,10 @@ mod tests {
             stop.request();
             Ok(())
         });
-        let mut outputs = Outputs { records: &mut kept, overlay: None };
+        let mut outputs = Outputs {
+            records: &mut kept,
+            overlay: None,
+        };
         let script = vec![frame("a"), frame("b")];
         let summary = run(&mut Script(script), &look, &mut outputs, &stop).expect("runs");
         assert_eq!(summary.frames, 1);
@@ -192,8 +227,16 @@ mod tests {
     #[test]
     fn records_that_cannot_be_written_end_the_loop() {
         let mut full = Kept(Vec::new(), || Err(io::ErrorKind::StorageFull.into()));
-        let mut outputs = Outputs { records: &mut full, overlay: None };
-        let result = run(&mut Script(vec![frame("a")]), &look, &mut outputs, &Stop::default());
+        let mut outputs = Outputs {
+            records: &mut full,
+            overlay: None,
+        };
+        let result = run(
+            &mut Script(vec![frame("a")]),
+            &look,
+            &mut outputs,
+            &Stop::default(),
+        );
         assert!(matches!(result, Err(RunError::Records(_))));
     }
 }

@@ -41,8 +41,16 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { known, found, known_area, found_area } = self;
-        write!(f, "{found} of {known} ships found, {found_area} pixels for {known_area}")
+        let Self {
+            known,
+            found,
+            known_area,
+            found_area,
+        } = self;
+        write!(
+            f,
+            "{found} of {known} ships found, {found_area} pixels for {known_area}"
+        )
     }
 }
 
@@ -66,7 +74,10 @@ pub enum SelfTestError {
 /// Runs `detector` on the embedded image.
 pub fn run(detector: &Detector, clock: &dyn Clock) -> Result<Report, SelfTestError> {
     let frame = decode_bytes(NAME, IMAGE, &DecodeOptions::default())?;
-    let options = Options { gsd: Some(GSD), ..Options::default() };
+    let options = Options {
+        gsd: Some(GSD),
+        ..Options::default()
+    };
     let record = detector.detect(&frame, &options, clock)?;
     let detections: Vec<_> = record
         .ships
@@ -75,7 +86,8 @@ pub fn run(detector: &Detector, clock: &dyn Clock) -> Result<Report, SelfTestErr
         .collect::<Result<_, _>>()?;
     let known = known_ships()?;
     let touched = |ship: &&Rle| {
-        ship.pixels(record.height).any(|(x, y)| detections.iter().any(|mask| mask.get(x, y)))
+        ship.pixels(record.height)
+            .any(|(x, y)| detections.iter().any(|mask| mask.get(x, y)))
     };
     Ok(Report {
         known: known.len(),
@@ -111,8 +123,9 @@ mod tests {
         }
         // Ships are brighter than the sea around them.
         let brightness = |pixels: &mut dyn Iterator<Item = (u32, u32)>| {
-            let values: Vec<f64> =
-                pixels.map(|(x, y)| f64::from(frame.pixels[(x, y)].0[1])).collect();
+            let values: Vec<f64> = pixels
+                .map(|(x, y)| f64::from(frame.pixels[(x, y)].0[1]))
+                .collect();
             values.iter().sum::<f64>() / values.len() as f64
         };
         let sea = brightness(&mut (0..width).flat_map(|x| (0..height).map(move |y| (x, y))));
@@ -123,10 +136,28 @@ mod tests {
 
     #[test]
     fn nothing_found_and_everything_found_both_fail() {
-        let report = Report { known: 4, found: 4, known_area: 400, found_area: 500 };
+        let report = Report {
+            known: 4,
+            found: 4,
+            known_area: 400,
+            found_area: 500,
+        };
         assert!(report.passed());
-        assert!(!Report { found: 0, found_area: 0, ..report }.passed());
+        assert!(
+            !Report {
+                found: 0,
+                found_area: 0,
+                ..report
+            }
+            .passed()
+        );
         assert!(!Report { found: 1, ..report }.passed());
-        assert!(!Report { found_area: 65_536, ..report }.passed());
+        assert!(
+            !Report {
+                found_area: 65_536,
+                ..report
+            }
+            .passed()
+        );
     }
 }

@@ -21,21 +21,22 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    fn level(self) -> LevelFilter {
+    fn level(self, usual: LevelFilter) -> LevelFilter {
         match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::Error,
-            (false, 0) => LevelFilter::Warn,
-            (false, 1) => LevelFilter::Info,
+            (false, 0) => usual,
+            (false, 1) => usual.max(LevelFilter::Info),
             (false, _) => LevelFilter::Debug,
         }
     }
 }
 
-/// Sends this program's messages to standard error, and those of its libraries from warnings on.
-pub(crate) fn init(verbosity: Verbosity) {
+/// Sends this program's messages to standard error, and the errors of its libraries; `usual` is the
+/// level without `-v` and `-q`.
+pub(crate) fn init(verbosity: Verbosity, usual: LevelFilter) {
     env_logger::Builder::new()
         .filter_level(LevelFilter::Error)
-        .filter_module("shipwatch", verbosity.level())
+        .filter_module("shipwatch", verbosity.level(usual))
         .parse_env(VARIABLE)
         .format(|out, record| {
             let style = out.default_level_style(record.level());
