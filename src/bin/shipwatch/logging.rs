@@ -31,20 +31,20 @@ impl Verbosity {
     }
 }
 
-/// Sends this program's messages to standard error, and those of its libraries from warnings on.
+/// Sends this program's messages to standard error, and the errors of its libraries.
 pub(crate) fn init(verbosity: Verbosity) {
-    env_logger::Builder::new()
-        .filter_level(LevelFilter::Error)
-        .filter_module("shipwatch", verbosity.level())
-        .parse_env(VARIABLE)
+    let mut builder = env_logger::Builder::new();
+    match std::env::var(VARIABLE) {
+        Ok(filters) => builder.parse_filters(&filters),
+        Err(_) => builder
+            .filter_level(LevelFilter::Error)
+            .filter_module("shipwatch", verbosity.level()),
+    };
+    builder
         .format(|out, record| {
             let style = out.default_level_style(record.level());
-            writeln!(
-                out,
-                "{style}{}{style:#}: {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            )
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "{style}{level}{style:#}: {}", record.args())
         })
         .init();
 }
