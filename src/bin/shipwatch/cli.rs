@@ -62,8 +62,12 @@ pub(crate) struct DetectArgs {
     #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
     pub(crate) format: Format,
 
+    /// Threads that look at tiles; as many as there are processors by default
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
     /// Write each frame with outlined ships and their scores into this folder, as PNG
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) overlay: Option<PathBuf>,
 
     /// Use the models in this folder instead of those built in
@@ -75,10 +79,6 @@ pub(crate) struct DetectArgs {
 
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
-
-    /// Threads that look at tiles; as many as there are processors by default
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
 }
 
 /// Watch a folder and append what is found to a file of JSON lines.
@@ -143,22 +143,22 @@ pub(crate) struct CheckArgs {
 #[command(next_help_heading = "Models")]
 pub(crate) struct TuningArgs {
     /// Resample frames by this factor before looking; wins over --gsd
-    #[arg(long, value_name = "FACTOR", value_parser = positive)]
+    #[arg(long, value_name = "FACTOR", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) scale: Option<f64>,
 
     /// Ground resolution of the stored images in metres per pixel
     ///
     /// Frames outside of the range that the models were trained for are resampled to reach it, with a
     /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
-    #[arg(long, value_name = "METRES", value_parser = positive)]
+    #[arg(long, value_name = "METRES", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) gsd: Option<f64>,
 
     /// Look closely at tiles whose gate score reaches this; the models' own by default
-    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability, allow_negative_numbers = true)]
     pub(crate) gate: Option<f32>,
 
     /// Take pixels for ship that reach this; the models' own by default
-    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability, allow_negative_numbers = true)]
     pub(crate) mask: Option<f32>,
 
     /// Drop ships with fewer pixels at the scale the networks see; the models' own by default

@@ -15,7 +15,7 @@ use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::cli::{DetectArgs, Format};
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure, OrExit, explain};
 use crate::inputs::{self, Input};
 
 /// What the arguments mean.
@@ -77,7 +77,7 @@ impl Job {
                 Ok((frame, record)) => progress.suspend(|| self.write(&frame, &record))?,
                 Err(failure) => {
                     failed += 1;
-                    progress.suspend(|| error!("{failure:#}"));
+                    progress.suspend(|| error!("{}", explain(&failure)));
                 }
             }
             progress.inc(1);
@@ -86,10 +86,7 @@ impl Job {
         if failed == 0 {
             return Ok(Exit::Success);
         }
-        error!(
-            "{failed} of {} frames failed",
-            progress.length().unwrap_or(failed)
-        );
+        error!("{failed} of {frames} frames failed");
         Ok(Exit::Data)
     }
 

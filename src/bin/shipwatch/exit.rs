@@ -67,7 +67,7 @@ impl Failure {
         if is_broken_pipe(&self.error) {
             return Exit::Success.into();
         }
-        error!("{:#}", self.error);
+        error!("{}", explain(&self.error));
         self.exit.into()
     }
 }
@@ -110,6 +110,18 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// The error and its causes on one line. Some errors tell their cause themselves; it is not repeated.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            _ if text.contains(&cause) => text,
+            _ => format!("{text}: {cause}"),
+        }
+    })
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -120,6 +132,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inputs::InputError;
 
     #[test]
     fn help_names_every_code() {
@@ -140,6 +153,17 @@ mod tests {
             .map(|code| code.parse().expect("a number"))
             .collect();
         assert_eq!(listed, codes.map(|code| code as u8));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = InputError::Path {
+            path: "a.png".into(),
+            source: io::Error::other("gone"),
+        };
+        assert_eq!(explain(&told.into()), "a.png: gone");
+        let untold = anyhow::Error::new(io::Error::other("full")).context("standard output");
+        assert_eq!(explain(&untold), "standard output: full");
     }
 
     #[test]

@@ -22,30 +22,29 @@ pub(crate) struct Verbosity {
 
 impl Verbosity {
     fn level(self, usual: LevelFilter) -> LevelFilter {
-        match (self.quiet, self.verbose) {
-            (true, _) => LevelFilter::Error,
-            (false, 0) => usual,
-            (false, 1) => usual.max(LevelFilter::Info),
-            (false, _) => LevelFilter::Debug,
+        if self.quiet {
+            return LevelFilter::Error;
         }
+        let raised = LevelFilter::iter().nth(usual as usize + usize::from(self.verbose));
+        raised.unwrap_or(LevelFilter::Debug).min(LevelFilter::Debug)
     }
 }
 
 /// Sends this program's messages to standard error, and the errors of its libraries; `usual` is the
 /// level without `-v` and `-q`.
 pub(crate) fn init(verbosity: Verbosity, usual: LevelFilter) {
-    env_logger::Builder::new()
-        .filter_level(LevelFilter::Error)
-        .filter_module("shipwatch", verbosity.level(usual))
-        .parse_env(VARIABLE)
+    let mut builder = env_logger::Builder::new();
+    match std::env::var(VARIABLE) {
+        Ok(filters) => builder.parse_filters(&filters),
+        Err(_) => builder
+            .filter_level(LevelFilter::Error)
+            .filter_module("shipwatch", verbosity.level(usual)),
+    };
+    builder
         .format(|out, record| {
             let style = out.default_level_style(record.level());
-            writeln!(
-                out,
-                "{style}{}{style:#}: {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            )
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "{style}{level}{style:#}: {}", record.args())
         })
         .init();
 }
