@@ -78,9 +78,14 @@ impl FolderWatch {
                 source,
             },
         })?;
+        // Events name absolute paths; searching must name the same.
+        let root = std::path::absolute(root).map_err(|source| FolderError::Unreadable {
+            path: root.to_owned(),
+            source,
+        })?;
         let (sender, events) = mpsc::channel();
         Ok(Self {
-            root: root.to_owned(),
+            root,
             options,
             files: Settling::new(options.settle),
             events,
