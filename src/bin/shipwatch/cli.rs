@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
 use shipwatch::detect::Options;
 use shipwatch::frame::Percentiles;
 use shipwatch::source::decode::DecodeOptions;
@@ -24,6 +25,21 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Detect(DetectArgs),
+    Run(RunArgs),
+    Check(CheckArgs),
+    /// List the cameras that are plugged in, with the formats and sizes they offer
+    #[cfg(feature = "camera")]
+    Cameras,
+}
+
+impl Command {
+    /// How much is said without `-v` and `-q`: a daemon's log tells of every frame.
+    pub(crate) fn usual_level(&self) -> LevelFilter {
+        match self {
+            Self::Run(_) => LevelFilter::Info,
+            _ => LevelFilter::Warn,
+        }
+    }
 }
 
 /// Find ships in image files and print them.
@@ -63,6 +79,63 @@ pub(crate) struct DetectArgs {
 
     #[command(flatten)]
     pub(crate) decoding: DecodingArgs,
+}
+
+/// Watch a folder and append what is found to a file of JSON lines.
+///
+/// Image files that lie in the folder count, and those that arrive, once they are whole. Stops on
+/// SIGINT and SIGTERM, after the frame in hand. What is typed here wins over the config file.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES, after_long_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct RunArgs {
+    /// Read this config file; its paths are relative to the folder it lies in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Watch this folder; `incoming` by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Create the watched folder where it is missing
+    #[arg(long)]
+    pub(crate) create: bool,
+
+    /// Append to this file; `detections.jsonl` by default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Write each frame with outlined ships and their scores into this folder, as PNG
+    #[arg(long, value_name = "DIR")]
+    pub(crate) overlay: Option<PathBuf>,
+
+    /// Use the models in this folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+
+    /// Process the files that are there and end; code 65 if any was broken
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  shipwatch run --create                      watch ./incoming, append to ./detections.jsonl
+  shipwatch run --folder cam --overlay seen   another folder, with pictures to look at
+  shipwatch run --config config.toml          as the config file says";
+
+/// Check the config, the folders it names and the models, and find known ships on a built-in image.
+///
+/// Prints a line per check. Without --config only the models are checked.
+#[derive(Debug, Args)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct CheckArgs {
+    /// Check this config file and the folders it names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check the models in this folder instead of those configured or built in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
 }
 
 /// How frames meet the networks.

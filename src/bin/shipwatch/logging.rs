@@ -21,24 +21,25 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    fn level(self) -> LevelFilter {
+    fn level(self, usual: LevelFilter) -> LevelFilter {
         match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::Error,
-            (false, 0) => LevelFilter::Warn,
-            (false, 1) => LevelFilter::Info,
+            (false, 0) => usual,
+            (false, 1) => usual.max(LevelFilter::Info),
             (false, _) => LevelFilter::Debug,
         }
     }
 }
 
-/// Sends this program's messages to standard error, and the errors of its libraries.
-pub(crate) fn init(verbosity: Verbosity) {
+/// Sends this program's messages to standard error, and the errors of its libraries; `usual` is the
+/// level without `-v` and `-q`.
+pub(crate) fn init(verbosity: Verbosity, usual: LevelFilter) {
     let mut builder = env_logger::Builder::new();
     match std::env::var(VARIABLE) {
         Ok(filters) => builder.parse_filters(&filters),
         Err(_) => builder
             .filter_level(LevelFilter::Error)
-            .filter_module("shipwatch", verbosity.level()),
+            .filter_module("shipwatch", verbosity.level(usual)),
     };
     builder
         .format(|out, record| {

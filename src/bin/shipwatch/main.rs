@@ -1,10 +1,14 @@
 //! The edge binary: finds ships in frames.
 
+#[cfg(feature = "camera")]
+mod cameras;
+mod check;
 mod cli;
 mod detect;
 mod exit;
 mod inputs;
 mod logging;
+mod run;
 
 use std::process::ExitCode;
 
@@ -18,15 +22,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::report_usage(&error),
     };
-    logging::init(cli.verbosity);
-    match run(cli.command) {
+    logging::init(cli.verbosity, cli.command.usual_level());
+    match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<Exit, Failure> {
+fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Detect(args) => detect::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        #[cfg(feature = "camera")]
+        Command::Cameras => cameras::run(),
     }
 }
