@@ -22,12 +22,11 @@ pub(crate) struct Verbosity {
 
 impl Verbosity {
     fn level(self, usual: LevelFilter) -> LevelFilter {
-        match (self.quiet, self.verbose) {
-            (true, _) => LevelFilter::Error,
-            (false, 0) => usual,
-            (false, 1) => usual.max(LevelFilter::Info),
-            (false, _) => LevelFilter::Debug,
+        if self.quiet {
+            return LevelFilter::Error;
         }
+        let raised = LevelFilter::iter().nth(usual as usize + usize::from(self.verbose));
+        raised.unwrap_or(LevelFilter::Debug).min(LevelFilter::Debug)
     }
 }
 
