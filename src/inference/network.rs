@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 /// A network that is ready to run: f32 in, f32 out. Threads share one plan.
@@ -53,15 +55,16 @@ impl Network {
     /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Unsuitable`] unless
     /// it has one input `[1, 3, S, S] f32` and one f32 output of known shape.
     pub fn from_onnx(bytes: &[u8]) -> Result<Self, InferenceError> {
-        let framework = tract_onnx::onnx();
-        let proto = framework
+        let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut &bytes[..])
             .map_err(load)?;
-        let plan = framework
-            .model_for_proto_model(&proto)
-            .and_then(|model| model.into_optimized())
-            .and_then(|model| model.into_runnable())
-            .map_err(load)?;
+        Self::from_proto(proto)
+    }
+
+    fn from_proto(proto: ModelProto) -> Result<Self, InferenceError> {
+        // tract looks names up without asking whether they exist, and panics on a malformed model.
+        let plan = catch_unwind(|| plan(&proto))
+            .unwrap_or_else(|_| Err(InferenceError::Load("the model is malformed".into())))?;
 
         let model = plan.model();
         count("inputs", model.inputs.len())?;
@@ -81,7 +84,7 @@ impl Network {
         let metadata = proto
             .metadata_props
             .into_iter()
-            .map(|p| (p.key, p.value))
+            .map(|property| (property.key, property.value))
             .collect();
         Ok(Self {
             plan,
@@ -141,6 +144,14 @@ impl fmt::Debug for Network {
     }
 }
 
+fn plan(proto: &ModelProto) -> Result<Arc<TypedRunnableModel>, InferenceError> {
+    tract_onnx::onnx()
+        .model_for_proto_model(proto)
+        .and_then(|model| model.into_optimized())
+        .and_then(|model| model.into_runnable())
+        .map_err(load)
+}
+
 /// tract's errors are chains; the outer links say where, the inner ones what.
 fn load(error: TractError) -> InferenceError {
     InferenceError::Load(format!("{error:#}"))
@@ -169,5 +180,153 @@ fn shape(what: &'static str, fact: &TypedFact) -> Result<Vec<usize>, InferenceEr
             wanted: "f32 of a fixed shape",
             found: format!("{fact:?}"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mean of the channels, times 20, through a sigmoid, pixel by pixel.
+    const UNET: &[u8] = include_bytes!("../../tests/fixtures/bright/unet.onnx");
+    /// The same of the brightest pixel.
+    const GATE: &[u8] = include_bytes!("../../tests/fixtures/bright/gate.onnx");
+    const PLANE: usize = 64 * 64;
+
+    #[test]
+    fn computes_what_the_model_says() {
+        let unet = Network::from_onnx(UNET).expect("loads");
+        assert_eq!(unet.input_shape(), [1, 3, 64, 64]);
+        assert_eq!(unet.output_shape(), [1, 1, 64, 64]);
+        let mut input = vec![0.0; 3 * PLANE];
+        // Pixel 70: (0.3 + 0.1 - 0.1) / 3 * 20 = 2.
+        for (channel, value) in [0.3, 0.1, -0.1].into_iter().enumerate() {
+            input[channel * PLANE + 70] = value;
+        }
+        let sigmoid_of_2 = 1.0 / (1.0 + (-2f32).exp());
+        let output = unet.run(&input).expect("runs");
+        for (i, value) in output.into_iter().enumerate() {
+            let wanted = if i == 70 { sigmoid_of_2 } else { 0.5 };
+            assert!((value - wanted).abs() < 1e-3, "pixel {i}: {value}");
+        }
+        let gate = Network::from_onnx(GATE).expect("loads");
+        assert_eq!(gate.output_shape(), [1, 1]);
+        let score = gate.run(&input).expect("runs");
+        assert!((score[0] - sigmoid_of_2).abs() < 1e-3);
+    }
+
+    #[test]
+    fn keeps_where_the_weights_come_from() {
+        let network = Network::from_onnx(GATE).expect("loads");
+        assert_eq!(
+            network.metadata()["origin"],
+            "tests/fixtures/bright/make.py"
+        );
+    }
+
+    #[test]
+    fn threads_share_one_plan() {
+        let network = Network::from_onnx(GATE).expect("loads");
+        let run = |value: f32| network.run(&vec![value; 3 * PLANE]).expect("runs");
+        let alone: Vec<_> = [-0.1, 0.0, 0.1].map(run).into();
+        let together: Vec<_> = std::thread::scope(|scope| {
+            let threads = [-0.1, 0.0, 0.1].map(|value| scope.spawn(move || run(value)));
+            threads
+                .map(|thread| thread.join().expect("no panic"))
+                .into()
+        });
+        assert_eq!(alone, together);
+    }
+
+    /// A model that returns its input.
+    fn identity(shape: &[i64]) -> ModelProto {
+        use tract_onnx::pb::{
+            GraphProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+            tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
+        };
+
+        let dim = |&size| Dimension {
+            value: Some(dimension::Value::DimValue(size)),
+            ..Dimension::default()
+        };
+        let tensor = type_proto::Tensor {
+            elem_type: 1,
+            shape: Some(TensorShapeProto {
+                dim: shape.iter().map(dim).collect(),
+            }),
+        };
+        let value = |name: &str| ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor.clone())),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        };
+        let node = NodeProto {
+            op_type: "Identity".into(),
+            input: vec!["x".into()],
+            output: vec!["y".into()],
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            node: vec![node],
+            input: vec![value("x")],
+            output: vec![value("y")],
+            ..GraphProto::default()
+        };
+        ModelProto {
+            ir_version: 8,
+            opset_import: vec![OperatorSetIdProto {
+                version: 13,
+                ..OperatorSetIdProto::default()
+            }],
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+    }
+
+    #[test]
+    fn refuses_input_of_another_length_and_output_that_is_no_number() {
+        let network = Network::from_proto(identity(&[1, 3, 1, 1])).expect("loads");
+        assert_eq!(
+            network.run(&[1.0, 2.0, 3.0]).expect("runs"),
+            [1.0, 2.0, 3.0]
+        );
+        let error = network.run(&[0.0; 5]).expect_err("too long");
+        assert!(matches!(
+            error,
+            InferenceError::InputLength {
+                wanted: 3,
+                found: 5
+            }
+        ));
+        let error = network.run(&[0.0, f32::NAN, 0.0]).expect_err("no number");
+        assert!(matches!(error, InferenceError::NotFinite));
+    }
+
+    #[test]
+    fn refuses_a_model_of_another_kind() {
+        for shape in [&[1, 1, 2, 2][..], &[1, 3, 2, 4], &[2, 3, 2, 2], &[3]] {
+            let error = Network::from_proto(identity(shape)).expect_err("unsuitable");
+            assert!(
+                matches!(error, InferenceError::Unsuitable { what: "input", .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_models_are_errors_or_models_but_no_panic() {
+        for length in 0..UNET.len() {
+            let _ = Network::from_onnx(&UNET[..length]);
+        }
+        for at in 0..UNET.len() {
+            for bits in [0x01, 0x18, 0xff] {
+                let mut flipped = UNET.to_vec();
+                flipped[at] ^= bits;
+                let _ = Network::from_onnx(&flipped);
+            }
+        }
     }
 }

@@ -196,3 +196,40 @@ fn check_shape(
         found,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_models_fit_their_manifest() {
+        let Bundle {
+            manifest,
+            gate,
+            unet,
+        } = Bundle::embedded().expect("embedded models load");
+        let side = manifest.tile as usize;
+        assert_eq!(gate.input_shape(), [1, 3, side, side]);
+        assert_eq!(unet.output_shape(), [1, 1, side, side]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = Bundle::load(folder.path()).expect_err("nothing there");
+        let ModelError::Read { file, source } = error else {
+            panic!("{error}")
+        };
+        assert!(file.ends_with(MANIFEST), "{file}");
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn digests_are_lower_case_sha_256() {
+        // The test vector of FIPS 180-2 for `abc`.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(check_digest("f", b"abc", digest).is_ok());
+        let error = check_digest("f", b"abd", digest).expect_err("another file");
+        assert!(matches!(error, ModelError::Digest { wanted, .. } if wanted == digest));
+    }
+}
