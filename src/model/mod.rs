@@ -1,7 +1,9 @@
 //! Model bundles: a manifest beside a gate and a U-Net.
 
+mod bundle;
 mod manifest;
 
+pub use bundle::{Bundle, ModelError};
 pub use manifest::{
     Manifest, ManifestError, NetworkFile, Normalisation, Scores, Thresholds, TrainingData,
 };

@@ -1,0 +1,260 @@
+//! What is typed. Parsing touches no file; what the arguments mean is resolved by the subcommands.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
+use shipwatch::detect::Options;
+use shipwatch::frame::Percentiles;
+use shipwatch::source::decode::DecodeOptions;
+
+use crate::exit;
+use crate::logging::Verbosity;
+
+/// Finds ships in overhead images on the board that took them.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = exit::HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Detect(DetectArgs),
+    Run(RunArgs),
+    Check(CheckArgs),
+    /// List the cameras that are plugged in, with the formats and sizes they offer
+    #[cfg(feature = "camera")]
+    Cameras,
+}
+
+impl Command {
+    /// How much is said without `-v` and `-q`: a daemon's log tells of every frame.
+    pub(crate) fn usual_level(&self) -> LevelFilter {
+        match self {
+            Self::Run(_) => LevelFilter::Info,
+            _ => LevelFilter::Warn,
+        }
+    }
+}
+
+/// Find ships in image files and print them.
+///
+/// Reads JPEG, PNG, TIFF, WebP and BMP. Prints one JSON object per frame, or the submission form of
+/// the Airbus Ship Detection challenge. Pixel coordinates are those of the stored image. A file that
+/// cannot be read is reported and skipped.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct DetectArgs {
+    /// Image files, and folders of them
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Search folders below the folders named, too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
+    pub(crate) format: Format,
+
+    /// Threads that look at tiles; as many as there are processors by default
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Write each frame with outlined ships and their scores into this folder, as PNG
+    #[arg(long, value_name = "DIR")]
+    pub(crate) overlay: Option<PathBuf>,
+
+    /// Use the models in this folder instead of those built in
+    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    pub(crate) models: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+
+    #[command(flatten)]
+    pub(crate) decoding: DecodingArgs,
+}
+
+/// Watch a folder and append what is found to a file of JSON lines.
+///
+/// Image files that lie in the folder count, and those that arrive, once they are whole. Stops on
+/// SIGINT and SIGTERM, after the frame in hand. What is typed here wins over the config file.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES, after_long_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct RunArgs {
+    /// Read this config file; its paths are relative to the folder it lies in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Watch this folder; `incoming` by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Create the watched folder where it is missing
+    #[arg(long)]
+    pub(crate) create: bool,
+
+    /// Append to this file; `detections.jsonl` by default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Write each frame with outlined ships and their scores into this folder, as PNG
+    #[arg(long, value_name = "DIR")]
+    pub(crate) overlay: Option<PathBuf>,
+
+    /// Use the models in this folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+
+    /// Process the files that are there and end; code 65 if any was broken
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  shipwatch run --create                      watch ./incoming, append to ./detections.jsonl
+  shipwatch run --folder cam --overlay seen   another folder, with pictures to look at
+  shipwatch run --config config.toml          as the config file says";
+
+/// Check the config, the folders it names and the models, and find known ships on a built-in image.
+///
+/// Prints a line per check. Without --config only the models are checked.
+#[derive(Debug, Args)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct CheckArgs {
+    /// Check this config file and the folders it names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check the models in this folder instead of those configured or built in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+/// How frames meet the networks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Models")]
+pub(crate) struct TuningArgs {
+    /// Resample frames by this factor before looking; wins over --gsd
+    #[arg(long, value_name = "FACTOR", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) scale: Option<f64>,
+
+    /// Ground resolution of the stored images in metres per pixel
+    ///
+    /// Frames outside of the range that the models were trained for are resampled to reach it, with a
+    /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
+    #[arg(long, value_name = "METRES", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) gsd: Option<f64>,
+
+    /// Look closely at tiles whose gate score reaches this; the models' own by default
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability, allow_negative_numbers = true)]
+    pub(crate) gate: Option<f32>,
+
+    /// Take pixels for ship that reach this; the models' own by default
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability, allow_negative_numbers = true)]
+    pub(crate) mask: Option<f32>,
+
+    /// Drop ships with fewer pixels at the scale the networks see; the models' own by default
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) min_area: Option<u32>,
+}
+
+impl TuningArgs {
+    pub(crate) fn options(&self) -> Options {
+        let &Self {
+            scale,
+            gsd,
+            gate,
+            mask,
+            min_area,
+        } = self;
+        Options {
+            scale,
+            gsd,
+            gate,
+            mask,
+            min_area,
+        }
+    }
+}
+
+/// How files become frames.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
+pub(crate) struct DecodingArgs {
+    /// Stretch values between two percentiles to the full range; 2,98 unless named
+    ///
+    /// For 16-bit and floating-point images whose values fill little of their range.
+    #[arg(
+        long,
+        value_name = "LOW,HIGH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2,98"
+    )]
+    pub(crate) stretch: Option<Percentiles>,
+
+    /// Refuse images with more pixels than this, before any memory is taken for them
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
+    pub(crate) max_pixels: NonZeroU64,
+}
+
+const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(DecodeOptions::MAX_PIXELS).expect("above zero");
+
+impl DecodingArgs {
+    pub(crate) fn options(&self) -> DecodeOptions {
+        DecodeOptions {
+            max_pixels: self.max_pixels.get(),
+            stretch: self.stretch,
+        }
+    }
+}
+
+/// What `detect` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object per frame
+    Jsonl,
+    /// `ImageId,EncodedPixels`, one row per ship
+    Csv,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  shipwatch detect scene.tif                        one JSON object on standard output
+  shipwatch detect --overlay seen images/           the same for a folder, with pictures to look at
+  shipwatch detect --format csv test_v2 > out.csv   the Airbus challenge's submission form
+  shipwatch detect --gsd 0.3 --stretch aerial.tif   0.3 m per pixel, 16 bits, most of them unused";
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if f64::is_finite(value) && value > 0.0 => Ok(value),
+        _ => Err("must be a positive number".into()),
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("must be a number between 0 and 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

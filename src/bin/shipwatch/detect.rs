@@ -1,0 +1,135 @@
+//! `shipwatch detect`: files in, records out.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use log::error;
+use shipwatch::clock::MonotonicClock;
+use shipwatch::detect::{Clock, Detector, Options};
+use shipwatch::frame::Frame;
+use shipwatch::model::Bundle;
+use shipwatch::record::FrameRecord;
+use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
+use shipwatch::source::decode::{DecodeOptions, decode_file};
+
+use crate::cli::{DetectArgs, Format};
+use crate::exit::{Exit, Failure, OrExit, explain};
+use crate::inputs::{self, Input};
+
+/// What the arguments mean.
+struct Job {
+    inputs: Vec<Input>,
+    detector: Detector,
+    options: Options,
+    decoding: DecodeOptions,
+    sink: Box<dyn Sink>,
+    overlay: Option<Overlay>,
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: DetectArgs) -> Result<Exit, Failure> {
+    Job::resolve(args)?.run()
+}
+
+/// The models in `dir`, or those that are built in.
+pub(crate) fn load_models(dir: Option<&Path>) -> Result<Bundle, Failure> {
+    Ok(match dir {
+        Some(dir) => Bundle::load(dir)?,
+        None => Bundle::embedded()?,
+    })
+}
+
+impl Job {
+    fn resolve(args: DetectArgs) -> Result<Self, Failure> {
+        let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
+        let detector = Detector::new(load_models(args.models.as_deref())?);
+        if let Some(threads) = args.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .build_global()
+                .or_exit(Exit::Software)?;
+        }
+        let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
+        Ok(Self {
+            inputs,
+            detector,
+            options: args.tuning.options(),
+            decoding: args.decoding.options(),
+            overlay,
+            sink: sink(args.format)
+                .context("standard output")
+                .or_exit(Exit::Io)?,
+        })
+    }
+
+    /// Processes all inputs; one that fails is reported and skipped.
+    fn run(mut self) -> Result<Exit, Failure> {
+        let clock = MonotonicClock::new();
+        let inputs = std::mem::take(&mut self.inputs);
+        let frames = inputs.len();
+        let progress = progress(frames);
+        let mut failed = 0;
+        for input in inputs {
+            progress.set_message(input.name.clone());
+            match self.look(input, &clock) {
+                Ok((frame, record)) => progress.suspend(|| self.write(&frame, &record))?,
+                Err(failure) => {
+                    failed += 1;
+                    progress.suspend(|| error!("{}", explain(&failure)));
+                }
+            }
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        if failed == 0 {
+            return Ok(Exit::Success);
+        }
+        error!("{failed} of {frames} frames failed");
+        Ok(Exit::Data)
+    }
+
+    fn look(&self, input: Input, clock: &dyn Clock) -> anyhow::Result<(Frame, FrameRecord)> {
+        let start = clock.now();
+        let mut frame = decode_file(&input.path, &self.decoding)?;
+        let decode = clock.now().saturating_sub(start);
+        frame.name = input.name;
+        let mut record = self
+            .detector
+            .detect(&frame, &self.options, clock)
+            .with_context(|| input.path.display().to_string())?;
+        record.millis.decode = decode.as_secs_f64() * 1000.0;
+        Ok((frame, record))
+    }
+
+    fn write(&mut self, frame: &Frame, record: &FrameRecord) -> Result<(), Failure> {
+        if let Some(overlay) = &self.overlay {
+            overlay
+                .write(&frame.pixels, record)
+                .or_exit(Exit::CannotCreate)?;
+        }
+        self.sink
+            .write(record)
+            .context("standard output")
+            .or_exit(Exit::Io)
+    }
+}
+
+fn sink(format: Format) -> io::Result<Box<dyn Sink>> {
+    let out = io::stdout();
+    Ok(match format {
+        Format::Jsonl => Box::new(JsonLines::new(out)),
+        Format::Csv => Box::new(AirbusCsv::new(out)?),
+    })
+}
+
+/// A bar where a person watches, and nothing in a pipe.
+fn progress(frames: usize) -> ProgressBar {
+    if !io::stderr().is_terminal() || frames < 2 {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta}")
+        .expect("the template is well-formed");
+    ProgressBar::new(frames as u64).with_style(style)
+}

@@ -1,0 +1,109 @@
+//! `shipwatch run`: the daemon on a watched folder.
+
+use std::fs;
+
+use anyhow::{Context, anyhow};
+use log::info;
+use shipwatch::clock::MonotonicClock;
+use shipwatch::daemon::config::Config;
+use shipwatch::daemon::{self, Outputs, Stop, journal};
+use shipwatch::detect::Detector;
+use shipwatch::sink::{JsonLines, Overlay};
+use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
+
+use crate::cli::RunArgs;
+use crate::detect::load_models;
+use crate::exit::{Exit, Failure, OrExit};
+
+/// Runs the subcommand.
+pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
+    let (once, create) = (args.once, args.create);
+    let config = resolve(args)?;
+    let folder = &config.source.folder;
+    if create {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create the folder {}", folder.display()))
+            .or_exit(Exit::CannotCreate)?;
+    }
+    // Signals count from here on, so that a stop while the models load is not lost.
+    let stop = Stop::default();
+    let handle = stop.clone();
+    ctrlc::set_handler(move || handle.request()).or_exit(Exit::Software)?;
+
+    let watch = FolderWatch::open(folder, config.folder_options()).map_err(unwatchable)?;
+    let mut source = FolderFrames::new(watch, config.decode_options(), once);
+    let detections = &config.output.detections;
+    let mut records = JsonLines::new(journal::open(detections).or_exit(Exit::CannotCreate)?);
+    let overlay = config
+        .output
+        .overlay
+        .as_deref()
+        .map(Overlay::new)
+        .transpose()?;
+    let detector = Detector::new(load_models(config.models.as_deref())?);
+    let options = config.detect_options();
+    let clock = MonotonicClock::new();
+
+    info!(
+        "watching {}, detections go to {}",
+        folder.display(),
+        detections.display()
+    );
+    let summary = daemon::run(
+        &mut source,
+        &|frame| detector.detect(frame, &options, &clock),
+        &mut Outputs {
+            records: &mut records,
+            overlay: overlay.as_ref(),
+        },
+        &stop,
+    )
+    .or_exit(Exit::Io)?;
+    info!(
+        "stopped after {} frames with {} ships; {} skipped",
+        summary.frames, summary.ships, summary.broken
+    );
+    Ok(if once && summary.broken > 0 {
+        Exit::Data
+    } else {
+        Exit::Success
+    })
+}
+
+/// The config file with what was typed laid over it.
+fn resolve(args: RunArgs) -> Result<Config, Failure> {
+    let mut config = match &args.config {
+        Some(path) => Config::read(path).or_exit(Exit::Config)?,
+        None => Config::default(),
+    };
+    if let Some(folder) = args.folder {
+        config.source.folder = folder;
+    }
+    if let Some(output) = args.output {
+        config.output.detections = output;
+    }
+    config.output.overlay = args.overlay.or(config.output.overlay);
+    config.models = args.models.or(config.models);
+    let problems = config.check();
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    let source = args
+        .config
+        .map_or("the command line".into(), |path| path.display().to_string());
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(Failure::new(
+        Exit::Config,
+        anyhow!("{source}: {}", problems.join("; ")),
+    ))
+}
+
+fn unwatchable(error: FolderError) -> Failure {
+    match error {
+        FolderError::Missing(_) => Failure::new(
+            Exit::NoInput,
+            anyhow!("{error}, let --create do it, or name another by --folder"),
+        ),
+        FolderError::Unreadable { .. } => Failure::new(Exit::NoInput, error),
+    }
+}

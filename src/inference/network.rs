@@ -1,0 +1,332 @@
+//! One network as a runnable plan.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+
+/// A network that is ready to run: f32 in, f32 out. Threads share one plan.
+pub struct Network {
+    plan: Arc<TypedRunnableModel>,
+    input_shape: [usize; 4],
+    output_shape: Vec<usize>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// Why a network could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum InferenceError {
+    /// The bytes are no ONNX model that this engine can run.
+    #[error("not a model this engine can run: {0}")]
+    Load(String),
+    /// The model runs, but is not of the kind that shipwatch uses.
+    #[error("{what}: wanted {wanted}, found {found}")]
+    Unsuitable {
+        /// What does not suit.
+        what: &'static str,
+        /// What shipwatch uses.
+        wanted: &'static str,
+        /// What the model has.
+        found: String,
+    },
+    /// The input has the wrong number of values.
+    #[error("the network takes {wanted} values, got {found}")]
+    InputLength {
+        /// Values of the input tensor.
+        wanted: usize,
+        /// Values given.
+        found: usize,
+    },
+    /// A value of the output is not a number, or infinite.
+    #[error("the network returned a value that is not finite; its weights are damaged or overflow")]
+    NotFinite,
+    /// An operator failed.
+    #[error("the network failed: {0}")]
+    Run(String),
+}
+
+impl Network {
+    /// Reads an ONNX model and makes it ready to run.
+    ///
+    /// # Errors
+    /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Unsuitable`] unless
+    /// it has one input `[1, 3, S, S] f32` and one f32 output of known shape.
+    pub fn from_onnx(bytes: &[u8]) -> Result<Self, InferenceError> {
+        let proto = tract_onnx::onnx()
+            .proto_model_for_read(&mut &bytes[..])
+            .map_err(load)?;
+        Self::from_proto(proto)
+    }
+
+    fn from_proto(proto: ModelProto) -> Result<Self, InferenceError> {
+        // tract looks names up without asking whether they exist, and panics on a malformed model.
+        let plan = catch_unwind(|| plan(&proto))
+            .unwrap_or_else(|_| Err(InferenceError::Load("the model is malformed".into())))?;
+
+        let model = plan.model();
+        count("inputs", model.inputs.len())?;
+        count("outputs", model.outputs.len())?;
+        let input = shape("input", model.input_fact(0).map_err(load)?)?;
+        let output_shape = shape("output", model.output_fact(0).map_err(load)?)?;
+        let input_shape = match input[..] {
+            [1, 3, height, width] if height == width => [1, 3, height, width],
+            _ => {
+                return Err(InferenceError::Unsuitable {
+                    what: "input",
+                    wanted: "[1, 3, S, S]",
+                    found: format!("{input:?}"),
+                });
+            }
+        };
+        let metadata = proto
+            .metadata_props
+            .into_iter()
+            .map(|property| (property.key, property.value))
+            .collect();
+        Ok(Self {
+            plan,
+            input_shape,
+            output_shape,
+            metadata,
+        })
+    }
+
+    /// Runs the network on one input, `[1, 3, S, S]` in row-major order, and returns its output
+    /// likewise. All values of the output are finite.
+    ///
+    /// # Errors
+    /// [`InferenceError::InputLength`], [`InferenceError::NotFinite`], or [`InferenceError::Run`]
+    /// where the engine itself fails.
+    pub fn run(&self, input: &[f32]) -> Result<Vec<f32>, InferenceError> {
+        let wanted = self.input_shape.iter().product();
+        if input.len() != wanted {
+            return Err(InferenceError::InputLength {
+                wanted,
+                found: input.len(),
+            });
+        }
+        let input = Tensor::from_shape(&self.input_shape, input).map_err(run)?;
+        let outputs = self.plan.run(tvec!(input.into_tvalue())).map_err(run)?;
+        let output = outputs[0].try_as_plain_ram().map_err(run)?;
+        let values = output.as_slice::<f32>().map_err(run)?;
+        if values.iter().all(|v| v.is_finite()) {
+            Ok(values.to_vec())
+        } else {
+            Err(InferenceError::NotFinite)
+        }
+    }
+
+    /// Shape of the input: `[1, 3, S, S]`.
+    pub fn input_shape(&self) -> [usize; 4] {
+        self.input_shape
+    }
+
+    /// Shape of the output.
+    pub fn output_shape(&self) -> &[usize] {
+        &self.output_shape
+    }
+
+    /// The model's `metadata_props`: where its weights come from.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("input_shape", &self.input_shape)
+            .field("output_shape", &self.output_shape)
+            .finish_non_exhaustive()
+    }
+}
+
+fn plan(proto: &ModelProto) -> Result<Arc<TypedRunnableModel>, InferenceError> {
+    tract_onnx::onnx()
+        .model_for_proto_model(proto)
+        .and_then(|model| model.into_optimized())
+        .and_then(|model| model.into_runnable())
+        .map_err(load)
+}
+
+/// tract's errors are chains; the outer links say where, the inner ones what.
+fn load(error: TractError) -> InferenceError {
+    InferenceError::Load(format!("{error:#}"))
+}
+
+fn run(error: TractError) -> InferenceError {
+    InferenceError::Run(format!("{error:#}"))
+}
+
+fn count(what: &'static str, found: usize) -> Result<(), InferenceError> {
+    match found {
+        1 => Ok(()),
+        _ => Err(InferenceError::Unsuitable {
+            what,
+            wanted: "one",
+            found: found.to_string(),
+        }),
+    }
+}
+
+fn shape(what: &'static str, fact: &TypedFact) -> Result<Vec<usize>, InferenceError> {
+    match fact.shape.as_concrete() {
+        Some(shape) if fact.datum_type == f32::datum_type() => Ok(shape.to_vec()),
+        _ => Err(InferenceError::Unsuitable {
+            what,
+            wanted: "f32 of a fixed shape",
+            found: format!("{fact:?}"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mean of the channels, times 20, through a sigmoid, pixel by pixel.
+    const UNET: &[u8] = include_bytes!("../../tests/fixtures/bright/unet.onnx");
+    /// The same of the brightest pixel.
+    const GATE: &[u8] = include_bytes!("../../tests/fixtures/bright/gate.onnx");
+    const PLANE: usize = 64 * 64;
+
+    #[test]
+    fn computes_what_the_model_says() {
+        let unet = Network::from_onnx(UNET).expect("loads");
+        assert_eq!(unet.input_shape(), [1, 3, 64, 64]);
+        assert_eq!(unet.output_shape(), [1, 1, 64, 64]);
+        let mut input = vec![0.0; 3 * PLANE];
+        // Pixel 70: (0.3 + 0.1 - 0.1) / 3 * 20 = 2.
+        for (channel, value) in [0.3, 0.1, -0.1].into_iter().enumerate() {
+            input[channel * PLANE + 70] = value;
+        }
+        let sigmoid_of_2 = 1.0 / (1.0 + (-2f32).exp());
+        let output = unet.run(&input).expect("runs");
+        for (i, value) in output.into_iter().enumerate() {
+            let wanted = if i == 70 { sigmoid_of_2 } else { 0.5 };
+            assert!((value - wanted).abs() < 1e-3, "pixel {i}: {value}");
+        }
+        let gate = Network::from_onnx(GATE).expect("loads");
+        assert_eq!(gate.output_shape(), [1, 1]);
+        let score = gate.run(&input).expect("runs");
+        assert!((score[0] - sigmoid_of_2).abs() < 1e-3);
+    }
+
+    #[test]
+    fn keeps_where_the_weights_come_from() {
+        let network = Network::from_onnx(GATE).expect("loads");
+        assert_eq!(
+            network.metadata()["origin"],
+            "tests/fixtures/bright/make.py"
+        );
+    }
+
+    #[test]
+    fn threads_share_one_plan() {
+        let network = Network::from_onnx(GATE).expect("loads");
+        let run = |value: f32| network.run(&vec![value; 3 * PLANE]).expect("runs");
+        let alone: Vec<_> = [-0.1, 0.0, 0.1].map(run).into();
+        let together: Vec<_> = std::thread::scope(|scope| {
+            let threads = [-0.1, 0.0, 0.1].map(|value| scope.spawn(move || run(value)));
+            threads
+                .map(|thread| thread.join().expect("no panic"))
+                .into()
+        });
+        assert_eq!(alone, together);
+    }
+
+    /// A model that returns its input.
+    fn identity(shape: &[i64]) -> ModelProto {
+        use tract_onnx::pb::{
+            GraphProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+            tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
+        };
+
+        let dim = |&size| Dimension {
+            value: Some(dimension::Value::DimValue(size)),
+            ..Dimension::default()
+        };
+        let tensor = type_proto::Tensor {
+            elem_type: 1,
+            shape: Some(TensorShapeProto {
+                dim: shape.iter().map(dim).collect(),
+            }),
+        };
+        let value = |name: &str| ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor.clone())),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        };
+        let node = NodeProto {
+            op_type: "Identity".into(),
+            input: vec!["x".into()],
+            output: vec!["y".into()],
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            node: vec![node],
+            input: vec![value("x")],
+            output: vec![value("y")],
+            ..GraphProto::default()
+        };
+        ModelProto {
+            ir_version: 8,
+            opset_import: vec![OperatorSetIdProto {
+                version: 13,
+                ..OperatorSetIdProto::default()
+            }],
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+    }
+
+    #[test]
+    fn refuses_input_of_another_length_and_output_that_is_no_number() {
+        let network = Network::from_proto(identity(&[1, 3, 1, 1])).expect("loads");
+        assert_eq!(
+            network.run(&[1.0, 2.0, 3.0]).expect("runs"),
+            [1.0, 2.0, 3.0]
+        );
+        let error = network.run(&[0.0; 5]).expect_err("too long");
+        assert!(matches!(
+            error,
+            InferenceError::InputLength {
+                wanted: 3,
+                found: 5
+            }
+        ));
+        let error = network.run(&[0.0, f32::NAN, 0.0]).expect_err("no number");
+        assert!(matches!(error, InferenceError::NotFinite));
+    }
+
+    #[test]
+    fn refuses_a_model_of_another_kind() {
+        for shape in [&[1, 1, 2, 2][..], &[1, 3, 2, 4], &[2, 3, 2, 2], &[3]] {
+            let error = Network::from_proto(identity(shape)).expect_err("unsuitable");
+            assert!(
+                matches!(error, InferenceError::Unsuitable { what: "input", .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_models_are_errors_or_models_but_no_panic() {
+        for length in 0..UNET.len() {
+            let _ = Network::from_onnx(&UNET[..length]);
+        }
+        for at in 0..UNET.len() {
+            for bits in [0x01, 0x18, 0xff] {
+                let mut flipped = UNET.to_vec();
+                flipped[at] ^= bits;
+                let _ = Network::from_onnx(&flipped);
+            }
+        }
+    }
+}

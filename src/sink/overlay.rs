@@ -1,0 +1,224 @@
+//! Pictures for people: the frame with its ships outlined and their scores beside them.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+
+use font8x8::legacy::BASIC_LEGACY;
+use image::codecs::png::PngEncoder;
+use image::{ImageError, Rgb, RgbImage};
+
+use crate::mask::Mask;
+use crate::record::{FrameRecord, Ship};
+
+/// A colour that neither sea, land nor ships have.
+const INK: Rgb<u8> = Rgb([255, 0, 255]);
+/// Behind the scores.
+const PAPER: Rgb<u8> = Rgb([0, 0, 0]);
+/// Side of a character in pixels.
+const GLYPH: u32 = 8;
+
+/// Writes overlays into a folder.
+#[derive(Debug)]
+pub struct Overlay {
+    folder: PathBuf,
+}
+
+/// Why there is no overlay.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// The folder cannot be made.
+    #[error("cannot create the overlay folder {folder}: {source}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be created.
+    #[error("cannot create {file}: {source}")]
+    Create {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {file}: {source}")]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: ImageError,
+    },
+}
+
+impl Overlay {
+    /// A sink on `folder`, which is created where it is missing.
+    ///
+    /// # Errors
+    /// [`OverlayError::Folder`].
+    pub fn new(folder: &Path) -> Result<Self, OverlayError> {
+        match fs::create_dir_all(folder) {
+            Ok(()) => Ok(Self {
+                folder: folder.to_owned(),
+            }),
+            Err(source) => Err(OverlayError::Folder {
+                folder: folder.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Writes `pixels` with the record's ships drawn in, as PNG, and returns the file's path.
+    ///
+    /// The file is named after the frame; a number is added rather than an existing file overwritten.
+    ///
+    /// # Errors
+    /// [`OverlayError::Create`] and [`OverlayError::Write`].
+    ///
+    /// # Panics
+    /// If the record speaks of a frame of another size.
+    pub fn write(&self, pixels: &RgbImage, record: &FrameRecord) -> Result<PathBuf, OverlayError> {
+        let (path, file) = self.create(&record.frame)?;
+        let written =
+            draw(pixels, &record.ships).write_with_encoder(PngEncoder::new(BufWriter::new(file)));
+        match written {
+            Ok(()) => Ok(path),
+            Err(source) => Err(OverlayError::Write { file: path, source }),
+        }
+    }
+
+    fn create(&self, frame: &str) -> Result<(PathBuf, File), OverlayError> {
+        let stem = frame.replace(['/', '\\'], "_");
+        let mut number = 1;
+        loop {
+            let name = match number {
+                1 => format!("{stem}.overlay.png"),
+                _ => format!("{stem}.overlay-{number}.png"),
+            };
+            let path = self.folder.join(name);
+            match File::create_new(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(OverlayError::Create { file: path, source }),
+            }
+        }
+    }
+}
+
+/// The frame with ships drawn in.
+fn draw(pixels: &RgbImage, ships: &[Ship]) -> RgbImage {
+    let mut image = pixels.clone();
+    for ship in ships {
+        outline(&mut image, ship);
+    }
+    for ship in ships {
+        label(&mut image, ship);
+    }
+    image
+}
+
+/// Inks the pixels around the ship, which itself stays visible.
+fn outline(image: &mut RgbImage, ship: &Ship) {
+    let (width, height) = image.dimensions();
+    let [left, top, columns, rows] = ship.bbox;
+    // One pixel of room on each side.
+    let mut mask = Mask::new(columns + 2, rows + 2);
+    for (x, y) in ship.rle.pixels(height) {
+        mask.set(x - left + 1, y - top + 1, true);
+    }
+    for y in 0..mask.height() {
+        for x in 0..mask.width() {
+            let near = (y.saturating_sub(1)..=(y + 1).min(rows + 1))
+                .any(|y| (x.saturating_sub(1)..=(x + 1).min(columns + 1)).any(|x| mask.get(x, y)));
+            let place = ((left + x).checked_sub(1), (top + y).checked_sub(1));
+            if let (Some(x), Some(y), true) = (place.0, place.1, near && !mask.get(x, y))
+                && x < width
+                && y < height
+            {
+                image.put_pixel(x, y, INK);
+            }
+        }
+    }
+}
+
+/// Writes the score at the ship's right, or where there is room.
+fn label(image: &mut RgbImage, ship: &Ship) {
+    let text = format!("{:.2}", ship.score);
+    let size = (GLYPH * text.len() as u32, GLYPH);
+    let [x, y, width, _] = ship.bbox;
+    let right = x + width + 2;
+    let left = if right + size.0 <= image.width() {
+        right
+    } else {
+        x.saturating_sub(size.0 + 2)
+    };
+    let top = y.min(image.height().saturating_sub(size.1));
+    for (column, glyph) in (0..).zip(text.bytes().map(|c| BASIC_LEGACY[usize::from(c)])) {
+        for (row, bits) in (0..).zip(glyph) {
+            for bit in 0..GLYPH {
+                let place = (left + column * GLYPH + bit, top + row);
+                if let Some(pixel) = image.get_pixel_mut_checked(place.0, place.1) {
+                    *pixel = if bits >> bit & 1 == 1 { INK } else { PAPER };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::sample_record;
+
+    fn grey(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_pixel(width, height, Rgb([90; 3]))
+    }
+
+    #[test]
+    fn the_line_surrounds_the_ship_and_leaves_it_visible() {
+        // Pixels (2..4, 2..4) of an 8 x 8 frame.
+        let ship = &sample_record("a.png", &["19 2 27 2"]).ships[0];
+        let mut image = grey(8, 8);
+        outline(&mut image, ship);
+        for (x, y, pixel) in image.enumerate_pixels() {
+            let inside = (2..4).contains(&x) && (2..4).contains(&y);
+            let near = (1..5).contains(&x) && (1..5).contains(&y);
+            assert_eq!(*pixel == INK, near && !inside, "({x}, {y})");
+        }
+    }
+
+    #[test]
+    fn a_ship_that_fills_the_frame_is_no_trouble() {
+        let mut record = sample_record("a.png", &["1 1"]);
+        record.ships[0].bbox = [0, 0, 1, 1];
+        assert_eq!(draw(&grey(1, 1), &record.ships).dimensions(), (1, 1));
+    }
+
+    #[test]
+    fn the_score_stands_beside_the_ship() {
+        let ship = &sample_record("a.png", &["19 2 27 2"]).ships[0];
+        let mut image = grey(64, 16);
+        label(&mut image, ship);
+        let inked = image.enumerate_pixels().filter(|(_, _, p)| **p == INK);
+        assert!(inked.clone().count() > 20);
+        assert!(
+            inked
+                .into_iter()
+                .all(|(x, y, _)| (6..38).contains(&x) && (2..10).contains(&y))
+        );
+    }
+
+    #[test]
+    fn never_overwrites_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sink = Overlay::new(&folder.path().join("new")).expect("creates the folder");
+        let record = sample_record("sub/a.png", &["19 2 27 2"]);
+        let names: Vec<_> = (0..2)
+            .map(|_| sink.write(&grey(8, 8), &record).expect("writes"))
+            .map(|path| path.file_name().expect("a name").to_owned())
+            .collect();
+        assert_eq!(names, ["sub_a.png.overlay.png", "sub_a.png.overlay-2.png"]);
+    }
+}

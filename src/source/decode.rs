@@ -1,0 +1,411 @@
+//! Image files to frames.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Seek};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+
+use super::{jpeg, tags};
+use crate::frame::{Frame, Percentiles, Tags, stretch_floats, stretch_integers};
+
+/// How files become frames.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DecodeOptions {
+    /// Images with more pixels are refused before any memory is taken for them.
+    pub max_pixels: u64,
+    /// Maps the sensor values between these percentiles to 0..=255, over all channels jointly.
+    /// Without it 8-bit values stay as they are, 16-bit values are divided by 257, and
+    /// floating-point values are refused.
+    pub stretch: Option<Percentiles>,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self {
+            max_pixels: Self::MAX_PIXELS,
+            stretch: None,
+        }
+    }
+}
+
+impl DecodeOptions {
+    /// Default of `max_pixels`: a whole Sentinel-2 scene (10980 x 10980) fits three times.
+    pub const MAX_PIXELS: u64 = 400_000_000;
+}
+
+/// Why a file gave no frame.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {kind}")]
+pub struct DecodeError {
+    /// The file's path, or the name given for bytes.
+    pub name: String,
+    /// What went wrong.
+    #[source]
+    pub kind: DecodeErrorKind,
+}
+
+/// What went wrong with one file.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeErrorKind {
+    /// The file cannot be opened or read.
+    #[error("cannot be read: {0}")]
+    Io(io::Error),
+    /// A folder, a pipe or a device.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// The file has no bytes.
+    #[error("is empty")]
+    Empty,
+    /// The first bytes are those of no format that is read here.
+    #[error("is not a JPEG, PNG, TIFF, WebP or BMP image")]
+    UnknownFormat,
+    /// More pixels than allowed.
+    #[error(
+        "has {width}x{height} pixels, over the limit of {limit}; raise it by --max-pixels \
+         (or `max-pixels` in the config file) if memory allows"
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The limit in pixels.
+        limit: u64,
+    },
+    /// A JPEG that ends before its end marker.
+    #[error("is cut off: the JPEG has no end marker; copy the file again")]
+    Truncated,
+    /// Floating-point samples have no natural range of bytes.
+    #[error("has floating-point samples; choose their range by --stretch")]
+    NeedsStretch,
+    /// The decoder refused the content.
+    #[error("cannot be decoded: {0}")]
+    Image(ImageError),
+}
+
+/// Whether a path ends in the usual extension of a format that [`decode_file`] reads.
+///
+/// Folders are searched by extension; a file that was named is read by its content.
+pub fn has_image_extension(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp"];
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| {
+            EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
+}
+
+/// Reads a frame from a file, whose format is told by its content.
+///
+/// Grey becomes RGB, alpha is dropped (the colour stays as stored), colour profiles and the EXIF
+/// orientation are not applied. The frame is named after the file, without its folders.
+pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<Frame, DecodeError> {
+    let fail = |kind| DecodeError {
+        name: path.display().to_string(),
+        kind,
+    };
+    // Opening a pipe would wait for a writer, so the kind of file is asked first.
+    let metadata = path.metadata().map_err(|e| fail(DecodeErrorKind::Io(e)))?;
+    if !metadata.is_file() {
+        return Err(fail(DecodeErrorKind::NotAFile));
+    }
+    let file = File::open(path).map_err(|e| fail(DecodeErrorKind::Io(e)))?;
+    let name = path
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    decode(name, BufReader::new(file), options).map_err(fail)
+}
+
+/// [`decode_file`] for a file that lies in memory.
+pub fn decode_bytes(
+    name: &str,
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<Frame, DecodeError> {
+    decode(name.to_owned(), Cursor::new(bytes), options).map_err(|kind| DecodeError {
+        name: name.to_owned(),
+        kind,
+    })
+}
+
+fn decode<R: BufRead + Seek>(
+    name: String,
+    mut reader: R,
+    options: &DecodeOptions,
+) -> Result<Frame, DecodeErrorKind> {
+    let io = DecodeErrorKind::Io;
+    if reader.fill_buf().map_err(io)?.is_empty() {
+        return Err(DecodeErrorKind::Empty);
+    }
+    let format = ImageReader::new(&mut reader)
+        .with_guessed_format()
+        .map_err(io)?
+        .format()
+        .ok_or(DecodeErrorKind::UnknownFormat)?;
+    reader.rewind().map_err(io)?;
+    if format == ImageFormat::Jpeg {
+        if !jpeg::is_whole(&mut reader).map_err(io)? {
+            return Err(DecodeErrorKind::Truncated);
+        }
+        reader.rewind().map_err(io)?;
+    }
+
+    let mut decoder = ImageReader::with_format(&mut reader, format)
+        .into_decoder()
+        .map_err(DecodeErrorKind::Image)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > options.max_pixels {
+        return Err(DecodeErrorKind::TooLarge {
+            width,
+            height,
+            limit: options.max_pixels,
+        });
+    }
+    // The pixels are within the limit; this keeps a crafted file from taking much more beside them.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(
+        decoder
+            .total_bytes()
+            .saturating_mul(2)
+            .saturating_add(SCRATCH),
+    );
+    decoder.set_limits(limits).map_err(DecodeErrorKind::Image)?;
+    let exif = decoder.exif_metadata().ok().flatten();
+    let image = DynamicImage::from_decoder(decoder).map_err(DecodeErrorKind::Image)?;
+    let pixels = to_rgb8(image, options.stretch)?;
+
+    let tags = match exif {
+        _ if format == ImageFormat::Tiff => tags::of_tiff(&name, reader, (width, height)),
+        Some(block) => tags::of_exif_block(&name, block),
+        None => Tags::default(),
+    };
+    Ok(Frame { name, pixels, tags })
+}
+
+/// What a decoder may take beside twice the pixels.
+const SCRATCH: u64 = 64 << 20;
+
+fn to_rgb8(image: DynamicImage, stretch: Option<Percentiles>) -> Result<RgbImage, DecodeErrorKind> {
+    use DynamicImage::*;
+    let float = matches!(image, ImageRgb32F(_) | ImageRgba32F(_));
+    let Some(percentiles) = stretch else {
+        return if float {
+            Err(DecodeErrorKind::NeedsStretch)
+        } else {
+            Ok(image.into_rgb8())
+        };
+    };
+    let (width, height) = (image.width(), image.height());
+    let deep = image.color().bytes_per_pixel() / image.color().channel_count() > 1;
+    let bytes = if float {
+        stretch_floats(&image.into_rgb32f(), percentiles)
+    } else if deep {
+        stretch_integers(&image.into_rgb16(), percentiles)
+    } else {
+        stretch_integers(&image.into_rgb8(), percentiles)
+    };
+    Ok(RgbImage::from_raw(width, height, bytes).expect("one byte per sample of the image"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::codecs::jpeg::JpegEncoder;
+    use image::{ColorType, GrayImage, ImageBuffer, ImageEncoder, Luma, Rgb, Rgb32FImage, Rgba};
+
+    fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        image.write_to(&mut file, format).expect("encodes");
+        file.into_inner()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Frame, DecodeErrorKind> {
+        decode_bytes("test", bytes, &DecodeOptions::default()).map_err(|e| e.kind)
+    }
+
+    fn stretched(bytes: &[u8]) -> Result<Frame, DecodeErrorKind> {
+        let options = DecodeOptions {
+            stretch: Some(Percentiles::default()),
+            ..DecodeOptions::default()
+        };
+        decode_bytes("test", bytes, &options).map_err(|e| e.kind)
+    }
+
+    fn picture() -> RgbImage {
+        RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8 * 30, y as u8 * 50, 9]))
+    }
+
+    #[test]
+    fn lossless_formats_give_the_very_pixels() {
+        let picture = picture();
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Tiff,
+            ImageFormat::WebP,
+            ImageFormat::Bmp,
+        ] {
+            let bytes = encode(&picture.clone().into(), format);
+            assert_eq!(
+                decode(&bytes).expect("decodes").pixels,
+                picture,
+                "{format:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn deep_grey_and_alpha_become_rgb() {
+        let deep =
+            ImageBuffer::<Luma<u16>, _>::from_fn(2, 1, |x, _| Luma([[257 * 8, 65535][x as usize]]));
+        let frame = decode(&encode(&deep.into(), ImageFormat::Png)).expect("decodes");
+        assert_eq!(frame.pixels.as_raw(), &[8, 8, 8, 255, 255, 255]);
+
+        let clear = ImageBuffer::from_pixel(1, 1, Rgba([10_u8, 20, 30, 0]));
+        let frame = decode(&encode(&clear.into(), ImageFormat::Png)).expect("decodes");
+        assert_eq!(
+            frame.pixels.as_raw(),
+            &[10, 20, 30],
+            "the stored colour, not a blend"
+        );
+
+        let grey = GrayImage::from_pixel(1, 1, Luma([77]));
+        let frame = decode(&encode(&grey.into(), ImageFormat::Tiff)).expect("decodes");
+        assert_eq!(frame.pixels.as_raw(), &[77, 77, 77]);
+    }
+
+    #[test]
+    fn stretch_spreads_any_depth() {
+        let ramp = |x: u32, y: u32| 1 + (x + 10 * y) as u16;
+        let deep = ImageBuffer::<Luma<u16>, _>::from_fn(10, 10, |x, y| Luma([ramp(x, y)]));
+        let frame = stretched(&encode(&deep.into(), ImageFormat::Tiff)).expect("decodes");
+        assert_eq!(frame.pixels[(0, 0)].0, [0; 3]);
+        assert_eq!(frame.pixels[(9, 9)].0, [255; 3]);
+
+        let shallow = GrayImage::from_fn(10, 10, |x, y| Luma([ramp(x, y) as u8]));
+        let same = stretched(&encode(&shallow.into(), ImageFormat::Png)).expect("decodes");
+        assert_eq!(same.pixels, frame.pixels, "depth does not matter");
+    }
+
+    #[test]
+    fn floats_need_a_stretch() {
+        let float = Rgb32FImage::from_fn(10, 10, |x, y| Rgb([(x + 10 * y) as f32 / 1e4; 3]));
+        let bytes = encode(&float.into(), ImageFormat::Tiff);
+        assert!(matches!(decode(&bytes), Err(DecodeErrorKind::NeedsStretch)));
+        assert_eq!(
+            stretched(&bytes).expect("decodes").pixels[(9, 9)].0,
+            [255; 3]
+        );
+    }
+
+    #[test]
+    fn a_size_over_the_limit_is_refused_from_the_header() {
+        // A PNG header that promises 60000 x 60000 pixels, and nothing behind it but its checksum.
+        let mut header = b"IHDR\0\0\xEA\x60\0\0\xEA\x60\x08\x02\0\0\0".to_vec();
+        let crc = crc32(&header);
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0D".to_vec();
+        bytes.append(&mut header);
+        bytes.extend(crc.to_be_bytes());
+        bytes.extend(b"\0\0\0\0IDAT\x35\xAF\x06\x1E");
+        let error =
+            decode_bytes("big.png", &bytes, &DecodeOptions::default()).expect_err("too big");
+        assert!(matches!(
+            error.kind,
+            DecodeErrorKind::TooLarge {
+                width: 60_000,
+                height: 60_000,
+                ..
+            }
+        ));
+        let text = error.to_string();
+        assert!(
+            text.contains("big.png") && text.contains("60000x60000"),
+            "{text}"
+        );
+        assert!(text.contains("--max-pixels"), "{text}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0_u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |c, _| {
+                (c >> 1) ^ (0xEDB8_8320 * (c & 1))
+            })
+        })
+    }
+
+    #[test]
+    fn what_is_no_image_is_named_as_what_it_is() {
+        assert!(matches!(decode(b""), Err(DecodeErrorKind::Empty)));
+        assert!(matches!(
+            decode(b"hello, world"),
+            Err(DecodeErrorKind::UnknownFormat)
+        ));
+
+        let folder = tempfile::tempdir().expect("folder");
+        let options = DecodeOptions::default();
+        let trap = folder.path().join("trap.jpg");
+        let missing = decode_file(&trap, &options).expect_err("missing");
+        assert!(matches!(missing.kind, DecodeErrorKind::Io(_)));
+        std::fs::create_dir(&trap).expect("folder");
+        let error = decode_file(&trap, &options).expect_err("a folder");
+        assert!(matches!(error.kind, DecodeErrorKind::NotAFile));
+        assert!(error.to_string().contains("trap.jpg"));
+    }
+
+    #[test]
+    fn no_cut_file_is_taken_for_a_picture_or_panics() {
+        let picture: DynamicImage = picture().into();
+        for format in [
+            ImageFormat::Jpeg,
+            ImageFormat::Png,
+            ImageFormat::WebP,
+            ImageFormat::Bmp,
+            ImageFormat::Tiff,
+        ] {
+            let bytes = encode(&picture, format);
+            for end in 0..bytes.len() {
+                // A cut TIFF or PNG may lack only its trailer: then all pixels must be there.
+                if let Ok(frame) = decode(&bytes[..end]) {
+                    assert_ne!(format, ImageFormat::Jpeg, "cut at {end}");
+                    assert_eq!(frame.pixels, picture.to_rgb8(), "{format:?} cut at {end}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exif_travels_with_a_jpeg() {
+        let field = exif::Field {
+            tag: exif::Tag::DateTimeOriginal,
+            ifd_num: exif::In::PRIMARY,
+            value: exif::Value::Ascii(vec![b"2023:05:01 10:20:30".to_vec()]),
+        };
+        let mut writer = exif::experimental::Writer::new();
+        writer.push_field(&field);
+        let mut block = Cursor::new(Vec::new());
+        writer.write(&mut block, false).expect("writes");
+
+        let mut bytes = Vec::new();
+        let mut encoder = JpegEncoder::new(&mut bytes);
+        encoder
+            .set_exif_metadata(block.into_inner())
+            .expect("takes EXIF");
+        encoder
+            .encode(&[0; 3], 1, 1, ColorType::Rgb8.into())
+            .expect("encodes");
+        let frame = decode(&bytes).expect("decodes");
+        assert_eq!(frame.tags.captured.as_deref(), Some("2023-05-01T10:20:30"));
+    }
+
+    #[test]
+    fn extensions_are_told_apart() {
+        for name in ["a.jpg", "b.JPEG", "c.TIF", "d.e.png", "f.webp", "g.bmp"] {
+            assert!(has_image_extension(Path::new(name)), "{name}");
+        }
+        for name in ["a.txt", "jpg", ".jpg", "b.jpg.part"] {
+            assert!(!has_image_extension(Path::new(name)), "{name}");
+        }
+    }
+}

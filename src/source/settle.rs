@@ -1,0 +1,222 @@
+//! Tells finished files from those that are still being written, and new ones from known ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A writer that was seen to open a file and not to close it is given this many settle times
+/// without a change. Hard links and network mounts never report a close.
+const PATIENCE: u32 = 10;
+
+/// What tells one version of a file from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Length in bytes.
+    pub(super) length: u64,
+    /// Time of the last change.
+    pub(super) modified: SystemTime,
+}
+
+impl Stamp {
+    /// `None` where the path is gone or no regular file.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok().filter(|m| m.is_file())?;
+        Some(Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok()?,
+        })
+    }
+}
+
+/// How a file came to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sighting {
+    /// It lay there, its writer unknown.
+    Found,
+    /// It was created or written to.
+    Written,
+    /// Its writer closed it, or it was moved into place.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    stamp: Stamp,
+    unchanged_since: Instant,
+    open: bool,
+}
+
+/// Files on their way from first sight to being handed out, once per version. Reads no clock and
+/// no file: the caller says what it sees and when.
+#[derive(Debug)]
+pub(super) struct Settling {
+    settle: Duration,
+    waiting: BTreeMap<PathBuf, Waiting>,
+    handed_out: HashMap<PathBuf, Stamp>,
+}
+
+impl Settling {
+    /// Files count as whole once they have not changed for `settle`.
+    pub(super) fn new(settle: Duration) -> Self {
+        Self {
+            settle,
+            waiting: BTreeMap::new(),
+            handed_out: HashMap::new(),
+        }
+    }
+
+    /// Files that are not yet handed out.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Notes that `path` was seen; `stamp` is `None` where it is gone.
+    pub(super) fn saw(&mut self, path: PathBuf, stamp: Option<Stamp>, how: Sighting, now: Instant) {
+        let Some(stamp) = stamp else {
+            self.waiting.remove(&path);
+            return;
+        };
+        if self.handed_out.get(&path) == Some(&stamp) && !self.waiting.contains_key(&path) {
+            return;
+        }
+        let entry = self.waiting.entry(path).or_insert(Waiting {
+            stamp,
+            unchanged_since: now,
+            open: false,
+        });
+        if entry.stamp != stamp {
+            entry.stamp = stamp;
+            entry.unchanged_since = now;
+        }
+        match how {
+            Sighting::Found => {}
+            Sighting::Written => entry.open = true,
+            Sighting::Closed => entry.open = false,
+        }
+    }
+
+    /// When [`Self::take`] may next have something.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.waiting.values().map(|file| self.due(file)).min()
+    }
+
+    /// Hands out the first file by path that has settled. `stamp` looks at a file once more: one
+    /// that changed meanwhile goes on waiting, one that is gone is forgotten.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        stamp: impl Fn(&Path) -> Option<Stamp>,
+    ) -> Option<PathBuf> {
+        let due: Vec<PathBuf> = self
+            .waiting
+            .iter()
+            .filter(|(_, file)| self.due(file) <= now)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in due {
+            let before = self.waiting.get(&path).map(|file| file.stamp);
+            let after = stamp(&path);
+            if before == after {
+                self.waiting.remove(&path);
+                self.handed_out
+                    .extend(after.map(|stamp| (path.clone(), stamp)));
+                return Some(path);
+            }
+            self.saw(path, after, Sighting::Found, now);
+        }
+        None
+    }
+
+    /// Forgets files that a complete search did not find, so that memory does not grow with every
+    /// file that ever was.
+    pub(super) fn retain(&mut self, found: &BTreeSet<PathBuf>) {
+        self.waiting.retain(|path, _| found.contains(path));
+        self.handed_out.retain(|path, _| found.contains(path));
+    }
+
+    fn due(&self, file: &Waiting) -> Instant {
+        let quiet = if file.open {
+            self.settle * PATIENCE
+        } else {
+            self.settle
+        };
+        file.unchanged_since + quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(1);
+
+    fn stamp(length: u64) -> Option<Stamp> {
+        Some(Stamp {
+            length,
+            modified: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    fn path() -> PathBuf {
+        PathBuf::from("a.jpg")
+    }
+
+    #[test]
+    fn a_file_is_handed_out_once_per_version() {
+        let (mut files, start) = (Settling::new(SETTLE), Instant::now());
+        files.saw(path(), stamp(5), Sighting::Found, start);
+        assert_eq!(files.take(start, |_| stamp(5)), None, "not settled yet");
+        assert_eq!(files.take(start + SETTLE, |_| stamp(5)), Some(path()));
+        files.saw(path(), stamp(5), Sighting::Closed, start + SETTLE);
+        assert_eq!(files.waiting(), 0, "the same version again");
+        files.saw(path(), stamp(6), Sighting::Found, start + SETTLE);
+        assert_eq!(
+            files.take(start + 2 * SETTLE, |_| stamp(6)),
+            Some(path()),
+            "a new version"
+        );
+    }
+
+    #[test]
+    fn a_growing_file_goes_on_waiting() {
+        let (mut files, start) = (Settling::new(SETTLE), Instant::now());
+        files.saw(path(), stamp(5), Sighting::Found, start);
+        assert_eq!(
+            files.take(start + SETTLE, |_| stamp(9)),
+            None,
+            "it grew unnoticed"
+        );
+        assert_eq!(files.next_due(), Some(start + 2 * SETTLE));
+        assert_eq!(files.take(start + 2 * SETTLE, |_| stamp(9)), Some(path()));
+    }
+
+    #[test]
+    fn an_open_file_is_given_patience_until_it_is_closed() {
+        let (mut files, start) = (Settling::new(SETTLE), Instant::now());
+        files.saw(path(), stamp(5), Sighting::Written, start);
+        assert_eq!(files.take(start + 5 * SETTLE, |_| stamp(5)), None);
+        files.saw(path(), stamp(9), Sighting::Closed, start + 5 * SETTLE);
+        assert_eq!(files.take(start + 6 * SETTLE, |_| stamp(9)), Some(path()));
+
+        files.saw(path(), stamp(20), Sighting::Written, start);
+        let patience = start + PATIENCE * SETTLE;
+        assert_eq!(
+            files.take(patience, |_| stamp(20)),
+            Some(path()),
+            "a close that never comes"
+        );
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let (mut files, start) = (Settling::new(SETTLE), Instant::now());
+        files.saw(path(), stamp(5), Sighting::Found, start);
+        assert_eq!(files.take(start + SETTLE, |_| None), None);
+        assert_eq!(files.waiting(), 0);
+        files.saw(path(), stamp(5), Sighting::Found, start);
+        assert_eq!(files.take(start + SETTLE, |_| stamp(5)), Some(path()));
+        files.retain(&BTreeSet::new());
+        files.saw(path(), stamp(5), Sighting::Found, start);
+        assert_eq!(files.waiting(), 1, "came back after it was gone");
+    }
+}

@@ -1,0 +1,323 @@
+//! `shipwatch run` and `shipwatch check` as processes, on networks for which bright pixels are
+//! ships.
+
+mod harness;
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use harness::{Dir, bright_models};
+use shipwatch::record::FrameRecord;
+
+/// Less than the pause between two searches of the folder: what is tested is the watching.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `shipwatch run` that watches `in`; killed if a test fails before it stopped.
+struct Daemon<'a> {
+    dir: &'a Dir,
+    child: Child,
+}
+
+impl<'a> Daemon<'a> {
+    fn start(dir: &'a Dir, args: &[&str]) -> Self {
+        let models = bright_models();
+        let run = [
+            "run",
+            "--models",
+            &models,
+            "--folder",
+            "in",
+            "--output",
+            "out.jsonl",
+        ];
+        let child = dir
+            .shipwatch(&[&run, args].concat())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        Self { dir, child }
+    }
+
+    fn records(&self) -> Vec<FrameRecord> {
+        let text = fs::read_to_string(self.dir.path("out.jsonl")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        text[..whole]
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a record"))
+            .collect()
+    }
+
+    /// Waits for `count` records.
+    fn wait(&self, count: usize) -> Vec<FrameRecord> {
+        let start = Instant::now();
+        loop {
+            let records = self.records();
+            if records.len() >= count {
+                return records;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{} of {count} records",
+                records.len()
+            );
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .expect("kill starts");
+        assert!(status.success());
+    }
+
+    /// Waits for the process to end by itself; its exit code and what it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let start = Instant::now();
+        while self.child.try_wait().expect("waits").is_none() {
+            assert!(start.elapsed() < PATIENCE, "the daemon does not end");
+            sleep(Duration::from_millis(20));
+        }
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut said).expect("UTF-8");
+        (self.child.wait().expect("waits").code(), said)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // Fails where the process has ended, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn names(records: &[FrameRecord]) -> Vec<&str> {
+    records.iter().map(|record| record.frame.as_str()).collect()
+}
+
+#[test]
+fn files_that_lie_there_and_files_that_arrive_are_processed_once() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (100, 40), &[[10, 10, 20, 5]]);
+    let daemon = Daemon::start(&dir, &["--overlay", "seen"]);
+    let records = daemon.wait(1);
+    assert_eq!(records[0].ships.len(), 1);
+    assert_eq!(records[0].ships[0].area, 100);
+    assert!(records[0].millis.decode > 0.0);
+
+    dir.image("new.png", (10, 10), &[]);
+    fs::rename(dir.path("new.png"), dir.path("in/b.png")).expect("renames");
+    daemon.wait(2);
+    sleep(Duration::from_millis(700));
+    assert_eq!(names(&daemon.records()), ["a.png", "b.png"]);
+    daemon.signal("-TERM");
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0));
+    assert!(
+        said.contains("a.png: 1 ship, gate") && said.contains("2 frames with 1 ships"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(dir.path("seen")).expect("overlays").count(), 2);
+}
+
+#[test]
+fn a_file_written_in_two_halves_is_processed_once_and_whole() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (10, 10), &[]);
+    let bytes = fs::read(dir.image("whole.bmp", (100, 40), &[[90, 30, 5, 5]])).expect("reads");
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let daemon = Daemon::start(&dir, &[]);
+    daemon.wait(1);
+    let mut slow = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(dir.path("in/slow.bmp"))
+        .expect("creates");
+    slow.write_all(first).expect("writes");
+    // Longer than a file takes to settle: the writer still holds it open.
+    sleep(Duration::from_millis(1500));
+    assert_eq!(daemon.records().len(), 1);
+    slow.write_all(second).expect("writes");
+    drop(slow);
+    daemon.wait(2);
+    daemon.signal("-INT");
+    let records = daemon.records();
+    assert_eq!(names(&records), ["a.png", "slow.bmp"]);
+    assert_eq!(records[1].ships.len(), 1);
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("0 skipped"), "{said}");
+}
+
+#[test]
+fn an_upload_counts_once_it_has_its_name() {
+    let dir = Dir::new();
+    let part = dir.image("in/a.png", (10, 10), &[]);
+    fs::rename(&part, dir.path("in/a.png.part")).expect("renames");
+    let daemon = Daemon::start(&dir, &[]);
+    sleep(Duration::from_millis(1200));
+    assert_eq!(daemon.records().len(), 0);
+    fs::rename(dir.path("in/a.png.part"), &part).expect("renames");
+    assert_eq!(names(&daemon.wait(1)), ["a.png"]);
+}
+
+#[test]
+fn a_broken_file_is_skipped_and_the_process_lives() {
+    let dir = Dir::new();
+    dir.write("in/a.jpg", "no image at all");
+    let whole = fs::read(dir.image("whole.jpg", (64, 64), &[])).expect("reads");
+    dir.write("in/b.jpg", &whole[..whole.len() - 2]);
+    let daemon = Daemon::start(&dir, &[]);
+    dir.image("in/c.png", (10, 10), &[]);
+    assert_eq!(names(&daemon.wait(1)), ["c.png"]);
+    // Signals that come again, and early, do no harm.
+    daemon.signal("-TERM");
+    let _ = Command::new("kill")
+        .args(["-TERM", &daemon.child.id().to_string()])
+        .output();
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0));
+    assert!(
+        said.contains("in/a.jpg") && said.contains("in/b.jpg: is cut off"),
+        "{said}"
+    );
+    assert!(said.contains("2 skipped"), "{said}");
+}
+
+#[test]
+fn a_stop_leaves_whole_lines_and_a_start_mends_a_torn_one() {
+    let dir = Dir::new();
+    for name in ["in/a.png", "in/b.png", "in/c.png"] {
+        dir.image(name, (400, 400), &[[10, 10, 20, 5]]);
+    }
+    dir.write("out.jsonl", "{\"frame\":\"torn");
+    let daemon = Daemon::start(&dir, &[]);
+    daemon.wait(1);
+    daemon.signal("-TERM");
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("cut off by a crash"), "{said}");
+    let text = fs::read_to_string(dir.path("out.jsonl")).expect("reads");
+    assert!(text.ends_with("}\n"));
+    for line in text.lines() {
+        serde_json::from_str::<FrameRecord>(line).expect("a record");
+    }
+}
+
+#[test]
+fn once_ends_by_itself_and_tells_of_broken_files() {
+    let dir = Dir::new();
+    dir.image("in/north/a.png", (10, 10), &[]);
+    let config = "[source]\nfolder = \"in\"\nrecursive = true\nsettle-seconds = 0.1\n";
+    dir.write("config.toml", config);
+    let daemon = Daemon::start(&dir, &["--once", "--config", "config.toml"]);
+    assert_eq!(names(&daemon.wait(1)), ["north/a.png"]);
+    assert_eq!(daemon.end().0, Some(0));
+    dir.write("in/b.png", "broken");
+    assert_eq!(Daemon::start(&dir, &["--once"]).end().0, Some(65));
+}
+
+#[test]
+fn a_missing_folder_is_named_and_created_on_request() {
+    let dir = Dir::new();
+    let outcome = dir.run(&["run"]);
+    assert_eq!(outcome.code, Some(66));
+    assert!(
+        outcome.stderr.contains("mkdir -p incoming"),
+        "{}",
+        outcome.stderr
+    );
+    let daemon = Daemon::start(&dir, &["--create", "--once"]);
+    assert_eq!(daemon.end().0, Some(0));
+    assert!(dir.path("in").is_dir());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_ends_with_78() {
+    let dir = Dir::new();
+    dir.write("config.toml", "[source]\nfoldr = \"in\"\n");
+    for command in ["run", "check"] {
+        let outcome = dir.run(&[command, "--config", "config.toml"]);
+        assert_eq!(outcome.code, Some(78), "{command}");
+        let said = outcome.stdout + &outcome.stderr;
+        for part in ["config.toml", "foldr", "line 2", "folder"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_end_with_78() {
+    let dir = Dir::new();
+    dir.write(
+        "config.toml",
+        "[detect]\ngate = 2.0\n[output]\noverlay = \"incoming\"\n",
+    );
+    for command in ["run", "check"] {
+        let outcome = dir.run(&[command, "--config", "config.toml"]);
+        assert_eq!(outcome.code, Some(78), "{command}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(
+            said.contains("detect.gate") && said.contains("output.overlay"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn check_passes_on_the_models_that_are_built_in() {
+    let outcome = Dir::new().run(&["check"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("ok    models"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(
+        outcome.stdout.contains("ok    self-test"),
+        "{}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn check_names_what_fails_and_what_to_do() {
+    let dir = Dir::new();
+    dir.write(
+        "config.toml",
+        "models = \"none\"\n[output]\ndetections = \"none/out.jsonl\"\n",
+    );
+    let outcome = dir.run(&["check", "--config", "config.toml"]);
+    assert_eq!(outcome.code, Some(78));
+    for line in ["FAIL  source", "FAIL  detections", "FAIL  models"] {
+        assert!(
+            outcome.stdout.contains(line),
+            "{line} in {}",
+            outcome.stdout
+        );
+    }
+    assert!(outcome.stdout.contains("mkdir -p"), "{}", outcome.stdout);
+    assert_eq!(
+        fs::read_dir(dir.path(".")).expect("reads").count(),
+        1,
+        "check leaves nothing behind"
+    );
+}
+
+#[test]
+fn the_example_config_parses() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/config.toml");
+    let outcome = Dir::new().run(&["check", "--config", file]);
+    assert!(
+        outcome.stdout.starts_with("ok    config"),
+        "{}",
+        outcome.stdout
+    );
+}

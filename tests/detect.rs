@@ -1,0 +1,336 @@
+//! `shipwatch detect` as a process, on networks for which bright pixels are ships.
+
+mod harness;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use harness::{Dir, Outcome, bright_models};
+use serde_json::Value;
+use shipwatch::record::FrameRecord;
+
+/// Runs `detect` on the bright models.
+fn detect(dir: &Dir, args: &[&str]) -> Outcome {
+    let models = bright_models();
+    dir.run(&[&["detect", "--models", &models], args].concat())
+}
+
+fn records(outcome: &Outcome) -> Vec<FrameRecord> {
+    outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a record"))
+        .collect()
+}
+
+#[test]
+fn prints_one_object_per_frame() {
+    let dir = Dir::new();
+    // Four rows: pixels (10, 1), (10, 2), (11, 1) and (11, 2) are 42, 43, 46 and 47.
+    dir.image("a.png", (100, 4), &[[10, 1, 2, 2]]);
+    dir.image("b.bmp", (9, 9), &[]);
+    let outcome = detect(&dir, &["a.png", "b.bmp"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+
+    let [a, b] = &records(&outcome)[..] else {
+        panic!("{}", outcome.stdout)
+    };
+    assert_eq!(
+        (a.frame.as_str(), a.width, a.height, a.scale),
+        ("a.png", 100, 4, 1.0)
+    );
+    assert_eq!((a.gate.tiles, a.gate.passed, a.gate.segmented), (2, 1, 1));
+    assert!(a.gate.score > 0.99 && b.gate.score < 0.01);
+    assert_eq!(
+        (a.model.name.as_str(), a.model.version.as_str()),
+        ("bright", "1")
+    );
+    assert_eq!(a.ships.len(), 1);
+    assert_eq!(a.ships[0].rle.to_string(), "42 2 46 2");
+    assert_eq!(a.ships[0].bbox, [10, 1, 2, 2]);
+    assert_eq!(a.ships[0].centroid, [11.0, 2.0]);
+    assert!(a.ships[0].score > 0.99);
+    assert!(a.millis.decode > 0.0 && a.millis.gate > 0.0);
+    assert!(b.ships.is_empty());
+
+    // What is not known is not there.
+    let object: Value =
+        serde_json::from_str(outcome.stdout.lines().next().expect("a line")).expect("JSON");
+    assert!(object.get("gsd").is_none() && object["ships"][0].get("length_m").is_none());
+}
+
+#[test]
+fn prints_the_submission_form() {
+    let dir = Dir::new();
+    dir.image("images/two.png", (70, 10), &[[0, 0, 1, 2], [69, 9, 1, 1]]);
+    dir.image("images/none.png", (70, 10), &[]);
+    let outcome = detect(&dir, &["--format", "csv", "images"]);
+    assert_eq!(outcome.code, Some(0));
+    let mut rows: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(rows[..2], ["ImageId,EncodedPixels", "none.png,"]);
+    rows[2..].sort_unstable();
+    assert_eq!(rows[2..], ["two.png,1 2", "two.png,700 1"]);
+}
+
+#[test]
+fn the_resolution_sets_scale_and_metres() {
+    let dir = Dir::new();
+    dir.image("a.png", (100, 100), &[[20, 20, 40, 20]]);
+    let outcome = detect(&dir, &["--gsd", "0.25", "a.png"]);
+    assert!(
+        outcome.stderr.starts_with("warn: a.png: 0.25 m per pixel"),
+        "{}",
+        outcome.stderr
+    );
+    let record = &records(&outcome)[0];
+    assert_eq!((record.scale, record.tags.gsd), (0.5, Some(0.25)));
+    assert_eq!(
+        (record.ships[0].length_m, record.ships[0].width_m),
+        (Some(10.0), Some(5.0))
+    );
+
+    let outcome = detect(&dir, &["--gsd", "1", "a.png"]);
+    assert_eq!(
+        (outcome.stderr.as_str(), records(&outcome)[0].scale),
+        ("", 1.0)
+    );
+    let outcome = detect(&dir, &["--gsd", "0.25", "--scale", "1", "a.png"]);
+    assert!(
+        outcome.stderr.contains("the networks see 0.25 m"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(records(&outcome)[0].scale, 1.0);
+}
+
+#[test]
+fn a_broken_image_is_reported_counted_and_skipped() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (8, 8), &[]);
+    dir.write("in/broken.jpg", "no image at all");
+    dir.write("in/empty.png", "");
+    dir.image("in/z.png", (8, 8), &[]);
+    let outcome = detect(&dir, &["in"]);
+    assert_eq!(outcome.code, Some(65));
+    let frames: Vec<String> = records(&outcome).into_iter().map(|r| r.frame).collect();
+    assert_eq!(frames, ["a.png", "z.png"]);
+    for part in ["in/broken.jpg", "in/empty.png", "2 of 4 frames failed"] {
+        assert!(
+            outcome.stderr.contains(part),
+            "{part} in {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn an_image_over_the_limit_gets_a_clear_error() {
+    let dir = Dir::new();
+    dir.image("a.png", (30, 20), &[]);
+    let outcome = detect(&dir, &["--max-pixels", "599", "a.png"]);
+    assert_eq!(outcome.code, Some(65));
+    assert!(
+        outcome.stderr.contains("--max-pixels"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(
+        detect(&dir, &["--max-pixels", "600", "a.png"]).code,
+        Some(0)
+    );
+}
+
+#[test]
+fn magnifying_without_limit_gets_a_clear_error() {
+    let dir = Dir::new();
+    dir.image("a.png", (30, 20), &[]);
+    let outcome = detect(&dir, &["--scale", "100000", "a.png"]);
+    assert_eq!(outcome.code, Some(65));
+    assert!(
+        outcome.stderr.contains("lower the scale"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn folders_below_are_searched_when_asked() {
+    let dir = Dir::new();
+    dir.image("in/b.png", (8, 8), &[]);
+    dir.image("in/below/a.png", (8, 8), &[]);
+    let frames = |args: &[&str]| -> Vec<String> {
+        records(&detect(&dir, args))
+            .into_iter()
+            .map(|r| r.frame)
+            .collect()
+    };
+    assert_eq!(frames(&["in"]), ["b.png"]);
+    assert_eq!(frames(&["--recursive", "in"]), ["b.png", "below/a.png"]);
+}
+
+#[test]
+fn overlays_show_the_ships_and_touch_no_input() {
+    let dir = Dir::new();
+    let input = dir.image("a.png", (60, 40), &[[20, 20, 4, 3]]);
+    let before = fs::read(&input).expect("the input");
+    for _ in 0..2 {
+        assert_eq!(detect(&dir, &["--overlay", ".", "a.png"]).code, Some(0));
+    }
+    assert_eq!(fs::read(&input).expect("the input"), before);
+    let overlay = image::open(dir.path("a.png.overlay.png"))
+        .expect("an overlay")
+        .into_rgb8();
+    assert_eq!(overlay.dimensions(), (60, 40));
+    assert_eq!(overlay.get_pixel(20, 20).0, [255; 3]);
+    assert_eq!(overlay.get_pixel(19, 21).0, [255, 0, 255]);
+    assert!(dir.path("a.png.overlay-2.png").exists());
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = Dir::new();
+    for i in 0..40 {
+        dir.image(&format!("in/{i}.png"), (64, 64), &[[0, 0, 64, 64]]);
+    }
+    for format in ["jsonl", "csv"] {
+        let models = bright_models();
+        let mut child = dir
+            .shipwatch(&["detect", "--models", &models, "--format", format, "in"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut line).expect("a line");
+        drop(stdout);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
+}
+
+#[test]
+fn exit_codes_tell_what_was_wrong() {
+    let dir = Dir::new();
+    dir.image("a.png", (8, 8), &[]);
+    dir.write("empty/notes.txt", "");
+    dir.write("file", "");
+    let cases: [(&[&str], i32, &str); 12] = [
+        (&["detect"], 64, "PATH"),
+        (&["detect", "--nonsense", "a.png"], 64, "--nonsense"),
+        (&["detect", "--gsd", "-1", "a.png"], 64, "--gsd"),
+        (&["detect", "--gate", "2", "a.png"], 64, "between 0 and 1"),
+        (&["detect", "--threads", "0", "a.png"], 64, "--threads"),
+        (&["detect", "--stretch=98,2", "a.png"], 64, "percentiles"),
+        (&["detect", "missing.png"], 66, "missing.png"),
+        (&["detect", "empty"], 66, "--recursive"),
+        (&["detect", "--overlay", "file/x", "a.png"], 73, "file/x"),
+        (
+            &["detect", "--models", "missing", "a.png"],
+            78,
+            "missing/manifest.toml",
+        ),
+        (&["detect", "--threads", "2", "a.png"], 0, ""),
+        (&["--version"], 0, ""),
+    ];
+    for (args, code, said) in cases {
+        let outcome = dir.run(args);
+        assert_eq!(outcome.code, Some(code), "{args:?}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(said),
+            "{args:?}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_output_error() {
+    let dir = Dir::new();
+    dir.image("a.png", (8, 8), &[]);
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("a full device");
+    let outcome = Outcome::of(dir.shipwatch(&["detect", "a.png"]).stdout(full));
+    assert_eq!(outcome.code, Some(74), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("standard output"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn damaged_models_are_refused_by_name() {
+    let dir = Dir::new();
+    dir.image("a.png", (8, 8), &[]);
+    let copy = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        for file in ["manifest.toml", "gate.onnx", "unet.onnx"] {
+            let bytes = fs::read(format!("{}/{file}", bright_models())).expect("the fixture");
+            let bytes = if file == name { change(bytes) } else { bytes };
+            dir.write(&format!("models/{file}"), bytes);
+        }
+        dir.run(&["detect", "--models", "models", "a.png"])
+    };
+    let edit = |from: &'static str, to: &'static str| {
+        move |bytes| {
+            let text = String::from_utf8(bytes).expect("TOML is text");
+            text.replace(from, to).into_bytes()
+        }
+    };
+    assert_eq!(copy("", &|bytes| bytes).code, Some(0));
+
+    let outcome = copy("gate.onnx", &|mut bytes| {
+        bytes[100] ^= 1;
+        bytes
+    });
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("models/gate.onnx has SHA-256"),
+        "{}",
+        outcome.stderr
+    );
+
+    let outcome = copy("manifest.toml", &edit("overlap = 16", "overlap = 64"));
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("manifest.toml: `overlap`"),
+        "{}",
+        outcome.stderr
+    );
+
+    let outcome = copy("manifest.toml", &edit("tile = 64", "tile = 96"));
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("models/gate.onnx: the input is"),
+        "{}",
+        outcome.stderr
+    );
+
+    let outcome = copy("manifest.toml", &|_| b"\xff".to_vec());
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("manifest.toml"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn messages_can_be_asked_for_and_silenced() {
+    let dir = Dir::new();
+    dir.image("a.png", (80, 80), &[]);
+    let said = |args: &[&str]| detect(&dir, args).stderr;
+    assert!(said(&["--gsd", "9", "a.png"]).contains("warn"));
+    assert_eq!(said(&["--gsd", "9", "-q", "a.png"]), "");
+    let models = bright_models();
+    let mut command = dir.shipwatch(&["detect", "--models", &models, "--gsd", "9", "a.png"]);
+    assert_eq!(
+        Outcome::of(command.env("SHIPWATCH_LOG", "error")).stderr,
+        ""
+    );
+}
