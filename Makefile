@@ -1,6 +1,6 @@
 # `make demo` and `make test` also fetch what a clean Debian or Ubuntu lacks; cargo does the rest.
 
-DEMO := target/demo
+DEMO := $(CURDIR)/target/demo
 SCENE := tests/data/sentinel2-ports/images/algiers.jpg
 # `make demo ONCE=1` ends after the scene instead of watching on.
 ONCE ?=
@@ -10,12 +10,12 @@ ONCE ?=
 # Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
 demo: setup
 	cargo build --release --locked --bin shipwatch
-	@rm -rf $(DEMO)/overlays $(DEMO)/detections.jsonl
-	@mkdir -p $(DEMO)/incoming
-	@cp $(SCENE) $(DEMO)/incoming/
+	@rm -rf "$(DEMO)/overlays" "$(DEMO)/detections.jsonl"
+	@mkdir -p "$(DEMO)/incoming"
+	@cp $(SCENE) "$(DEMO)/incoming/"
 	@echo "Drop more images into $(DEMO)/incoming; Ctrl-C stops."
-	target/release/shipwatch run --folder $(DEMO)/incoming --output $(DEMO)/detections.jsonl \
-		--overlay $(DEMO)/overlays $(if $(ONCE),--once)
+	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
+		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
 # All tests, those of the training binary among them.
 test: setup
