@@ -95,12 +95,17 @@ pub struct Scores {
     pub dice_all: f64,
     /// Mean Dice over all images of predicting nothing.
     pub dice_all_empty_baseline: f64,
+    /// Mean of the challenge's F2 over all images.
+    pub f2: f64,
+    /// Mean of the challenge's F2 over all images of predicting nothing.
+    pub f2_empty_baseline: f64,
     /// Share of tiles with ships that pass the gate.
     pub gate_recall: f64,
     /// Share of tiles without ships that the gate stops.
     pub gate_rejected: f64,
-    /// Area under the gate's ROC curve over tiles.
-    pub gate_auc: f64,
+    /// Area under the gate's ROC curve over tiles; none where all tiles are of one kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_auc: Option<f64>,
 }
 
 /// Why a manifest was refused.

@@ -76,6 +76,9 @@ pub(crate) struct DataRoot {
     pub(crate) attribution: String,
     /// Smallest and largest factor by which images are resampled.
     pub(crate) scale: [f64; 2],
+    /// Factors at which whole images are judged.
+    #[serde(default = "default_eval_scales")]
+    pub(crate) eval_scales: Vec<f64>,
     /// Relative share of the tiles.
     #[serde(default = "default_weight")]
     pub(crate) weight: f64,
@@ -104,6 +107,9 @@ fn default_cache() -> usize {
 }
 fn default_every() -> usize {
     200
+}
+fn default_eval_scales() -> Vec<f64> {
+    vec![1.0]
 }
 fn default_weight() -> f64 {
     1.0

@@ -3,6 +3,9 @@
 mod config;
 mod data;
 mod device;
+mod eval;
+mod export;
+mod release;
 mod loss;
 mod nn;
 mod progress;
@@ -17,12 +20,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;
-use burn::tensor::backend::Backend;
 use clap::{Parser, Subcommand};
+use shipwatch::detect::Detector;
+use shipwatch::model::Bundle;
 
 use crate::config::Config;
-use crate::data::Pool;
+use crate::data::{Pool, Split};
 use crate::device::{DeviceChoice, use_cuda};
+use crate::eval::{Table, evaluate};
 use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained};
 use crate::run_folder::RunFolder;
 use crate::trainer::Trainer;
@@ -52,6 +57,27 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         workers: usize,
     },
+    /// Write a trained run as a model bundle: ONNX, thresholds tuned, scores measured.
+    Export {
+        /// Folder of the run.
+        #[arg(long)]
+        run: PathBuf,
+        /// Folder for the bundle.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Judge a model bundle by the code that the edge runs.
+    Eval {
+        /// The bundle.
+        #[arg(long)]
+        models: PathBuf,
+        /// A config that names the data.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which images.
+        #[arg(long, value_enum, default_value = "test")]
+        split: Split,
+    },
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -67,6 +93,15 @@ fn main() -> Result<()> {
                 return run::<burn::backend::Cuda>(&config, &out, workers);
             }
             run::<burn_flex::Flex>(&config, &out, workers)
+        }
+        Command::Export { run, out } => release::export(&run, &out),
+        Command::Eval { models, config, split } => {
+            let config = Config::load(&config)?;
+            let pool = Pool::open(&config.data, config.cache_mib)?;
+            let detector = Detector::new(Bundle::load(&models)?);
+            let threshold = detector.manifest().thresholds.gate;
+            print!("{}", Table(&evaluate(&detector, &pool, split)?, threshold));
+            Ok(())
         }
     }
 }

@@ -54,6 +54,11 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// A run that is there already.
+    pub(crate) fn open(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// A file of the run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)

@@ -1,6 +1,5 @@
 //! The training loop: frozen encoder first, then everything; the best weights by tune score win.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -185,17 +184,4 @@ impl Window {
     fn rate(&self) -> f64 {
         self.images as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
     }
-}
-
-/// The pretrained file's name and digest for the run's provenance.
-pub(crate) fn describe_weights(path: &Path) -> Result<String> {
-    use sha2::{Digest, Sha256};
-    let bytes = std::fs::read(path)?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    Ok(format!("{} sha256:{}", name.unwrap_or_default(), hex(&Sha256::digest(bytes))))
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,10 +11,10 @@ mod params;
 mod pretrained;
 mod unet;
 
-pub(crate) use fused::FusedOps;
+pub(crate) use fused::{FusedOps, same_padding};
 pub(crate) use gate::Gate;
-pub(crate) use layers::Mode;
-pub(crate) use mobilenet::features;
+pub(crate) use layers::{ConvBn, Mode};
+pub(crate) use mobilenet::{Encoder, features};
 pub(crate) use params::{Params, apply, collect};
 pub(crate) use pretrained::load_pretrained;
-pub(crate) use unet::{DecoderKind, UNet};
+pub(crate) use unet::{Decoder, DecoderKind, LightStage, SeedStage, UNet};

@@ -67,12 +67,7 @@ pub(crate) struct SeedStage<B: Backend> {
 }
 
 impl<B: Backend> UNet<B> {
-    /// A U-Net on a fresh encoder of the given width.
-    pub(crate) fn new(width: f64, decoder: DecoderKind, device: &B::Device) -> Self {
-        Self::on(Encoder::new(width, device), decoder, device)
-    }
-
-    /// A U-Net on a trained encoder.
+    /// A U-Net on an encoder.
     pub(crate) fn on(encoder: Encoder<B>, decoder: DecoderKind, device: &B::Device) -> Self {
         let [c2, c4, c8, c16, c32] = encoder.tap_channels();
         let skips = [c16, c8, c4, c2];

@@ -1,0 +1,275 @@
+//! Judges a bundle by the very code that the edge runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::Result;
+use image::{GrayImage, RgbImage};
+use shipwatch::clock::MonotonicClock;
+use shipwatch::detect::{Detector, Options};
+use shipwatch::frame::{Frame, Tags, resample_gray, resample_rgb};
+use shipwatch::mask::{Mask, Rle, instances};
+use shipwatch::metrics;
+use shipwatch::model::{Scores, Thresholds};
+
+use crate::data::{Pool, Split};
+
+/// Ship pixels at the networks' scale from which a tile must pass; tiles with fewer, but some, are
+/// not judged.
+const MIN_SHIP_PIXELS: u64 = 8;
+
+/// Share of the tiles with ships that must pass the gate.
+const GATE_RECALL: f64 = 0.98;
+
+/// Thresholds that are tried for pixels.
+const MASK_THRESHOLDS: [f32; 7] = [0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7];
+
+/// Least areas that are tried for ships.
+const MIN_AREAS: [u32; 5] = [4, 8, 12, 20, 32];
+
+/// Results by set: one for each source and scale, named `source @ scale`.
+pub(crate) struct Evaluation {
+    pub(crate) sets: BTreeMap<String, Set>,
+}
+
+/// Everything measured on one set of images.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Set {
+    /// Dice of each image, and whether it holds ships.
+    dice: Vec<(f64, bool)>,
+    /// Dice of predicting nothing.
+    empty_dice: Vec<f64>,
+    /// The challenge's F2 of each image.
+    f2: Vec<f64>,
+    /// The challenge's F2 of predicting nothing.
+    empty_f2: Vec<f64>,
+    /// Gate score of each tile that is judged, and whether it holds a ship.
+    tiles: Vec<(f32, bool)>,
+}
+
+/// One image as the evaluation sees it.
+struct Case<'a> {
+    frame: Frame,
+    ships: &'a [Rle],
+    scale: f64,
+    set: String,
+}
+
+/// Runs `detector` over a split and compares with the labels.
+pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result<Evaluation> {
+    let mut sets: BTreeMap<String, Set> = BTreeMap::new();
+    for_each_case(pool, split, |case| {
+        let (width, height) = case.frame.pixels.dimensions();
+        let options = Options { scale: Some(case.scale), ..Options::default() };
+        let record = detector.detect(&case.frame, &options, &MonotonicClock::new())?;
+        let truths = masks(case.ships, width, height)?;
+        let found: Vec<Rle> = record.ships.into_iter().map(|ship| ship.rle).collect();
+        let found = masks(&found, width, height)?;
+        let (truth, prediction) = (union(&truths, width, height), union(&found, width, height));
+        let nothing = Mask::new(width, height);
+
+        let set = sets.entry(case.set.clone()).or_default();
+        set.dice.push((metrics::dice(&truth, &prediction), !truths.is_empty()));
+        set.empty_dice.push(metrics::dice(&truth, &nothing));
+        set.f2.push(metrics::f2(&truths, &found));
+        set.empty_f2.push(metrics::f2(&truths, &[]));
+        set.tiles.extend(judged_tiles(detector, &case, &truth)?);
+        Ok(())
+    })?;
+    Ok(Evaluation { sets })
+}
+
+/// Thresholds that serve best on the tune images: the gate's by recall, the others by mean Dice.
+pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thresholds> {
+    let mut tiles = Vec::new();
+    for_each_case(pool, Split::Tune, |case| {
+        let truth = union_of(case.ships, &case.frame.pixels)?;
+        tiles.extend(judged_tiles(detector, &case, &truth)?);
+        Ok(())
+    })?;
+    let gate = metrics::threshold_for_recall(&tiles, GATE_RECALL).unwrap_or(0.5);
+    // Half the tiles at the threshold would tie with it: stay a little below.
+    let gate = gate * 0.999;
+
+    let candidates: Vec<Thresholds> = MASK_THRESHOLDS
+        .iter()
+        .flat_map(|&mask| MIN_AREAS.map(|min_area| Thresholds { gate, mask, min_area }))
+        .collect();
+    let mut dice = vec![0.0; candidates.len()];
+    for_each_case(pool, Split::Tune, |case| {
+        let truth = union_of(case.ships, &case.frame.pixels)?;
+        let map = probabilities(detector, &case, gate)?;
+        for (thresholds, sum) in candidates.iter().zip(&mut dice) {
+            *sum += metrics::dice(&truth, &cut(&map, thresholds, case.scale));
+        }
+        Ok(())
+    })?;
+    let best = (0..candidates.len()).max_by(|&a, &b| dice[a].total_cmp(&dice[b]));
+    Ok(candidates[best.unwrap_or(0)])
+}
+
+/// The map behind a detection, in the image's own grid, so that many thresholds can be tried on it.
+fn probabilities(detector: &Detector, case: &Case, gate: f32) -> Result<GrayImage> {
+    let pixels = case.resampled();
+    let passed: Vec<bool> =
+        detector.gate_scores(&pixels)?.iter().map(|&score| score >= gate).collect();
+    let map = detector.segment(&pixels, &passed, MASK_THRESHOLDS[0])?.probabilities;
+    let (width, height) = case.frame.pixels.dimensions();
+    Ok(resample_gray(&map, width, height))
+}
+
+/// The ships that thresholds leave of a map, as one mask.
+fn cut(map: &GrayImage, thresholds: &Thresholds, scale: f64) -> Mask {
+    let (width, height) = map.dimensions();
+    let mask = Mask::from_threshold(map, (thresholds.mask * 255.0).round() as u8);
+    let least = f64::from(thresholds.min_area) / (scale * scale);
+    let mut kept = Mask::new(width, height);
+    for instance in instances(&mask, map).iter().filter(|i| i.area() as f64 >= least) {
+        for (x, y) in instance.to_rle(height).pixels(height) {
+            kept.set(x, y, true);
+        }
+    }
+    kept
+}
+
+impl Case<'_> {
+    /// The pixels at the networks' scale.
+    fn resampled(&self) -> RgbImage {
+        let side = |length: u32| ((f64::from(length) * self.scale).round() as u32).max(1);
+        let (width, height) = self.frame.pixels.dimensions();
+        resample_rgb(&self.frame.pixels, side(width), side(height))
+    }
+}
+
+fn for_each_case(
+    pool: &Pool,
+    split: Split,
+    mut work: impl FnMut(Case) -> Result<()>,
+) -> Result<()> {
+    for source in &pool.sources {
+        for image in source.of(split) {
+            let pixels = pool.with_pixels(image, RgbImage::clone)?;
+            let name = image.labelled.id.clone();
+            let frame = Frame { name, pixels, tags: Tags::default() };
+            for &scale in &source.config.eval_scales {
+                work(Case {
+                    frame: frame.clone(),
+                    ships: &image.labelled.ships,
+                    scale,
+                    set: format!("{} @ {scale}", source.config.name),
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gate scores of the tiles that clearly do or do not hold a ship.
+fn judged_tiles(detector: &Detector, case: &Case, truth: &Mask) -> Result<Vec<(f32, bool)>> {
+    let pixels = case.resampled();
+    let (width, height) = pixels.dimensions();
+    let grid = GrayImage::from_fn(truth.width(), truth.height(), |x, y| {
+        image::Luma([if truth.get(x, y) { 255 } else { 0 }])
+    });
+    let truth = Mask::from_threshold(&resample_gray(&grid, width, height), 128);
+    let plan = detector.plan(width, height);
+    let scores = detector.gate_scores(&pixels)?;
+    let mut judged = Vec::new();
+    for (index, score) in scores.into_iter().enumerate() {
+        let region = plan.region(index);
+        let rows = region.y..(region.y + region.side).min(height);
+        let columns = region.x as usize..(region.x + region.side).min(width) as usize;
+        let count = |y| truth.row(y)[columns.clone()].iter().filter(|&&ship| ship).count() as u64;
+        match rows.map(count).sum::<u64>() {
+            0 => judged.push((score, false)),
+            MIN_SHIP_PIXELS.. => judged.push((score, true)),
+            _ => {}
+        }
+    }
+    Ok(judged)
+}
+
+fn masks(ships: &[Rle], width: u32, height: u32) -> Result<Vec<Mask>> {
+    Ok(ships.iter().map(|rle| rle.to_mask(width, height)).collect::<Result<_, _>>()?)
+}
+
+fn union_of(ships: &[Rle], pixels: &RgbImage) -> Result<Mask> {
+    let (width, height) = pixels.dimensions();
+    Ok(union(&masks(ships, width, height)?, width, height))
+}
+
+fn union(masks: &[Mask], width: u32, height: u32) -> Mask {
+    let mut union = Mask::new(width, height);
+    for mask in masks {
+        for (x, y) in mask.to_rle().pixels(height) {
+            union.set(x, y, true);
+        }
+    }
+    union
+}
+
+impl Evaluation {
+    /// All sets as one.
+    pub(crate) fn total(&self) -> Set {
+        self.sets.values().cloned().fold(Set::default(), |mut total, set| {
+            total.dice.extend(set.dice);
+            total.empty_dice.extend(set.empty_dice);
+            total.f2.extend(set.f2);
+            total.empty_f2.extend(set.empty_f2);
+            total.tiles.extend(set.tiles);
+            total
+        })
+    }
+}
+
+impl Set {
+    /// The figures of the manifest, with the gate cut at `threshold`.
+    pub(crate) fn scores(&self, threshold: f32) -> Scores {
+        let (gate_recall, gate_passed) = metrics::pass_rates(&self.tiles, threshold);
+        Scores {
+            images: self.dice.len(),
+            dice_ships: mean(self.dice.iter().filter(|(_, ships)| *ships).map(|(dice, _)| *dice)),
+            dice_all: mean(self.dice.iter().map(|(dice, _)| *dice)),
+            dice_all_empty_baseline: mean(self.empty_dice.iter().copied()),
+            f2: mean(self.f2.iter().copied()),
+            f2_empty_baseline: mean(self.empty_f2.iter().copied()),
+            gate_recall,
+            gate_rejected: 1.0 - gate_passed,
+            gate_auc: metrics::auc(&self.tiles),
+        }
+    }
+}
+
+/// Mean, 0 of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count.max(1))
+}
+
+/// A table row per set and one for all.
+pub(crate) struct Table<'a>(pub(crate) &'a Evaluation, pub(crate) f32);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<26} {:>6} {:>10} {:>8} {:>9} {:>6} {:>9} {:>11} {:>13} {:>8}",
+            "set @ scale", "images", "Dice ships", "Dice all", "(nothing)", "F2", "(nothing)",
+            "gate recall", "gate rejected", "gate AUC"
+        )?;
+        let total = self.0.total();
+        let all = ("all".to_owned(), &total);
+        let rows = self.0.sets.iter().map(|(name, set)| (name.clone(), set)).chain([all]);
+        for (name, set) in rows {
+            let s = set.scores(self.1);
+            let auc = s.gate_auc.map_or("-".to_owned(), |auc| format!("{auc:.4}"));
+            writeln!(
+                f,
+                "{name:<26} {:>6} {:>10.4} {:>8.4} {:>9.4} {:>6.4} {:>9.4} {:>11.4} {:>13.4} {auc:>8}",
+                s.images, s.dice_ships, s.dice_all, s.dice_all_empty_baseline, s.f2,
+                s.f2_empty_baseline, s.gate_recall, s.gate_rejected
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! Trained networks as ONNX: batch norm folded, probabilities out.
+
+use burn::module::Param;
+use burn::nn::conv::ConvTranspose2d;
+use burn::tensor::{Tensor, backend::Backend};
+use shipwatch::inference::onnx::{GraphBuilder, Pads, Value, Weights};
+
+use crate::nn::{ConvBn, Decoder, Encoder, Gate, LightStage, SeedStage, UNet, same_padding};
+
+/// Provenance as it goes into `metadata_props`.
+pub(crate) type Metadata = [(String, String)];
+
+/// The gate: `[1, 3, S, S]` to the tile's ship probability `[1, 1]`.
+pub(crate) fn gate<B: Backend>(gate: &Gate<B>, tile: usize, metadata: &Metadata) -> Vec<u8> {
+    let mut writer = Writer::new(tile);
+    let [.., deepest] = writer.encoder(&gate.encoder);
+    let y = writer.conv_bn("head", deepest, &gate.head);
+    let graph = &mut writer.graph;
+    let y = graph.global_average_pool("pool", &y.value);
+    let weight = values(&gate.classifier.weight);
+    let weight = Weights { shape: vec![1, weight.len(), 1, 1], values: weight };
+    let bias = gate.classifier.bias.as_ref().map_or_else(|| vec![0.0], values);
+    let y = graph.conv("classifier", &y, &weight, &bias, 1, [0; 4]);
+    let y = graph.flatten("logit", &y);
+    let y = graph.sigmoid("probability", &y);
+    writer.graph.finish("gate", &y, &[1, 1], metadata)
+}
+
+/// The U-Net: `[1, 3, S, S]` to each pixel's ship probability `[1, 1, S, S]`.
+pub(crate) fn unet<B: Backend>(unet: &UNet<B>, tile: usize, metadata: &Metadata) -> Vec<u8> {
+    let mut writer = Writer::new(tile);
+    let [s2, s4, s8, s16, mut x] = writer.encoder(&unet.encoder);
+    let skips = [s16, s8, s4, s2].into_iter().enumerate();
+    match &unet.decoder {
+        Decoder::Light(light) => {
+            for (stage, (index, skip)) in light.stages.iter().zip(skips) {
+                x = writer.light_stage(&format!("decoder.{index}"), stage, x, skip);
+            }
+        }
+        Decoder::Seed(seed) => {
+            for (stage, (index, skip)) in seed.stages.iter().zip(skips) {
+                x = writer.seed_stage(&format!("decoder.{index}"), stage, x, skip);
+            }
+        }
+    }
+    let y = writer.double("mask", &x, &unet.head);
+    let y = writer.graph.sigmoid("probability", &y.value);
+    writer.graph.finish("unet", &y, &[1, 1, tile, tile], metadata)
+}
+
+/// A feature map and its side, which decides how a strided convolution pads.
+#[derive(Clone)]
+struct Map {
+    value: Value,
+    side: usize,
+}
+
+struct Writer {
+    graph: GraphBuilder,
+    input: Map,
+}
+
+impl Writer {
+    fn new(tile: usize) -> Self {
+        let mut graph = GraphBuilder::default();
+        let value = graph.input("image", &[1, 3, tile, tile]);
+        Self { graph, input: Map { value, side: tile } }
+    }
+
+    fn encoder<B: Backend>(&mut self, encoder: &Encoder<B>) -> [Map; 5] {
+        let mut x = self.conv_bn("stem", self.input.clone(), &encoder.stem);
+        let mut taps = Vec::new();
+        for (index, block) in encoder.blocks.iter().enumerate() {
+            let name = format!("block.{index}");
+            let mut y = x.clone();
+            if let Some(expand) = &block.expand {
+                y = self.conv_bn(&format!("{name}.expand"), y, expand);
+            }
+            y = self.conv_bn(&format!("{name}.depthwise"), y, &block.depthwise);
+            y = self.conv_bn(&format!("{name}.project"), y, &block.project);
+            if block.residual {
+                y.value = self.graph.add(&format!("{name}.add"), &x.value, &y.value);
+            }
+            x = y;
+            if Encoder::<B>::tap_of_block(index).is_some() {
+                taps.push(x.clone());
+            }
+        }
+        taps.try_into().unwrap_or_else(|_| unreachable!("the trunk passes each of five taps once"))
+    }
+
+    fn light_stage<B: Backend>(
+        &mut self,
+        name: &str,
+        stage: &LightStage<B>,
+        x: Map,
+        skip: Map,
+    ) -> Map {
+        let reduced = self.conv_bn(&format!("{name}.reduce"), x, &stage.reduce);
+        let up = self.graph.upsample_2x(&format!("{name}.up"), &reduced.value);
+        let lateral = self.conv_bn(&format!("{name}.lateral"), skip, &stage.lateral);
+        let value = self.graph.add(&format!("{name}.add"), &up, &lateral.value);
+        let sum = Map { value, ..lateral };
+        let y = self.conv_bn(&format!("{name}.depthwise"), sum, &stage.refine.depthwise);
+        self.conv_bn(&format!("{name}.pointwise"), y, &stage.refine.pointwise)
+    }
+
+    fn seed_stage<B: Backend>(
+        &mut self,
+        name: &str,
+        stage: &SeedStage<B>,
+        x: Map,
+        skip: Map,
+    ) -> Map {
+        let up = self.double(&format!("{name}.up"), &x, &stage.up);
+        let value = self.graph.concat(&format!("{name}.concat"), &up.value, &skip.value);
+        let y = self.conv_bn(&format!("{name}.first"), Map { value, ..up }, &stage.first);
+        self.conv_bn(&format!("{name}.second"), y, &stage.second)
+    }
+
+    fn double<B: Backend>(&mut self, name: &str, x: &Map, conv: &ConvTranspose2d<B>) -> Map {
+        let weight = Weights { shape: conv.weight.dims().to_vec(), values: values(&conv.weight) };
+        let outputs = weight.shape[1];
+        let bias = conv.bias.as_ref().map_or_else(|| vec![0.0; outputs], values);
+        let value = self.graph.conv_transpose_2x2(name, &x.value, &weight, &bias);
+        Map { value, side: x.side * 2 }
+    }
+
+    fn conv_bn<B: Backend>(&mut self, name: &str, x: Map, layer: &ConvBn<B>) -> Map {
+        let (weight, bias) = fold(layer);
+        let pads = if weight.shape[2] == 1 { [0; 4] } else { square_pads(x.side, layer.stride) };
+        let mut value = self.graph.conv(name, &x.value, &weight, &bias, layer.stride, pads);
+        if layer.relu6 {
+            value = self.graph.relu6(&format!("{name}.relu6"), &value);
+        }
+        Map { value, side: x.side.div_ceil(layer.stride) }
+    }
+}
+
+fn square_pads(side: usize, stride: usize) -> Pads {
+    let (before, after) = same_padding(side, stride);
+    [before, before, after, after]
+}
+
+/// The convolution that does what convolution and batch norm do: weight times
+/// `gamma / sqrt(var + eps)`, bias `beta - mean * gamma / sqrt(var + eps)`.
+fn fold<B: Backend>(layer: &ConvBn<B>) -> (Weights, Vec<f32>) {
+    let bn = &layer.bn;
+    let (gamma, beta) = (values(&bn.gamma), values(&bn.beta));
+    let (mean, var) = (tensor_values(bn.running_mean.value_sync()), tensor_values(bn.running_var.value_sync()));
+    let scale: Vec<f32> =
+        gamma.iter().zip(&var).map(|(g, v)| g / (v + bn.epsilon as f32).sqrt()).collect();
+    let bias = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+    let mut weight = Weights { shape: layer.weight.dims().to_vec(), values: values(&layer.weight) };
+    let per_output = weight.values.len() / scale.len();
+    for (filter, scale) in weight.values.chunks_exact_mut(per_output).zip(&scale) {
+        filter.iter_mut().for_each(|w| *w *= scale);
+    }
+    (weight, bias)
+}
+
+fn values<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
+    tensor_values(param.val())
+}
+
+fn tensor_values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+    use burn::tensor::activation::sigmoid;
+    use burn_flex::{Flex, FlexDevice};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use shipwatch::inference::Network;
+
+    use super::*;
+    use crate::nn::{DecoderKind, Params, apply, collect};
+
+    const TILE: usize = 64;
+
+    /// Networks fresh from initialisation have trivial batch norms; these do not.
+    fn shaken<M: burn::module::Module<Flex>>(module: M) -> M {
+        let mut params: Params = collect(&module);
+        let mut rng = StdRng::seed_from_u64(7);
+        for (name, data) in &mut params.0 {
+            for value in data.as_mut_slice::<f32>().expect("f32") {
+                let noise = rng.random_range(-0.3..0.3);
+                *value = if name.ends_with("running_var") { *value + noise } else { *value + noise * 0.5 };
+            }
+        }
+        apply(module, &params).expect("the same names and shapes")
+    }
+
+    fn image() -> Tensor<Flex, 4> {
+        Tensor::random([1, 3, TILE, TILE], Distribution::Uniform(-1.0, 1.0), &FlexDevice)
+    }
+
+    fn assert_same(file: &[u8], input: Tensor<Flex, 4>, want: Vec<f32>) {
+        let network = Network::from_onnx(file).expect("loads");
+        let got = network.run(&input.into_data().to_vec::<f32>().expect("f32")).expect("runs");
+        assert_eq!(got.len(), want.len());
+        // Rounding differs, and a deep network of random weights magnifies it at a few pixels.
+        let differences: Vec<f32> = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).collect();
+        let worst = differences.iter().copied().fold(0.0, f32::max);
+        let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+        assert!(worst < 5e-3 && mean < 2e-4, "worst {worst}, mean {mean}");
+        let spread = |v: &[f32]| v.iter().fold(0f32, |a, &b| a.max((b - v[0]).abs()));
+        assert!(want.len() == 1 || spread(&want) > 0.01, "a constant output proves nothing");
+    }
+
+    #[test]
+    fn tract_computes_what_burn_computes() {
+        let x = image();
+        let model = shaken(Gate::<Flex>::new(0.35, &FlexDevice));
+        let want = tensor_values(sigmoid(model.forward(x.clone())));
+        assert_same(&gate(&model, TILE, &[]), x.clone(), want);
+        for kind in [DecoderKind::Light, DecoderKind::Seed] {
+            let model = shaken(UNet::<Flex>::on(Encoder::new(0.35, &FlexDevice), kind, &FlexDevice));
+            let want = tensor_values(sigmoid(model.forward(x.clone())));
+            assert_same(&unet(&model, TILE, &[]), x.clone(), want);
+        }
+    }
+}

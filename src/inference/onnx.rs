@@ -1,0 +1,309 @@
+//! Writing ONNX: a graph builder with the handful of operators that the networks are made of.
+
+use prost::Message;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
+
+/// The operator set that the files declare.
+const OPSET: i64 = 13;
+
+/// The file format's version that goes with [`OPSET`].
+const IR_VERSION: i64 = 8;
+
+/// A tensor of the graph under construction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(String);
+
+/// Padding at top, left, bottom and right.
+pub type Pads = [usize; 4];
+
+/// Builds a graph node by node. Nodes take the names that the caller gives and must be unique.
+#[derive(Debug, Default)]
+pub struct GraphBuilder {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    inputs: Vec<ValueInfoProto>,
+}
+
+/// An f32 tensor in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Vec<f32>,
+}
+
+impl GraphBuilder {
+    /// Declares an f32 input.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
+        self.inputs.push(value_info(name, shape));
+        Value(name.to_owned())
+    }
+
+    /// Convolution: weight `[O, I / groups, K, K]`, bias `[O]`.
+    pub fn conv(
+        &mut self,
+        name: &str,
+        x: &Value,
+        weight: &Weights,
+        bias: &[f32],
+        stride: usize,
+        pads: Pads,
+    ) -> Value {
+        let [outputs, inputs, kernel_height, kernel_width] = weight.shape[..] else {
+            panic!("{name}: a convolution's weight has four dimensions");
+        };
+        let depthwise = inputs == 1 && outputs > 1 && kernel_height > 1;
+        let attributes = vec![
+            ints("kernel_shape", &[kernel_height, kernel_width]),
+            ints("strides", &[stride, stride]),
+            ints("pads", &pads),
+            int("group", if depthwise { outputs } else { 1 }),
+        ];
+        let weight = self.weights(&format!("{name}.weight"), weight);
+        let bias = self.vector(&format!("{name}.bias"), bias);
+        self.node("Conv", name, &[x, &weight, &bias], attributes)
+    }
+
+    /// 2x2 transposed convolution of stride 2: weight `[I, O, 2, 2]`, bias `[O]`.
+    pub fn conv_transpose_2x2(
+        &mut self,
+        name: &str,
+        x: &Value,
+        weight: &Weights,
+        bias: &[f32],
+    ) -> Value {
+        let attributes = vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])];
+        let weight = self.weights(&format!("{name}.weight"), weight);
+        let bias = self.vector(&format!("{name}.bias"), bias);
+        self.node("ConvTranspose", name, &[x, &weight, &bias], attributes)
+    }
+
+    /// `min(max(x, 0), 6)`.
+    pub fn relu6(&mut self, name: &str, x: &Value) -> Value {
+        let low = self.scalar("zero", 0.0);
+        let high = self.scalar("six", 6.0);
+        self.node("Clip", name, &[x, &low, &high], vec![])
+    }
+
+    /// Element-wise sum.
+    pub fn add(&mut self, name: &str, a: &Value, b: &Value) -> Value {
+        self.node("Add", name, &[a, b], vec![])
+    }
+
+    /// Joins channels.
+    pub fn concat(&mut self, name: &str, a: &Value, b: &Value) -> Value {
+        self.node("Concat", name, &[a, b], vec![int("axis", 1)])
+    }
+
+    /// Repeats each pixel twice in both directions.
+    pub fn upsample_2x(&mut self, name: &str, x: &Value) -> Value {
+        let scales = self.vector("double", &[1.0, 1.0, 2.0, 2.0]);
+        let attributes = vec![
+            string("mode", "nearest"),
+            string("coordinate_transformation_mode", "asymmetric"),
+            string("nearest_mode", "floor"),
+        ];
+        // The second input, a region of interest, does not apply.
+        self.node("Resize", name, &[x, &Value(String::new()), &scales], attributes)
+    }
+
+    /// Mean over height and width: `[N, C, H, W] -> [N, C, 1, 1]`.
+    pub fn global_average_pool(&mut self, name: &str, x: &Value) -> Value {
+        self.node("GlobalAveragePool", name, &[x], vec![])
+    }
+
+    /// `[N, C, H, W] -> [N, C * H * W]`.
+    pub fn flatten(&mut self, name: &str, x: &Value) -> Value {
+        self.node("Flatten", name, &[x], vec![int("axis", 1)])
+    }
+
+    /// Logistic function.
+    pub fn sigmoid(&mut self, name: &str, x: &Value) -> Value {
+        self.node("Sigmoid", name, &[x], vec![])
+    }
+
+    /// The file: the graph with one output of the given shape, and `metadata` as `metadata_props`.
+    pub fn finish(
+        self,
+        name: &str,
+        output: &Value,
+        shape: &[usize],
+        metadata: &[(String, String)],
+    ) -> Vec<u8> {
+        let property = |(key, value): &(String, String)| StringStringEntryProto {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            metadata_props: metadata.iter().map(property).collect(),
+            graph: Some(GraphProto {
+                name: name.to_owned(),
+                node: self.nodes,
+                initializer: self.initializers,
+                input: self.inputs,
+                output: vec![value_info(&output.0, shape)],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        model.encode_to_vec()
+    }
+
+    fn node(
+        &mut self,
+        operator: &str,
+        name: &str,
+        inputs: &[&Value],
+        attribute: Vec<AttributeProto>,
+    ) -> Value {
+        self.nodes.push(NodeProto {
+            op_type: operator.to_owned(),
+            name: name.to_owned(),
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output: vec![name.to_owned()],
+            attribute,
+            ..Default::default()
+        });
+        Value(name.to_owned())
+    }
+
+    fn weights(&mut self, name: &str, weights: &Weights) -> Value {
+        self.initializer(name, &weights.shape, &weights.values)
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32]) -> Value {
+        self.initializer(name, &[values.len()], values)
+    }
+
+    fn scalar(&mut self, name: &str, value: f32) -> Value {
+        self.initializer(name, &[], &[value])
+    }
+
+    /// Adds a constant; one that is there under the same name is shared.
+    fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Value {
+        if !self.initializers.iter().any(|tensor| tensor.name == name) {
+            self.initializers.push(TensorProto {
+                name: name.to_owned(),
+                data_type: DataType::Float as i32,
+                dims: shape.iter().map(|&d| d as i64).collect(),
+                raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                ..Default::default()
+            });
+        }
+        Value(name.to_owned())
+    }
+}
+
+fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
+    use tensor_shape_proto::{Dimension, dimension};
+    let dimension = |&d: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(d as i64)),
+        ..Default::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: DataType::Float as i32,
+        shape: Some(TensorShapeProto { dim: shape.iter().map(dimension).collect() }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: kind as i32, ..Default::default() }
+}
+
+fn int(name: &str, value: usize) -> AttributeProto {
+    AttributeProto { i: value as i64, ..attribute(name, AttributeType::Int) }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&v| v as i64).collect();
+    AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
+}
+
+fn string(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: value.as_bytes().to_vec(), ..attribute(name, AttributeType::String) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::Network;
+
+    fn run(build: impl FnOnce(&mut GraphBuilder, &Value) -> (Value, Vec<usize>)) -> Vec<f32> {
+        let mut graph = GraphBuilder::default();
+        let x = graph.input("x", &[1, 3, 2, 2]);
+        let (y, shape) = build(&mut graph, &x);
+        let file = graph.finish("test", &y, &shape, &[("key".into(), "value".into())]);
+        let network = Network::from_onnx(&file).expect("loads");
+        assert_eq!(network.metadata()["key"], "value");
+        let input: Vec<f32> = (0..12u8).map(f32::from).collect();
+        network.run(&input).expect("runs")
+    }
+
+    #[test]
+    fn stride_two_convolution_pads_where_it_is_told() {
+        // A single tap in the middle of the window: padding right and bottom puts it on (1, 1).
+        let mut weight = Weights { shape: vec![1, 3, 3, 3], values: vec![0.0; 27] };
+        weight.values[4] = 1.0;
+        let y = run(|g, x| (g.conv("c", x, &weight, &[0.5], 2, [0, 0, 1, 1]), vec![1, 1, 1, 1]));
+        assert_eq!(y, [3.5]);
+        let y = run(|g, x| (g.conv("c", x, &weight, &[0.5], 2, [1, 1, 0, 0]), vec![1, 1, 1, 1]));
+        assert_eq!(y, [0.5]);
+    }
+
+    #[test]
+    fn depthwise_and_relu6_by_hand() {
+        let mut weight = Weights { shape: vec![3, 1, 3, 3], values: vec![0.0; 27] };
+        weight.values[4] = -1.0;
+        weight.values[13] = 1.0;
+        weight.values[22] = 0.5;
+        let y = run(|g, x| {
+            let y = g.conv("c", x, &weight, &[0.0; 3], 1, [1, 1, 1, 1]);
+            (g.relu6("r", &y), vec![1, 3, 2, 2])
+        });
+        assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 6.0, 4.0, 4.5, 5.0, 5.5]);
+    }
+
+    #[test]
+    fn upsampling_adding_and_joining_by_hand() {
+        let y = run(|g, x| {
+            let sum = g.add("a", x, x);
+            let joined = g.concat("j", &sum, x);
+            let pooled = g.global_average_pool("p", &joined);
+            (g.flatten("f", &pooled), vec![1, 6])
+        });
+        assert_eq!(y, [3.0, 11.0, 19.0, 1.5, 5.5, 9.5]);
+        let y = run(|g, x| (g.upsample_2x("u", x), vec![1, 3, 4, 4]));
+        let first = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 2.0, 2.0, 3.0, 3.0];
+        assert_eq!(y[..16], first);
+    }
+
+    #[test]
+    fn transposed_convolution_and_sigmoid_by_hand() {
+        let mut weight = Weights { shape: vec![3, 1, 2, 2], values: vec![0.0; 12] };
+        weight.values[..4].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+        let y = run(|g, x| (g.conv_transpose_2x2("t", x, &weight, &[0.25]), vec![1, 1, 4, 4]));
+        let row = |a: f32, b: f32| [a, 2.0 * a, b, 2.0 * b].map(|v| v + 0.25);
+        assert_eq!(y[..4], row(0.0, 1.0));
+        assert_eq!(y[8..12], row(2.0, 3.0));
+        let y = run(|g, x| (g.sigmoid("s", x), vec![1, 3, 2, 2]));
+        assert!((y[1] - 0.731_058_6).abs() < 1e-4);
+    }
+}
