@@ -78,9 +78,14 @@ impl FolderWatch {
                 source,
             },
         })?;
+        // Events name absolute paths; searching must name the same.
+        let root = std::path::absolute(root).map_err(|source| FolderError::Unreadable {
+            path: root.to_owned(),
+            source,
+        })?;
         let (sender, events) = mpsc::channel();
         Ok(Self {
-            root: root.to_owned(),
+            root,
             options,
             files: Settling::new(options.settle),
             events,
@@ -180,10 +185,9 @@ impl FolderWatch {
             let entry = entry?;
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if self.options.recursive && !is_hidden(&entry.file_name()) {
-                    if let Err(error) = self.list(&path, found) {
-                        debug!("{}: passed over: {error}", path.display());
-                    }
+                let enter = self.options.recursive && !is_hidden(&entry.file_name());
+                if enter && let Err(error) = self.list(&path, found) {
+                    debug!("{}: passed over: {error}", path.display());
                 }
             } else if self.is_candidate(&path) {
                 found.insert(path);

@@ -1,0 +1,40 @@
+# `make demo` and `make test` also fetch what a clean Debian or Ubuntu lacks; cargo does the rest.
+
+DEMO := $(CURDIR)/target/demo
+SCENE := tests/data/sentinel2-ports/images/algiers.jpg
+# `make demo ONCE=1` ends after the scene instead of watching on.
+ONCE ?=
+
+.PHONY: demo test setup
+
+# Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
+demo: setup
+	cargo build --release --locked --bin shipwatch
+	@rm -rf "$(DEMO)/overlays" "$(DEMO)/detections.jsonl"
+	@mkdir -p "$(DEMO)/incoming"
+	@cp $(SCENE) "$(DEMO)/incoming/"
+	@echo "Drop more images into $(DEMO)/incoming; Ctrl-C stops."
+	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
+		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
+
+# All tests, those of the training binary among them.
+test: setup
+	cargo test --release --locked --features train
+
+# libclang, which generates the bindings to V4L2 cameras.
+setup:
+	@if [ -n "$$LIBCLANG_PATH" ] \
+		|| find /usr/lib /usr/lib64 /usr/local/lib -name 'libclang[-.]*so*' 2>/dev/null | grep -q .; \
+	then exit 0; fi; \
+	echo "libclang is missing: installing the package libclang-dev by apt-get"; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; \
+	elif command -v sudo >/dev/null; then as_root=sudo; \
+	else as_root=false; fi; \
+	if ! command -v apt-get >/dev/null \
+		|| ! { $$as_root apt-get update && $$as_root apt-get install --yes libclang-dev; }; \
+	then \
+		echo "Could not install libclang. Let an administrator do so (Debian, Ubuntu: apt-get install" >&2; \
+		echo "libclang-dev; Fedora: dnf install clang-devel), or build without cameras:" >&2; \
+		echo "cargo build --release --no-default-features" >&2; \
+		exit 1; \
+	fi
