@@ -321,6 +321,23 @@ fn damaged_models_are_refused_by_name() {
 }
 
 #[test]
+fn the_number_of_threads_changes_nothing() {
+    let dir = Dir::new();
+    let boxes: Vec<[u32; 4]> = (0..30)
+        .map(|i| [i * 17 % 290, i * 29 % 290, 12, 3])
+        .collect();
+    dir.image("a.png", (300, 300), &boxes);
+    let ships = |threads| {
+        records(&detect(&dir, &["--threads", threads, "a.png"]))
+            .remove(0)
+            .ships
+    };
+    let alone = ships("1");
+    assert!(alone.len() > 5);
+    assert_eq!(alone, ships("4"));
+}
+
+#[test]
 fn messages_can_be_asked_for_and_silenced() {
     let dir = Dir::new();
     dir.image("a.png", (80, 80), &[]);

@@ -119,21 +119,27 @@ fn scale_into([finest, coarsest]: [f64; 2], gsd: f64) -> f64 {
 }
 
 fn warn_outside([finest, coarsest]: [f64; 2], gsd: f64, scale: f64, name: &str) {
-    let range = finest..=coarsest;
+    // Dividing may miss the end of the range by an ulp.
+    let trained = |gsd: f64| gsd >= finest * (1.0 - 1e-9) && gsd <= coarsest * (1.0 + 1e-9);
     let seen = gsd / scale;
-    // The far end of a division may miss the range's end by an ulp.
-    let near = |end: f64| (seen / end - 1.0).abs() < 1e-9;
-    if !range.contains(&seen) && !near(finest) && !near(coarsest) {
+    let factor = rounded(scale);
+    if !trained(seen) {
         warn!(
-            "{name}: at scale {scale} the networks see {seen} m per pixel, but they were trained for \
-             {finest} to {coarsest}"
+            "{name}: at scale {factor} the networks see {} m per pixel, but they were trained for \
+             {finest} to {coarsest}",
+            rounded(seen)
         );
-    } else if !range.contains(&gsd) {
+    } else if !trained(gsd) {
         warn!(
             "{name}: {gsd} m per pixel lies outside of {finest} to {coarsest}, for which the networks \
-             were trained; resampled by {scale}"
+             were trained; resampled by {factor}"
         );
     }
+}
+
+/// As many digits as a message needs.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 fn resampled(width: u32, height: u32, scale: f64) -> Result<(u32, u32), DetectError> {

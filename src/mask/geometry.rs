@@ -165,7 +165,7 @@ mod tests {
             let hull = convex_hull(corners.clone());
             let extent = |direction: Corner| {
                 let reach = corners.iter().map(|&p| dot(p, direction));
-                (reach.clone().max().unwrap() - reach.min().unwrap()) as f64
+                (reach.clone().max().unwrap_or(0) - reach.min().unwrap_or(0)) as f64
             };
             let least = (0..hull.len())
                 .map(|i| sub(hull[(i + 1) % hull.len()], hull[i]))

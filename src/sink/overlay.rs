@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 
 use font8x8::legacy::BASIC_LEGACY;
 use image::codecs::png::PngEncoder;
-use image::{ImageError, Rgb, RgbImage};
+use image::{ImageError, Pixel, Rgb, RgbImage};
 
 use crate::mask::Mask;
 use crate::record::{FrameRecord, Ship};
 
 /// A colour that neither sea, land nor ships have.
 const INK: Rgb<u8> = Rgb([255, 0, 255]);
-/// Behind the scores.
-const PAPER: Rgb<u8> = Rgb([0, 0, 0]);
 /// Side of a character in pixels.
 const GLYPH: u32 = 8;
 
@@ -110,11 +108,12 @@ impl Overlay {
 /// The frame with ships drawn in.
 fn draw(pixels: &RgbImage, ships: &[Ship]) -> RgbImage {
     let mut image = pixels.clone();
-    for ship in ships {
-        outline(&mut image, ship);
-    }
+    // Where ships are crowded, lines matter more than numbers.
     for ship in ships {
         label(&mut image, ship);
+    }
+    for ship in ships {
+        outline(&mut image, ship);
     }
     image
 }
@@ -126,24 +125,22 @@ fn outline(image: &mut RgbImage, ship: &Ship) {
     // One pixel of room on each side.
     let mut mask = Mask::new(columns + 2, rows + 2);
     for (x, y) in ship.rle.pixels(height) {
-        mask.set(x - left + 1, y - top + 1, true);
+        mask.set(x + 1 - left, y + 1 - top, true);
     }
-    for y in 0..mask.height() {
-        for x in 0..mask.width() {
-            let near = (y.saturating_sub(1)..=(y + 1).min(rows + 1))
-                .any(|y| (x.saturating_sub(1)..=(x + 1).min(columns + 1)).any(|x| mask.get(x, y)));
-            let place = ((left + x).checked_sub(1), (top + y).checked_sub(1));
-            if let (Some(x), Some(y), true) = (place.0, place.1, near && !mask.get(x, y))
-                && x < width
-                && y < height
-            {
-                image.put_pixel(x, y, INK);
+    let around = |at: u32, size: u32| at.saturating_sub(1)..(at + 2).min(size);
+    for (x, y) in ship.rle.pixels(height) {
+        for y in around(y, height) {
+            for x in around(x, width) {
+                if !mask.get(x + 1 - left, y + 1 - top) {
+                    image.put_pixel(x, y, INK);
+                }
             }
         }
     }
 }
 
-/// Writes the score at the ship's right, or where there is room.
+/// Writes the score at the ship's right, or where there is room, on a ground that is darkened but lets
+/// the picture through.
 fn label(image: &mut RgbImage, ship: &Ship) {
     let text = format!("{:.2}", ship.score);
     let size = (GLYPH * text.len() as u32, GLYPH);
@@ -160,7 +157,10 @@ fn label(image: &mut RgbImage, ship: &Ship) {
             for bit in 0..GLYPH {
                 let place = (left + column * GLYPH + bit, top + row);
                 if let Some(pixel) = image.get_pixel_mut_checked(place.0, place.1) {
-                    *pixel = if bits >> bit & 1 == 1 { INK } else { PAPER };
+                    *pixel = match bits >> bit & 1 {
+                        1 => INK,
+                        _ => pixel.map(|value| value / 3),
+                    };
                 }
             }
         }
