@@ -104,36 +104,60 @@ impl Dataset {
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let csv = find(root, &CSV_NAMES)?;
         let folder = find(root, &IMAGE_FOLDERS)?;
-        let io = |source| DatasetError::Io { path: folder.clone(), source };
+        let io = |source| DatasetError::Io {
+            path: folder.clone(),
+            source,
+        };
         let mut present = BTreeSet::new();
         for entry in fs::read_dir(&folder).map_err(io)? {
             present.insert(entry.map_err(io)?.file_name());
         }
         let split_csv = root.join("split.csv");
-        let splits = if split_csv.exists() { read_splits(&split_csv)? } else { BTreeMap::new() };
+        let splits = if split_csv.exists() {
+            read_splits(&split_csv)?
+        } else {
+            BTreeMap::new()
+        };
         let (mut images, mut missing) = (Vec::new(), Vec::new());
         for (id, ships) in read_masks(&csv)? {
             if present.contains(Path::new(&id).as_os_str()) {
                 let split = splits.get(&id).cloned();
-                images.push(LabelledImage { path: folder.join(&id), id, ships, split });
+                images.push(LabelledImage {
+                    path: folder.join(&id),
+                    id,
+                    ships,
+                    split,
+                });
             } else {
                 missing.push(id);
             }
         }
-        Ok(Self { root: root.to_owned(), images, missing })
+        Ok(Self {
+            root: root.to_owned(),
+            images,
+            missing,
+        })
     }
 }
 
 /// The first of `names` that exists below `root`.
 fn find(root: &Path, names: &[&str]) -> Result<PathBuf, DatasetError> {
-    names.iter().map(|name| root.join(name)).find(|path| path.exists()).ok_or_else(|| {
-        DatasetError::Layout { root: root.to_owned(), expected: names.join(", ") }
-    })
+    names
+        .iter()
+        .map(|name| root.join(name))
+        .find(|path| path.exists())
+        .ok_or_else(|| DatasetError::Layout {
+            root: root.to_owned(),
+            expected: names.join(", "),
+        })
 }
 
 /// Ships by image id.
 fn read_masks(path: &Path) -> Result<BTreeMap<String, Vec<Rle>>, DatasetError> {
-    let csv_error = |source| DatasetError::Csv { path: path.to_owned(), source };
+    let csv_error = |source| DatasetError::Csv {
+        path: path.to_owned(),
+        source,
+    };
     let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
     let headers = reader.headers().map_err(csv_error)?.clone();
     let mut images: BTreeMap<String, Vec<Rle>> = BTreeMap::new();
@@ -156,11 +180,17 @@ fn read_masks(path: &Path) -> Result<BTreeMap<String, Vec<Rle>>, DatasetError> {
 
 /// Split names by image id.
 fn read_splits(path: &Path) -> Result<BTreeMap<String, String>, DatasetError> {
-    let csv_error = |source| DatasetError::Csv { path: path.to_owned(), source };
+    let csv_error = |source| DatasetError::Csv {
+        path: path.to_owned(),
+        source,
+    };
     csv::Reader::from_path(path)
         .map_err(csv_error)?
         .into_deserialize()
-        .map(|row| row.map(|SplitRow { id, split }| (id, split)).map_err(csv_error))
+        .map(|row| {
+            row.map(|SplitRow { id, split }| (id, split))
+                .map_err(csv_error)
+        })
         .collect()
 }
 
@@ -183,7 +213,11 @@ mod tests {
         let dir = layout("ImageId,EncodedPixels\nb.jpg,\na.jpg,1 2\na.jpg,9 1\ngone.jpg,\n");
         fs::write(dir.path().join("split.csv"), "ImageId,split\nb.jpg,valid\n").expect("split");
         let data = Dataset::open(dir.path()).expect("opens");
-        let ships: Vec<_> = data.images.iter().map(|i| (i.id.as_str(), i.ships.len())).collect();
+        let ships: Vec<_> = data
+            .images
+            .iter()
+            .map(|i| (i.id.as_str(), i.ships.len()))
+            .collect();
         assert_eq!(ships, [("a.jpg", 2), ("b.jpg", 0)]);
         assert_eq!(data.images[1].split.as_deref(), Some("valid"));
         assert_eq!(data.missing, ["gone.jpg"]);
@@ -192,7 +226,9 @@ mod tests {
     #[test]
     fn names_file_line_and_image_of_a_bad_mask() {
         let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\na.jpg,3\n");
-        let error = Dataset::open(dir.path()).expect_err("odd count").to_string();
+        let error = Dataset::open(dir.path())
+            .expect_err("odd count")
+            .to_string();
         assert!(error.contains("ship_segmentations.csv:3"), "{error}");
         assert!(error.contains("a.jpg"), "{error}");
     }
@@ -200,8 +236,14 @@ mod tests {
     #[test]
     fn refuses_other_columns_and_other_layouts() {
         let dir = layout("ImageId,Pixels\na.jpg,1 2\n");
-        assert!(matches!(Dataset::open(dir.path()), Err(DatasetError::Csv { .. })));
+        assert!(matches!(
+            Dataset::open(dir.path()),
+            Err(DatasetError::Csv { .. })
+        ));
         let empty = tempfile::tempdir().expect("temporary folder");
-        assert!(matches!(Dataset::open(empty.path()), Err(DatasetError::Layout { .. })));
+        assert!(matches!(
+            Dataset::open(empty.path()),
+            Err(DatasetError::Layout { .. })
+        ));
     }
 }

@@ -9,7 +9,12 @@ use image::{GrayImage, RgbImage};
 /// # Panics
 /// If `width` or `height` is zero.
 pub fn resample_rgb(src: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let bytes = resample(src.as_raw(), src.dimensions(), (width, height), PixelType::U8x3);
+    let bytes = resample(
+        src.as_raw(),
+        src.dimensions(),
+        (width, height),
+        PixelType::U8x3,
+    );
     RgbImage::from_raw(width, height, bytes).expect("resampled buffer has the size asked for")
 }
 
@@ -18,7 +23,12 @@ pub fn resample_rgb(src: &RgbImage, width: u32, height: u32) -> RgbImage {
 /// # Panics
 /// If `width` or `height` is zero.
 pub fn resample_gray(src: &GrayImage, width: u32, height: u32) -> GrayImage {
-    let bytes = resample(src.as_raw(), src.dimensions(), (width, height), PixelType::U8);
+    let bytes = resample(
+        src.as_raw(),
+        src.dimensions(),
+        (width, height),
+        PixelType::U8,
+    );
     GrayImage::from_raw(width, height, bytes).expect("resampled buffer has the size asked for")
 }
 
@@ -43,7 +53,9 @@ mod tests {
     #[test]
     fn shrinking_averages_instead_of_skipping() {
         // Black and white columns: a filter that skipped would give pure black or white.
-        let stripes = GrayImage::from_fn(64, 64, |x, _| image::Luma([if x % 2 == 0 { 0 } else { 255 }]));
+        let stripes = GrayImage::from_fn(64, 64, |x, _| {
+            image::Luma([if x % 2 == 0 { 0 } else { 255 }])
+        });
         let small = resample_gray(&stripes, 16, 16);
         assert!(small.pixels().all(|p| (118..=138).contains(&p.0[0])));
     }

@@ -110,7 +110,12 @@ impl GraphBuilder {
             string("nearest_mode", "floor"),
         ];
         // The second input, a region of interest, does not apply.
-        self.node("Resize", name, &[x, &Value(String::new()), &scales], attributes)
+        self.node(
+            "Resize",
+            name,
+            &[x, &Value(String::new()), &scales],
+            attributes,
+        )
     }
 
     /// Mean over height and width: `[N, C, H, W] -> [N, C, 1, 1]`.
@@ -144,7 +149,10 @@ impl GraphBuilder {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: OPSET,
+            }],
             metadata_props: metadata.iter().map(property).collect(),
             graph: Some(GraphProto {
                 name: name.to_owned(),
@@ -212,7 +220,9 @@ fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
     };
     let tensor = type_proto::Tensor {
         elem_type: DataType::Float as i32,
-        shape: Some(TensorShapeProto { dim: shape.iter().map(dimension).collect() }),
+        shape: Some(TensorShapeProto {
+            dim: shape.iter().map(dimension).collect(),
+        }),
     };
     ValueInfoProto {
         name: name.to_owned(),
@@ -225,20 +235,33 @@ fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
 }
 
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: kind as i32, ..Default::default() }
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: kind as i32,
+        ..Default::default()
+    }
 }
 
 fn int(name: &str, value: usize) -> AttributeProto {
-    AttributeProto { i: value as i64, ..attribute(name, AttributeType::Int) }
+    AttributeProto {
+        i: value as i64,
+        ..attribute(name, AttributeType::Int)
+    }
 }
 
 fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|&v| v as i64).collect();
-    AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
+    AttributeProto {
+        ints,
+        ..attribute(name, AttributeType::Ints)
+    }
 }
 
 fn string(name: &str, value: &str) -> AttributeProto {
-    AttributeProto { s: value.as_bytes().to_vec(), ..attribute(name, AttributeType::String) }
+    AttributeProto {
+        s: value.as_bytes().to_vec(),
+        ..attribute(name, AttributeType::String)
+    }
 }
 
 #[cfg(test)]
@@ -260,17 +283,33 @@ mod tests {
     #[test]
     fn stride_two_convolution_pads_where_it_is_told() {
         // A single tap in the middle of the window: padding right and bottom puts it on (1, 1).
-        let mut weight = Weights { shape: vec![1, 3, 3, 3], values: vec![0.0; 27] };
+        let mut weight = Weights {
+            shape: vec![1, 3, 3, 3],
+            values: vec![0.0; 27],
+        };
         weight.values[4] = 1.0;
-        let y = run(|g, x| (g.conv("c", x, &weight, &[0.5], 2, [0, 0, 1, 1]), vec![1, 1, 1, 1]));
+        let y = run(|g, x| {
+            (
+                g.conv("c", x, &weight, &[0.5], 2, [0, 0, 1, 1]),
+                vec![1, 1, 1, 1],
+            )
+        });
         assert_eq!(y, [3.5]);
-        let y = run(|g, x| (g.conv("c", x, &weight, &[0.5], 2, [1, 1, 0, 0]), vec![1, 1, 1, 1]));
+        let y = run(|g, x| {
+            (
+                g.conv("c", x, &weight, &[0.5], 2, [1, 1, 0, 0]),
+                vec![1, 1, 1, 1],
+            )
+        });
         assert_eq!(y, [0.5]);
     }
 
     #[test]
     fn depthwise_and_relu6_by_hand() {
-        let mut weight = Weights { shape: vec![3, 1, 3, 3], values: vec![0.0; 27] };
+        let mut weight = Weights {
+            shape: vec![3, 1, 3, 3],
+            values: vec![0.0; 27],
+        };
         weight.values[4] = -1.0;
         weight.values[13] = 1.0;
         weight.values[22] = 0.5;
@@ -278,7 +317,10 @@ mod tests {
             let y = g.conv("c", x, &weight, &[0.0; 3], 1, [1, 1, 1, 1]);
             (g.relu6("r", &y), vec![1, 3, 2, 2])
         });
-        assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 6.0, 4.0, 4.5, 5.0, 5.5]);
+        assert_eq!(
+            y,
+            [0.0, 0.0, 0.0, 0.0, 4.0, 5.0, 6.0, 6.0, 4.0, 4.5, 5.0, 5.5]
+        );
     }
 
     #[test]
@@ -291,15 +333,25 @@ mod tests {
         });
         assert_eq!(y, [3.0, 11.0, 19.0, 1.5, 5.5, 9.5]);
         let y = run(|g, x| (g.upsample_2x("u", x), vec![1, 3, 4, 4]));
-        let first = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 2.0, 2.0, 3.0, 3.0];
+        let first = [
+            0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 2.0, 2.0, 3.0, 3.0,
+        ];
         assert_eq!(y[..16], first);
     }
 
     #[test]
     fn transposed_convolution_and_sigmoid_by_hand() {
-        let mut weight = Weights { shape: vec![3, 1, 2, 2], values: vec![0.0; 12] };
+        let mut weight = Weights {
+            shape: vec![3, 1, 2, 2],
+            values: vec![0.0; 12],
+        };
         weight.values[..4].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
-        let y = run(|g, x| (g.conv_transpose_2x2("t", x, &weight, &[0.25]), vec![1, 1, 4, 4]));
+        let y = run(|g, x| {
+            (
+                g.conv_transpose_2x2("t", x, &weight, &[0.25]),
+                vec![1, 1, 4, 4],
+            )
+        });
         let row = |a: f32, b: f32| [a, 2.0 * a, b, 2.0 * b].map(|v| v + 0.25);
         assert_eq!(y[..4], row(0.0, 1.0));
         assert_eq!(y[8..12], row(2.0, 3.0));

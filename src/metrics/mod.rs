@@ -37,10 +37,18 @@ pub fn f2(truths: &[Mask], predictions: &[Mask]) -> f64 {
     }
     let overlaps: Vec<f64> = truths
         .iter()
-        .map(|truth| predictions.iter().map(|p| iou(truth, p)).fold(0.0, f64::max))
+        .map(|truth| {
+            predictions
+                .iter()
+                .map(|p| iou(truth, p))
+                .fold(0.0, f64::max)
+        })
         .collect();
     let at = |threshold: f64| {
-        let hits = overlaps.iter().filter(|&&overlap| overlap > threshold).count() as f64;
+        let hits = overlaps
+            .iter()
+            .filter(|&&overlap| overlap > threshold)
+            .count() as f64;
         let (misses, alarms) = (truths.len() as f64 - hits, predictions.len() as f64 - hits);
         5.0 * hits / (5.0 * hits + 4.0 * misses + alarms)
     };
@@ -71,7 +79,11 @@ pub fn auc(scored: &[(f32, bool)]) -> Option<f64> {
 /// The highest threshold at which at least `recall` of the tiles with ships score at or above it.
 /// None without such tiles.
 pub fn threshold_for_recall(scored: &[(f32, bool)], recall: f64) -> Option<f32> {
-    let mut ships: Vec<f32> = scored.iter().filter(|(_, ship)| *ship).map(|(s, _)| *s).collect();
+    let mut ships: Vec<f32> = scored
+        .iter()
+        .filter(|(_, ship)| *ship)
+        .map(|(s, _)| *s)
+        .collect();
     ships.sort_by(|a, b| b.total_cmp(a));
     let kept = (recall * ships.len() as f64).ceil().max(1.0) as usize;
     ships.get(kept - 1).copied()
@@ -85,14 +97,26 @@ pub fn pass_rates(scored: &[(f32, bool)], threshold: f32) -> (f64, f64) {
         let (all, passed) = of_kind.fold((0, 0), |(all, passed), (score, _)| {
             (all + 1, passed + usize::from(*score >= threshold))
         });
-        if all == 0 { 0.0 } else { f64::from(passed as u32) / f64::from(all) }
+        if all == 0 {
+            0.0
+        } else {
+            f64::from(passed as u32) / f64::from(all)
+        }
     };
     (share(true), share(false))
 }
 
 fn intersection(a: &Mask, b: &Mask) -> u64 {
-    assert_eq!((a.width(), a.height()), (b.width(), b.height()), "masks of one image");
-    a.as_slice().iter().zip(b.as_slice()).filter(|(a, b)| **a && **b).count() as u64
+    assert_eq!(
+        (a.width(), a.height()),
+        (b.width(), b.height()),
+        "masks of one image"
+    );
+    a.as_slice()
+        .iter()
+        .zip(b.as_slice())
+        .filter(|(a, b)| **a && **b)
+        .count() as u64
 }
 
 #[cfg(test)]
@@ -126,11 +150,23 @@ mod tests {
         assert_eq!(f2(&[], &[]), 1.0);
         assert_eq!(f2(&[], std::slice::from_ref(&elsewhere)), 0.0);
         assert_eq!(f2(std::slice::from_ref(&ship), &[]), 0.0);
-        assert_eq!(f2(std::slice::from_ref(&ship), std::slice::from_ref(&ship)), 1.0);
+        assert_eq!(
+            f2(std::slice::from_ref(&ship), std::slice::from_ref(&ship)),
+            1.0
+        );
         // IoU 0.75 beats 0.5, 0.55, 0.6, 0.65 and 0.7, but not 0.75 itself.
-        assert_eq!(f2(std::slice::from_ref(&ship), std::slice::from_ref(&three_quarters)), 0.5);
+        assert_eq!(
+            f2(
+                std::slice::from_ref(&ship),
+                std::slice::from_ref(&three_quarters)
+            ),
+            0.5
+        );
         // One hit, one false alarm, no miss: 5 / (5 + 1) at each threshold.
-        let score = f2(std::slice::from_ref(&ship), &[ship.clone(), elsewhere.clone()]);
+        let score = f2(
+            std::slice::from_ref(&ship),
+            &[ship.clone(), elsewhere.clone()],
+        );
         assert!((score - 5.0 / 6.0).abs() < 1e-12);
         // One hit, one miss, no alarm: 5 / (5 + 4).
         let score = f2(&[ship.clone(), elsewhere], std::slice::from_ref(&ship));
@@ -153,6 +189,9 @@ mod tests {
         assert_eq!(threshold_for_recall(&scored, 1.0), Some(0.1));
         assert_eq!(threshold_for_recall(&[(0.4, false)], 0.9), None);
         assert_eq!(pass_rates(&scored, 0.2), (0.9, 0.0));
-        assert_eq!(pass_rates(&[(0.3, false), (0.1, false), (0.9, true)], 0.2), (1.0, 0.5));
+        assert_eq!(
+            pass_rates(&[(0.3, false), (0.1, false), (0.9, true)], 0.2),
+            (1.0, 0.5)
+        );
     }
 }

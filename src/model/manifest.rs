@@ -139,13 +139,41 @@ impl Manifest {
         let probability = |p: f32| p.is_finite() && (0.0..=1.0).contains(&p);
         let [fine, coarse] = self.gsd;
         let rules = [
-            ("schema", self.schema == Self::SCHEMA, "this shipwatch reads schema 1"),
-            ("tile", self.tile > 0 && self.tile % 32 == 0, "must be a positive multiple of 32"),
-            ("overlap", self.overlap < self.tile, "must be smaller than `tile`"),
-            ("normalisation.std", self.normalisation.std > 0.0, "must be positive"),
-            ("gsd", fine > 0.0 && fine <= coarse && coarse.is_finite(), "must be [finest, coarsest], both positive"),
-            ("thresholds.gate", probability(self.thresholds.gate), "must lie between 0 and 1"),
-            ("thresholds.mask", probability(self.thresholds.mask), "must lie between 0 and 1"),
+            (
+                "schema",
+                self.schema == Self::SCHEMA,
+                "this shipwatch reads schema 1",
+            ),
+            (
+                "tile",
+                self.tile > 0 && self.tile.is_multiple_of(32),
+                "must be a positive multiple of 32",
+            ),
+            (
+                "overlap",
+                self.overlap < self.tile,
+                "must be smaller than `tile`",
+            ),
+            (
+                "normalisation.std",
+                self.normalisation.std > 0.0,
+                "must be positive",
+            ),
+            (
+                "gsd",
+                fine > 0.0 && fine <= coarse && coarse.is_finite(),
+                "must be [finest, coarsest], both positive",
+            ),
+            (
+                "thresholds.gate",
+                probability(self.thresholds.gate),
+                "must lie between 0 and 1",
+            ),
+            (
+                "thresholds.mask",
+                probability(self.thresholds.mask),
+                "must lie between 0 and 1",
+            ),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {
             Some((key, _, reason)) => Err(ManifestError::Value { key, reason }),
@@ -188,7 +216,11 @@ mod tests {
             ("gsd = [0.4, 10.0]", "gsd = [2.0, 1.0]", "`gsd`"),
             ("gate = 0.3", "gate = 1.5", "`thresholds.gate`"),
             ("schema = 1", "schema = 2", "`schema`"),
-            ("version = \"1\"", "version = \"1\"\nnonsense = 1", "nonsense"),
+            (
+                "version = \"1\"",
+                "version = \"1\"\nnonsense = 1",
+                "nonsense",
+            ),
         ] {
             let error = Manifest::parse(&GOOD.replacen(good, bad, 1)).expect_err(key);
             assert!(error.to_string().contains(key), "{error}");

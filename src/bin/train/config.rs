@@ -1,5 +1,6 @@
 //! What a training run is made of: read from TOML, saved beside its results.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -116,37 +117,64 @@ fn default_weight() -> f64 {
 }
 
 impl Config {
-    /// Reads and checks a config; paths in it become relative to the working directory.
+    /// Reads and checks a config; paths in it become absolute.
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut config: Self =
-            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let file = || path.display().to_string();
+        let text = fs::read_to_string(path).with_context(file)?;
+        let mut config: Self = toml::from_str(&text).with_context(file)?;
+        config.check().with_context(file)?;
         let base = path.parent().unwrap_or(Path::new(""));
-        for root in &mut config.data {
-            root.root = base.join(&root.root);
+        let resolve = |key: &str, relative: &Path| {
+            let path = base.join(relative);
+            fs::canonicalize(&path).with_context(|| format!("{}: {key} {}", file(), path.display()))
+        };
+        for data in &mut config.data {
+            data.root = resolve("`root` of data", &data.root)?;
         }
-        config.pretrained = config.pretrained.map(|file| base.join(file));
-        config.check().with_context(|| path.display().to_string())?;
+        if let Some(weights) = &mut config.pretrained {
+            *weights = resolve("`pretrained`", weights)?;
+        }
         Ok(config)
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(self.tile > 0 && self.tile.is_multiple_of(32), "`tile` must be a multiple of 32");
-        ensure!(self.overlap < self.tile, "`overlap` must be smaller than `tile`");
+        ensure!(
+            self.tile > 0 && self.tile.is_multiple_of(32),
+            "`tile` must be a multiple of 32"
+        );
+        ensure!(
+            self.overlap < self.tile,
+            "`overlap` must be smaller than `tile`"
+        );
         ensure!(self.width > 0.0, "`width` must be positive");
         ensure!(!self.data.is_empty(), "no [[data]] folder is named");
         for root in &self.data {
             let [low, high] = root.scale;
             let name = &root.name;
-            ensure!(low > 0.0 && low <= high, "`scale` of data `{name}` must be [low, high]");
-            ensure!(root.weight > 0.0, "`weight` of data `{name}` must be positive");
+            ensure!(
+                low > 0.0 && low <= high,
+                "`scale` of data `{name}` must be [low, high]"
+            );
+            ensure!(
+                root.weight > 0.0,
+                "`weight` of data `{name}` must be positive"
+            );
         }
         for (name, stage) in [("gate", self.gate), ("unet", self.unet)] {
             ensure!(stage.batch > 0, "`batch` of [{name}] must be positive");
-            ensure!(stage.learning_rate > 0.0, "`learning-rate` of [{name}] must be positive");
+            ensure!(
+                stage.learning_rate > 0.0,
+                "`learning-rate` of [{name}] must be positive"
+            );
             let share = stage.ship_share;
-            ensure!((0.0..=1.0).contains(&share), "`ship-share` of [{name}] must be 0 to 1");
-            ensure!(stage.tune_every > 0, "`tune-every` of [{name}] must be positive");
+            ensure!(
+                (0.0..=1.0).contains(&share),
+                "`ship-share` of [{name}] must be 0 to 1"
+            );
+            ensure!(
+                stage.tune_every > 0,
+                "`tune-every` of [{name}] must be positive"
+            );
         }
         Ok(())
     }

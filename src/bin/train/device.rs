@@ -20,7 +20,9 @@ pub(crate) enum DeviceChoice {
 pub(crate) fn use_cuda(choice: DeviceChoice) -> anyhow::Result<bool> {
     match choice {
         DeviceChoice::Cpu => Ok(false),
-        DeviceChoice::Auto => Ok(probe().inspect_err(|why| log::info!("no CUDA: {why}")).is_ok()),
+        DeviceChoice::Auto => Ok(probe()
+            .inspect_err(|why| log::info!("no CUDA: {why}"))
+            .is_ok()),
         DeviceChoice::Cuda => match probe() {
             Ok(()) => Ok(true),
             Err(why) => anyhow::bail!("--device cuda: {why}"),
@@ -39,9 +41,13 @@ fn probe() -> Result<(), String> {
 fn probe() -> Result<(), String> {
     use libloading::{Library, Symbol};
 
-    // SAFETY: loading runs the libraries' initialisers; these are NVIDIA's own, which burn's CUDA
-    // back end is about to load in the same way.
-    let open = |names: &[&str]| names.iter().find_map(|name| unsafe { Library::new(name) }.ok());
+    let open = |names: &[&'static str]| {
+        names.iter().find_map(|&name| {
+            // SAFETY: loading runs the library's initialisers; these are NVIDIA's own, which burn's
+            // CUDA back end is about to run in the same way.
+            unsafe { Library::new(name) }.ok()
+        })
+    };
     let driver = open(&["libcuda.so.1", "libcuda.so"])
         .ok_or("libcuda.so.1 is not there: install the NVIDIA driver")?;
     let mut count = 0i32;
@@ -50,15 +56,18 @@ fn probe() -> Result<(), String> {
     let (init, counted) = unsafe {
         let init: Symbol<unsafe extern "C" fn(u32) -> i32> =
             driver.get(b"cuInit\0").map_err(|e| e.to_string())?;
-        let device_count: Symbol<unsafe extern "C" fn(*mut i32) -> i32> =
-            driver.get(b"cuDeviceGetCount\0").map_err(|e| e.to_string())?;
+        let device_count: Symbol<unsafe extern "C" fn(*mut i32) -> i32> = driver
+            .get(b"cuDeviceGetCount\0")
+            .map_err(|e| e.to_string())?;
         (init(0), device_count(&mut count))
     };
     match (init, counted, count) {
         (0, 0, 1..) => {}
         (0, 0, _) => return Err("the driver sees no GPU".to_owned()),
         (init, counted, _) => {
-            return Err(format!("the driver refuses: cuInit {init}, cuDeviceGetCount {counted}"));
+            return Err(format!(
+                "the driver refuses: cuInit {init}, cuDeviceGetCount {counted}"
+            ));
         }
     }
     open(&["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"])

@@ -60,7 +60,10 @@ pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result
     let mut sets: BTreeMap<String, Set> = BTreeMap::new();
     for_each_case(pool, split, |case| {
         let (width, height) = case.frame.pixels.dimensions();
-        let options = Options { scale: Some(case.scale), ..Options::default() };
+        let options = Options {
+            scale: Some(case.scale),
+            ..Options::default()
+        };
         let record = detector.detect(&case.frame, &options, &MonotonicClock::new())?;
         let truths = masks(case.ships, width, height)?;
         let found: Vec<Rle> = record.ships.into_iter().map(|ship| ship.rle).collect();
@@ -69,7 +72,8 @@ pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result
         let nothing = Mask::new(width, height);
 
         let set = sets.entry(case.set.clone()).or_default();
-        set.dice.push((metrics::dice(&truth, &prediction), !truths.is_empty()));
+        set.dice
+            .push((metrics::dice(&truth, &prediction), !truths.is_empty()));
         set.empty_dice.push(metrics::dice(&truth, &nothing));
         set.f2.push(metrics::f2(&truths, &found));
         set.empty_f2.push(metrics::f2(&truths, &[]));
@@ -93,7 +97,13 @@ pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thre
 
     let candidates: Vec<Thresholds> = MASK_THRESHOLDS
         .iter()
-        .flat_map(|&mask| MIN_AREAS.map(|min_area| Thresholds { gate, mask, min_area }))
+        .flat_map(|&mask| {
+            MIN_AREAS.map(|min_area| Thresholds {
+                gate,
+                mask,
+                min_area,
+            })
+        })
         .collect();
     let mut dice = vec![0.0; candidates.len()];
     for_each_case(pool, Split::Tune, |case| {
@@ -111,9 +121,14 @@ pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thre
 /// The map behind a detection, in the image's own grid, so that many thresholds can be tried on it.
 fn probabilities(detector: &Detector, case: &Case, gate: f32) -> Result<GrayImage> {
     let pixels = case.resampled();
-    let passed: Vec<bool> =
-        detector.gate_scores(&pixels)?.iter().map(|&score| score >= gate).collect();
-    let map = detector.segment(&pixels, &passed, MASK_THRESHOLDS[0])?.probabilities;
+    let passed: Vec<bool> = detector
+        .gate_scores(&pixels)?
+        .iter()
+        .map(|&score| score >= gate)
+        .collect();
+    let map = detector
+        .segment(&pixels, &passed, MASK_THRESHOLDS[0])?
+        .probabilities;
     let (width, height) = case.frame.pixels.dimensions();
     Ok(resample_gray(&map, width, height))
 }
@@ -124,7 +139,10 @@ fn cut(map: &GrayImage, thresholds: &Thresholds, scale: f64) -> Mask {
     let mask = Mask::from_threshold(map, (thresholds.mask * 255.0).round() as u8);
     let least = f64::from(thresholds.min_area) / (scale * scale);
     let mut kept = Mask::new(width, height);
-    for instance in instances(&mask, map).iter().filter(|i| i.area() as f64 >= least) {
+    for instance in instances(&mask, map)
+        .iter()
+        .filter(|i| i.area() as f64 >= least)
+    {
         for (x, y) in instance.to_rle(height).pixels(height) {
             kept.set(x, y, true);
         }
@@ -150,7 +168,11 @@ fn for_each_case(
         for image in source.of(split) {
             let pixels = pool.with_pixels(image, RgbImage::clone)?;
             let name = image.labelled.id.clone();
-            let frame = Frame { name, pixels, tags: Tags::default() };
+            let frame = Frame {
+                name,
+                pixels,
+                tags: Tags::default(),
+            };
             for &scale in &source.config.eval_scales {
                 work(Case {
                     frame: frame.clone(),
@@ -179,7 +201,12 @@ fn judged_tiles(detector: &Detector, case: &Case, truth: &Mask) -> Result<Vec<(f
         let region = plan.region(index);
         let rows = region.y..(region.y + region.side).min(height);
         let columns = region.x as usize..(region.x + region.side).min(width) as usize;
-        let count = |y| truth.row(y)[columns.clone()].iter().filter(|&&ship| ship).count() as u64;
+        let count = |y| {
+            truth.row(y)[columns.clone()]
+                .iter()
+                .filter(|&&ship| ship)
+                .count() as u64
+        };
         match rows.map(count).sum::<u64>() {
             0 => judged.push((score, false)),
             MIN_SHIP_PIXELS.. => judged.push((score, true)),
@@ -190,7 +217,10 @@ fn judged_tiles(detector: &Detector, case: &Case, truth: &Mask) -> Result<Vec<(f
 }
 
 fn masks(ships: &[Rle], width: u32, height: u32) -> Result<Vec<Mask>> {
-    Ok(ships.iter().map(|rle| rle.to_mask(width, height)).collect::<Result<_, _>>()?)
+    Ok(ships
+        .iter()
+        .map(|rle| rle.to_mask(width, height))
+        .collect::<Result<_, _>>()?)
 }
 
 fn union_of(ships: &[Rle], pixels: &RgbImage) -> Result<Mask> {
@@ -211,14 +241,17 @@ fn union(masks: &[Mask], width: u32, height: u32) -> Mask {
 impl Evaluation {
     /// All sets as one.
     pub(crate) fn total(&self) -> Set {
-        self.sets.values().cloned().fold(Set::default(), |mut total, set| {
-            total.dice.extend(set.dice);
-            total.empty_dice.extend(set.empty_dice);
-            total.f2.extend(set.f2);
-            total.empty_f2.extend(set.empty_f2);
-            total.tiles.extend(set.tiles);
-            total
-        })
+        self.sets
+            .values()
+            .cloned()
+            .fold(Set::default(), |mut total, set| {
+                total.dice.extend(set.dice);
+                total.empty_dice.extend(set.empty_dice);
+                total.f2.extend(set.f2);
+                total.empty_f2.extend(set.empty_f2);
+                total.tiles.extend(set.tiles);
+                total
+            })
     }
 }
 
@@ -228,7 +261,12 @@ impl Set {
         let (gate_recall, gate_passed) = metrics::pass_rates(&self.tiles, threshold);
         Scores {
             images: self.dice.len(),
-            dice_ships: mean(self.dice.iter().filter(|(_, ships)| *ships).map(|(dice, _)| *dice)),
+            dice_ships: mean(
+                self.dice
+                    .iter()
+                    .filter(|(_, ships)| *ships)
+                    .map(|(dice, _)| *dice),
+            ),
             dice_all: mean(self.dice.iter().map(|(dice, _)| *dice)),
             dice_all_empty_baseline: mean(self.empty_dice.iter().copied()),
             f2: mean(self.f2.iter().copied()),
@@ -254,20 +292,39 @@ impl fmt::Display for Table<'_> {
         writeln!(
             f,
             "{:<26} {:>6} {:>10} {:>8} {:>9} {:>6} {:>9} {:>11} {:>13} {:>8}",
-            "set @ scale", "images", "Dice ships", "Dice all", "(nothing)", "F2", "(nothing)",
-            "gate recall", "gate rejected", "gate AUC"
+            "set @ scale",
+            "images",
+            "Dice ships",
+            "Dice all",
+            "(nothing)",
+            "F2",
+            "(nothing)",
+            "gate recall",
+            "gate rejected",
+            "gate AUC"
         )?;
         let total = self.0.total();
         let all = ("all".to_owned(), &total);
-        let rows = self.0.sets.iter().map(|(name, set)| (name.clone(), set)).chain([all]);
+        let rows = self
+            .0
+            .sets
+            .iter()
+            .map(|(name, set)| (name.clone(), set))
+            .chain([all]);
         for (name, set) in rows {
             let s = set.scores(self.1);
             let auc = s.gate_auc.map_or("-".to_owned(), |auc| format!("{auc:.4}"));
             writeln!(
                 f,
                 "{name:<26} {:>6} {:>10.4} {:>8.4} {:>9.4} {:>6.4} {:>9.4} {:>11.4} {:>13.4} {auc:>8}",
-                s.images, s.dice_ships, s.dice_all, s.dice_all_empty_baseline, s.f2,
-                s.f2_empty_baseline, s.gate_recall, s.gate_rejected
+                s.images,
+                s.dice_ships,
+                s.dice_all,
+                s.dice_all_empty_baseline,
+                s.f2,
+                s.f2_empty_baseline,
+                s.gate_recall,
+                s.gate_rejected
             )?;
         }
         Ok(())

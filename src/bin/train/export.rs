@@ -18,8 +18,15 @@ pub(crate) fn gate<B: Backend>(gate: &Gate<B>, tile: usize, metadata: &Metadata)
     let graph = &mut writer.graph;
     let y = graph.global_average_pool("pool", &y.value);
     let weight = values(&gate.classifier.weight);
-    let weight = Weights { shape: vec![1, weight.len(), 1, 1], values: weight };
-    let bias = gate.classifier.bias.as_ref().map_or_else(|| vec![0.0], values);
+    let weight = Weights {
+        shape: vec![1, weight.len(), 1, 1],
+        values: weight,
+    };
+    let bias = gate
+        .classifier
+        .bias
+        .as_ref()
+        .map_or_else(|| vec![0.0], values);
     let y = graph.conv("classifier", &y, &weight, &bias, 1, [0; 4]);
     let y = graph.flatten("logit", &y);
     let y = graph.sigmoid("probability", &y);
@@ -45,7 +52,9 @@ pub(crate) fn unet<B: Backend>(unet: &UNet<B>, tile: usize, metadata: &Metadata)
     }
     let y = writer.double("mask", &x, &unet.head);
     let y = writer.graph.sigmoid("probability", &y.value);
-    writer.graph.finish("unet", &y, &[1, 1, tile, tile], metadata)
+    writer
+        .graph
+        .finish("unet", &y, &[1, 1, tile, tile], metadata)
 }
 
 /// A feature map and its side, which decides how a strided convolution pads.
@@ -64,7 +73,10 @@ impl Writer {
     fn new(tile: usize) -> Self {
         let mut graph = GraphBuilder::default();
         let value = graph.input("image", &[1, 3, tile, tile]);
-        Self { graph, input: Map { value, side: tile } }
+        Self {
+            graph,
+            input: Map { value, side: tile },
+        }
     }
 
     fn encoder<B: Backend>(&mut self, encoder: &Encoder<B>) -> [Map; 5] {
@@ -86,7 +98,8 @@ impl Writer {
                 taps.push(x.clone());
             }
         }
-        taps.try_into().unwrap_or_else(|_| unreachable!("the trunk passes each of five taps once"))
+        taps.try_into()
+            .unwrap_or_else(|_| unreachable!("the trunk passes each of five taps once"))
     }
 
     fn light_stage<B: Backend>(
@@ -97,7 +110,9 @@ impl Writer {
         skip: Map,
     ) -> Map {
         let reduced = self.conv_bn(&format!("{name}.reduce"), x, &stage.reduce);
-        let up = self.graph.upsample_2x(&format!("{name}.up"), &reduced.value);
+        let up = self
+            .graph
+            .upsample_2x(&format!("{name}.up"), &reduced.value);
         let lateral = self.conv_bn(&format!("{name}.lateral"), skip, &stage.lateral);
         let value = self.graph.add(&format!("{name}.add"), &up, &lateral.value);
         let sum = Map { value, ..lateral };
@@ -113,27 +128,49 @@ impl Writer {
         skip: Map,
     ) -> Map {
         let up = self.double(&format!("{name}.up"), &x, &stage.up);
-        let value = self.graph.concat(&format!("{name}.concat"), &up.value, &skip.value);
+        let value = self
+            .graph
+            .concat(&format!("{name}.concat"), &up.value, &skip.value);
         let y = self.conv_bn(&format!("{name}.first"), Map { value, ..up }, &stage.first);
         self.conv_bn(&format!("{name}.second"), y, &stage.second)
     }
 
     fn double<B: Backend>(&mut self, name: &str, x: &Map, conv: &ConvTranspose2d<B>) -> Map {
-        let weight = Weights { shape: conv.weight.dims().to_vec(), values: values(&conv.weight) };
+        let weight = Weights {
+            shape: conv.weight.dims().to_vec(),
+            values: values(&conv.weight),
+        };
         let outputs = weight.shape[1];
-        let bias = conv.bias.as_ref().map_or_else(|| vec![0.0; outputs], values);
-        let value = self.graph.conv_transpose_2x2(name, &x.value, &weight, &bias);
-        Map { value, side: x.side * 2 }
+        let bias = conv
+            .bias
+            .as_ref()
+            .map_or_else(|| vec![0.0; outputs], values);
+        let value = self
+            .graph
+            .conv_transpose_2x2(name, &x.value, &weight, &bias);
+        Map {
+            value,
+            side: x.side * 2,
+        }
     }
 
     fn conv_bn<B: Backend>(&mut self, name: &str, x: Map, layer: &ConvBn<B>) -> Map {
         let (weight, bias) = fold(layer);
-        let pads = if weight.shape[2] == 1 { [0; 4] } else { square_pads(x.side, layer.stride) };
-        let mut value = self.graph.conv(name, &x.value, &weight, &bias, layer.stride, pads);
+        let pads = if weight.shape[2] == 1 {
+            [0; 4]
+        } else {
+            square_pads(x.side, layer.stride)
+        };
+        let mut value = self
+            .graph
+            .conv(name, &x.value, &weight, &bias, layer.stride, pads);
         if layer.relu6 {
             value = self.graph.relu6(&format!("{name}.relu6"), &value);
         }
-        Map { value, side: x.side.div_ceil(layer.stride) }
+        Map {
+            value,
+            side: x.side.div_ceil(layer.stride),
+        }
     }
 }
 
@@ -147,11 +184,25 @@ fn square_pads(side: usize, stride: usize) -> Pads {
 fn fold<B: Backend>(layer: &ConvBn<B>) -> (Weights, Vec<f32>) {
     let bn = &layer.bn;
     let (gamma, beta) = (values(&bn.gamma), values(&bn.beta));
-    let (mean, var) = (tensor_values(bn.running_mean.value_sync()), tensor_values(bn.running_var.value_sync()));
-    let scale: Vec<f32> =
-        gamma.iter().zip(&var).map(|(g, v)| g / (v + bn.epsilon as f32).sqrt()).collect();
-    let bias = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-    let mut weight = Weights { shape: layer.weight.dims().to_vec(), values: values(&layer.weight) };
+    let (mean, var) = (
+        tensor_values(bn.running_mean.value_sync()),
+        tensor_values(bn.running_var.value_sync()),
+    );
+    let scale: Vec<f32> = gamma
+        .iter()
+        .zip(&var)
+        .map(|(g, v)| g / (v + bn.epsilon as f32).sqrt())
+        .collect();
+    let bias = beta
+        .iter()
+        .zip(&mean)
+        .zip(&scale)
+        .map(|((b, m), s)| b - m * s)
+        .collect();
+    let mut weight = Weights {
+        shape: layer.weight.dims().to_vec(),
+        values: values(&layer.weight),
+    };
     let per_output = weight.values.len() / scale.len();
     for (filter, scale) in weight.values.chunks_exact_mut(per_output).zip(&scale) {
         filter.iter_mut().for_each(|w| *w *= scale);
@@ -188,19 +239,29 @@ mod tests {
         for (name, data) in &mut params.0 {
             for value in data.as_mut_slice::<f32>().expect("f32") {
                 let noise = rng.random_range(-0.3..0.3);
-                *value = if name.ends_with("running_var") { *value + noise } else { *value + noise * 0.5 };
+                *value = if name.ends_with("running_var") {
+                    *value + noise
+                } else {
+                    *value + noise * 0.5
+                };
             }
         }
         apply(module, &params).expect("the same names and shapes")
     }
 
     fn image() -> Tensor<Flex, 4> {
-        Tensor::random([1, 3, TILE, TILE], Distribution::Uniform(-1.0, 1.0), &FlexDevice)
+        Tensor::random(
+            [1, 3, TILE, TILE],
+            Distribution::Uniform(-1.0, 1.0),
+            &FlexDevice,
+        )
     }
 
     fn assert_same(file: &[u8], input: Tensor<Flex, 4>, want: Vec<f32>) {
         let network = Network::from_onnx(file).expect("loads");
-        let got = network.run(&input.into_data().to_vec::<f32>().expect("f32")).expect("runs");
+        let got = network
+            .run(&input.into_data().to_vec::<f32>().expect("f32"))
+            .expect("runs");
         assert_eq!(got.len(), want.len());
         // Rounding differs, and a deep network of random weights magnifies it at a few pixels.
         let differences: Vec<f32> = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).collect();
@@ -208,7 +269,10 @@ mod tests {
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
         assert!(worst < 5e-3 && mean < 2e-4, "worst {worst}, mean {mean}");
         let spread = |v: &[f32]| v.iter().fold(0f32, |a, &b| a.max((b - v[0]).abs()));
-        assert!(want.len() == 1 || spread(&want) > 0.01, "a constant output proves nothing");
+        assert!(
+            want.len() == 1 || spread(&want) > 0.01,
+            "a constant output proves nothing"
+        );
     }
 
     #[test]
@@ -218,7 +282,11 @@ mod tests {
         let want = tensor_values(sigmoid(model.forward(x.clone())));
         assert_same(&gate(&model, TILE, &[]), x.clone(), want);
         for kind in [DecoderKind::Light, DecoderKind::Seed] {
-            let model = shaken(UNet::<Flex>::on(Encoder::new(0.35, &FlexDevice), kind, &FlexDevice));
+            let model = shaken(UNet::<Flex>::on(
+                Encoder::new(0.35, &FlexDevice),
+                kind,
+                &FlexDevice,
+            ));
             let want = tensor_values(sigmoid(model.forward(x.clone())));
             assert_same(&unet(&model, TILE, &[]), x.clone(), want);
         }

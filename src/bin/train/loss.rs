@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn dice_by_hand() {
-        let tensor = |v: [f32; 4]| Tensor::<Flex, 1>::from_floats(v, &FlexDevice).reshape([1, 1, 2, 2]);
+        let tensor =
+            |v: [f32; 4]| Tensor::<Flex, 1>::from_floats(v, &FlexDevice).reshape([1, 1, 2, 2]);
         // Sure and right about two pixels of two.
         let sure = tensor([50.0, 50.0, -50.0, -50.0]);
         let loss = scalar(soft_dice(sure.clone(), tensor([1.0, 1.0, 0.0, 0.0])));

@@ -5,10 +5,10 @@ mod data;
 mod device;
 mod eval;
 mod export;
-mod release;
 mod loss;
 mod nn;
 mod progress;
+mod release;
 mod run_folder;
 mod schedule;
 mod task;
@@ -50,6 +50,9 @@ enum Command {
         /// Folder for checkpoints and metrics.
         #[arg(long)]
         out: PathBuf,
+        /// ImageNet weights to start from (safetensors), instead of those the config names.
+        #[arg(long)]
+        pretrained: Option<PathBuf>,
         /// Processor to train on.
         #[arg(long, value_enum, default_value = "auto")]
         device: DeviceChoice,
@@ -85,9 +88,19 @@ static STOP: AtomicBool = AtomicBool::new(false);
 fn main() -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("SHIPWATCH_LOG", "info")).init();
     match Cli::parse().command {
-        Command::Run { config, out, device, workers } => {
+        Command::Run {
+            config,
+            out,
+            pretrained,
+            device,
+            workers,
+        } => {
             ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))?;
-            let config = Config::load(&config)?;
+            let mut config = Config::load(&config)?;
+            if let Some(file) = pretrained {
+                let found = file.canonicalize();
+                config.pretrained = Some(found.with_context(|| file.display().to_string())?);
+            }
             if use_cuda(device)? {
                 #[cfg(feature = "cuda")]
                 return run::<burn::backend::Cuda>(&config, &out, workers);
@@ -95,7 +108,11 @@ fn main() -> Result<()> {
             run::<burn_flex::Flex>(&config, &out, workers)
         }
         Command::Export { run, out } => release::export(&run, &out),
-        Command::Eval { models, config, split } => {
+        Command::Eval {
+            models,
+            config,
+            split,
+        } => {
             let config = Config::load(&config)?;
             let pool = Pool::open(&config.data, config.cache_mib)?;
             let detector = Detector::new(Bundle::load(&models)?);

@@ -15,7 +15,9 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
         let style = "{prefix} [{bar:30}] {pos}/{len} {elapsed} of {duration}  {msg}";
         bar.set_style(
-            ProgressStyle::with_template(style).expect("the template is well formed").progress_chars("=> "),
+            ProgressStyle::with_template(style)
+                .expect("the template is well formed")
+                .progress_chars("=> "),
         );
         bar.set_prefix(name);
         Self { name, bar }
@@ -23,7 +25,8 @@ impl Progress {
 
     pub(crate) fn step(&self, step: usize, loss: f64, images_per_s: f64) {
         self.bar.set_position(step as u64);
-        self.bar.set_message(format!("loss {loss:.4}  {images_per_s:.1} images/s"));
+        self.bar
+            .set_message(format!("loss {loss:.4}  {images_per_s:.1} images/s"));
     }
 
     /// Reports a look at the tune set.

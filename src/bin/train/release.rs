@@ -7,9 +7,7 @@ use anyhow::{Context, Result};
 use burn_flex::{Flex, FlexDevice};
 use sha2::{Digest, Sha256};
 use shipwatch::detect::Detector;
-use shipwatch::model::{
-    Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData,
-};
+use shipwatch::model::{Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData};
 
 use crate::config::Config;
 use crate::data::{Pool, Split};
@@ -34,7 +32,10 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
             ("bundle", config.name.clone()),
             ("input", "RGB, NCHW, (byte - 127.5) / 127.5".to_owned()),
             ("output", "ship probability".to_owned()),
-            ("gsd_metres_per_pixel", format!("{} to {}", config.gsd[0], config.gsd[1])),
+            (
+                "gsd_metres_per_pixel",
+                format!("{} to {}", config.gsd[0], config.gsd[1]),
+            ),
             ("seed", config.seed.to_string()),
             ("data", names(&config)),
             ("licence", LICENCE.to_owned()),
@@ -43,7 +44,11 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         .into()
     };
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
-    let unet = UNet::on(Encoder::new(config.width, &FlexDevice), config.decoder, &FlexDevice);
+    let unet = UNet::on(
+        Encoder::new(config.width, &FlexDevice),
+        config.decoder,
+        &FlexDevice,
+    );
     let unet: UNet<Flex> = apply(unet, &folder.best("unet")?)?;
     let gate = export::gate(&gate, tile, &metadata("ship gate"));
     let unet = export::unet(&unet, tile, &metadata("ship segmentation"));
@@ -56,23 +61,45 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         licence: LICENCE.to_owned(),
         tile: config.tile,
         overlap: config.overlap,
-        normalisation: Normalisation { mean: NORMALISATION.0, std: NORMALISATION.1 },
+        normalisation: Normalisation {
+            mean: NORMALISATION.0,
+            std: NORMALISATION.1,
+        },
         gsd: config.gsd,
-        thresholds: Thresholds { gate: 0.5, mask: 0.5, min_area: 1 },
-        gate: NetworkFile { file: GATE.to_owned(), sha256: digest(&gate) },
-        unet: NetworkFile { file: UNET.to_owned(), sha256: digest(&unet) },
-        training: pool.sources.iter().map(|source| TrainingData {
-            name: source.config.name.clone(),
-            images: source.of(Split::Train).count(),
-            licence: source.config.licence.clone(),
-            attribution: source.config.attribution.clone(),
-        }).collect(),
+        thresholds: Thresholds {
+            gate: 0.5,
+            mask: 0.5,
+            min_area: 1,
+        },
+        gate: NetworkFile {
+            file: GATE.to_owned(),
+            sha256: digest(&gate),
+        },
+        unet: NetworkFile {
+            file: UNET.to_owned(),
+            sha256: digest(&unet),
+        },
+        training: pool
+            .sources
+            .iter()
+            .map(|source| TrainingData {
+                name: source.config.name.clone(),
+                images: source.of(Split::Train).count(),
+                licence: source.config.licence.clone(),
+                attribution: source.config.attribution.clone(),
+            })
+            .collect(),
         scores: Default::default(),
     };
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     write(&out.join(GATE), &gate)?;
     write(&out.join(UNET), &unet)?;
-    let save = |manifest: &Manifest| write(&out.join("manifest.toml"), toml::to_string(manifest)?.as_bytes());
+    let save = |manifest: &Manifest| {
+        write(
+            &out.join("manifest.toml"),
+            toml::to_string(manifest)?.as_bytes(),
+        )
+    };
 
     save(&manifest)?;
     log::info!("choosing thresholds on the tune images");
@@ -82,18 +109,27 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
     let evaluation = evaluate(&Detector::new(Bundle::load(out)?), &pool, Split::Test)?;
     let threshold = manifest.thresholds.gate;
     print!("{}", Table(&evaluation, threshold));
-    manifest.scores =
-        evaluation.sets.iter().map(|(name, set)| (name.clone(), set.scores(threshold))).collect();
+    manifest.scores = evaluation
+        .sets
+        .iter()
+        .map(|(name, set)| (name.clone(), set.scores(threshold)))
+        .collect();
     save(&manifest)?;
     log::info!("wrote {}", out.display());
     Ok(())
 }
 
 /// The weights' own licence.
-const LICENCE: &str = "MIT OR Apache-2.0; started from ImageNet weights of MobileNetV2, Apache-2.0, Google";
+const LICENCE: &str =
+    "MIT OR Apache-2.0; started from ImageNet weights of MobileNetV2, Apache-2.0, Google";
 
 fn names(config: &Config) -> String {
-    config.data.iter().map(|root| root.name.as_str()).collect::<Vec<_>>().join(", ")
+    config
+        .data
+        .iter()
+        .map(|root| root.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -102,5 +138,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Lower-case hexadecimal SHA-256.
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

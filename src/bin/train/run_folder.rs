@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -45,12 +45,25 @@ impl MetricsFile {
 }
 
 impl RunFolder {
-    /// Creates the folder if need be and writes the config into it.
+    /// Creates the folder with the config in it, or opens one of the same config.
+    ///
+    /// # Errors
+    /// If the folder holds a run of another config: its checkpoints would not fit.
     pub(crate) fn create(path: &Path, config: &Config) -> Result<Self> {
         fs::create_dir_all(path).with_context(|| path.display().to_string())?;
         let folder = Self(path.to_owned());
         let file = folder.file("config.toml");
-        fs::write(&file, toml::to_string(config)?).with_context(|| file.display().to_string())?;
+        let context = || file.display().to_string();
+        let text = toml::to_string(config)?;
+        if file.exists() {
+            ensure!(
+                fs::read_to_string(&file).with_context(context)? == text,
+                "{} is of another run: give --out a new folder, or the same config to go on",
+                file.display()
+            );
+        } else {
+            fs::write(&file, text).with_context(context)?;
+        }
         Ok(folder)
     }
 
@@ -68,9 +81,17 @@ impl RunFolder {
     pub(crate) fn metrics(&self, network: &str) -> Result<MetricsFile> {
         let path = self.file(&format!("{network}.csv"));
         let context = || path.display().to_string();
-        let file = OpenOptions::new().append(true).create(true).open(&path).with_context(context)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .with_context(context)?;
         let fresh = file.metadata().with_context(context)?.len() == 0;
-        Ok(MetricsFile(csv::WriterBuilder::new().has_headers(fresh).from_writer(file)))
+        Ok(MetricsFile(
+            csv::WriterBuilder::new()
+                .has_headers(fresh)
+                .from_writer(file),
+        ))
     }
 
     /// Where training of a network stands, with its weights; none before the first checkpoint.

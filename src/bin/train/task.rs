@@ -71,7 +71,12 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
             let total = |t: Tensor<B, 4>| t.reshape([n as i32, -1]).sum_dim(1);
             let both = total(found.clone() * truth.clone());
             let dice = (both * 2.0 + 1.0) / (total(found) + total(truth) + 1.0);
-            sum += dice.into_data().convert::<f32>().iter::<f32>().map(f64::from).sum::<f64>();
+            sum += dice
+                .into_data()
+                .convert::<f32>()
+                .iter::<f32>()
+                .map(f64::from)
+                .sum::<f64>();
         }
         sum / tiles.len() as f64
     }

@@ -9,7 +9,9 @@ pub(crate) const NORMALISATION: (f32, f32) = (127.5, 127.5);
 
 /// `[N, 3, S, S]`, normalised.
 pub(crate) fn pixels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
-    let (width, height) = tiles.first().map_or((0, 0), |tile| tile.pixels.dimensions());
+    let (width, height) = tiles
+        .first()
+        .map_or((0, 0), |tile| tile.pixels.dimensions());
     let plane = (width * height) as usize;
     let (mean, std) = NORMALISATION;
     let mut values = vec![0.0f32; tiles.len() * 3 * plane];
@@ -27,14 +29,26 @@ pub(crate) fn pixels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B
 /// `[N, 1, S, S]`, 1 where a ship is.
 pub(crate) fn masks<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
     let (width, height) = tiles.first().map_or((0, 0), |tile| tile.mask.dimensions());
-    let ones = |tile: &Tile| tile.mask.as_raw().iter().map(|&p| f32::from(p.min(1))).collect();
-    let values: Vec<f32> = tiles.iter().flat_map(|tile| -> Vec<f32> { ones(tile) }).collect();
+    let ones = |tile: &Tile| {
+        tile.mask
+            .as_raw()
+            .iter()
+            .map(|&p| f32::from(p.min(1)))
+            .collect()
+    };
+    let values: Vec<f32> = tiles
+        .iter()
+        .flat_map(|tile| -> Vec<f32> { ones(tile) })
+        .collect();
     let shape = [tiles.len(), 1, height as usize, width as usize];
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// `[N]`, 1 for tiles with a ship.
 pub(crate) fn labels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 1> {
-    let values: Vec<f32> = tiles.iter().map(|tile| f32::from(u8::from(tile.has_ship()))).collect();
+    let values: Vec<f32> = tiles
+        .iter()
+        .map(|tile| f32::from(u8::from(tile.has_ship())))
+        .collect();
     Tensor::from_floats(&values[..], device)
 }

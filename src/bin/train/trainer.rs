@@ -75,10 +75,17 @@ impl<B: FusedOps> Trainer<'_, B> {
         let mut at = match self.folder.checkpoint(M::NAME)? {
             Some((checkpoint, last)) => {
                 model = apply(model, &last)?;
-                log::info!("{}: going on from step {} of {total}", M::NAME, checkpoint.step);
+                log::info!(
+                    "{}: going on from step {} of {total}",
+                    M::NAME,
+                    checkpoint.step
+                );
                 checkpoint
             }
-            None => Checkpoint { step: 0, best: f64::NEG_INFINITY },
+            None => Checkpoint {
+                step: 0,
+                best: f64::NEG_INFINITY,
+            },
         };
 
         let training = Sampler::new(self.pool, Split::Train, self.tile, true)?;
@@ -105,8 +112,14 @@ impl<B: FusedOps> Trainer<'_, B> {
                     let loss = model.loss(&tiles, phase.encoder, &self.device);
                     let gradients = GradientsParams::from_grads(loss.backward(), &model);
                     model = optimiser.step(rate, model, gradients);
-                    let loss = f64::from(loss.into_data().convert::<f32>().iter::<f32>().sum::<f32>());
-                    ensure!(loss.is_finite(), "{}: the loss is {loss} at step {}", M::NAME, at.step);
+                    let loss =
+                        f64::from(loss.into_data().convert::<f32>().iter::<f32>().sum::<f32>());
+                    ensure!(
+                        loss.is_finite(),
+                        "{}: the loss is {loss} at step {}",
+                        M::NAME,
+                        at.step
+                    );
                     window.add(loss, tiles.len());
                     at.step += 1;
                     progress.step(at.step, window.loss(), window.rate());
@@ -135,7 +148,10 @@ impl<B: FusedOps> Trainer<'_, B> {
                         window = Window::new();
                     }
                     if stop {
-                        bail!("stopped at step {}: run the same command again to go on", at.step);
+                        bail!(
+                            "stopped at step {}: run the same command again to go on",
+                            at.step
+                        );
                     }
                 }
             }
@@ -148,7 +164,9 @@ impl<B: FusedOps> Trainer<'_, B> {
     fn tune_tiles(&self) -> Result<Vec<Tile>> {
         let sampler = Sampler::new(self.pool, Split::Tune, self.tile, false)?;
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0x7e57);
-        (0..TUNE_TILES).map(|i| sampler.draw(i % 2 == 0, &mut rng)).collect()
+        (0..TUNE_TILES)
+            .map(|i| sampler.draw(i % 2 == 0, &mut rng))
+            .collect()
     }
 }
 
@@ -163,7 +181,13 @@ struct Window {
 
 impl Window {
     fn new() -> Self {
-        Self { since: Instant::now(), images: 0, losses: 0.0, steps: 0, waited: Duration::ZERO }
+        Self {
+            since: Instant::now(),
+            images: 0,
+            losses: 0.0,
+            steps: 0,
+            waited: Duration::ZERO,
+        }
     }
 
     fn add(&mut self, loss: f64, images: usize) {

@@ -35,7 +35,9 @@ impl Loader {
             scope.spawn(move || {
                 for number in (worker as u64..).step_by(workers) {
                     let mut rng = StdRng::seed_from_u64(seed.wrapping_add(number << 16));
-                    let made = (0..batch).map(|i| sampler.draw(i < ships, &mut rng)).collect();
+                    let made = (0..batch)
+                        .map(|i| sampler.draw(i < ships, &mut rng))
+                        .collect();
                     if send.send(made).is_err() {
                         return;
                     }
@@ -43,7 +45,10 @@ impl Loader {
             });
             receive
         };
-        Self { workers: (0..workers).map(start).collect(), next: 0 }
+        Self {
+            workers: (0..workers).map(start).collect(),
+            next: 0,
+        }
     }
 
     /// The next batch.
@@ -53,6 +58,8 @@ impl Loader {
     pub(crate) fn next(&mut self) -> Result<Vec<Tile>> {
         let worker = self.next % self.workers.len();
         self.next += 1;
-        self.workers[worker].recv().map_err(|_| anyhow!("a loader thread ended early"))?
+        self.workers[worker]
+            .recv()
+            .map_err(|_| anyhow!("a loader thread ended early"))?
     }
 }

@@ -47,9 +47,15 @@ impl Pool {
                 bail!("{}: no labelled image found", config.root.display());
             }
             let images = assign(config, data.images);
-            sources.push(Source { config: config.clone(), images });
+            sources.push(Source {
+                config: config.clone(),
+                images,
+            });
         }
-        Ok(Self { sources, budget: AtomicUsize::new(cache_mib << 20) })
+        Ok(Self {
+            sources,
+            budget: AtomicUsize::new(cache_mib << 20),
+        })
     }
 
     /// Runs `work` on an image's pixels.
@@ -93,7 +99,8 @@ fn decode(image: &LabelledImage) -> Result<RgbImage> {
 /// Splits by the config's id prefixes first. What `split.csv` sets aside is halved between tuning
 /// and testing in the order of ids; the rest is for training.
 fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Vec<PoolImage> {
-    let listed = |prefixes: &[String], id: &str| prefixes.iter().any(|p| id.starts_with(p.as_str()));
+    let listed =
+        |prefixes: &[String], id: &str| prefixes.iter().any(|p| id.starts_with(p.as_str()));
     let mut set_aside = 0;
     let mut split = |image: &LabelledImage| {
         if listed(&config.test, &image.id) {
@@ -102,7 +109,11 @@ fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Vec<PoolImage> {
             Split::Tune
         } else if image.split.as_deref().is_some_and(|split| split != "train") {
             set_aside += 1;
-            if set_aside % 2 == 0 { Split::Test } else { Split::Tune }
+            if set_aside % 2 == 0 {
+                Split::Test
+            } else {
+                Split::Tune
+            }
         } else {
             Split::Train
         }

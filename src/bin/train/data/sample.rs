@@ -86,14 +86,25 @@ impl<'a> Sampler<'a> {
                 source,
                 images: source.of(split).filter(|image| keep(image)).collect(),
             };
-            pool.sources.iter().map(of).filter(|drawer| !drawer.images.is_empty()).collect()
+            pool.sources
+                .iter()
+                .map(of)
+                .filter(|drawer| !drawer.images.is_empty())
+                .collect()
         };
         let with_ships = drawers(&|image| !image.labelled.ships.is_empty());
         let all = drawers(&|_| true);
         if with_ships.is_empty() {
             bail!("no image with ships is in the {split:?} split: name one under [[data]]");
         }
-        Ok(Self { pool, split, tile, augmented, with_ships, all })
+        Ok(Self {
+            pool,
+            split,
+            tile,
+            augmented,
+            with_ships,
+            all,
+        })
     }
 
     /// Images to draw from.
@@ -110,8 +121,7 @@ impl<'a> Sampler<'a> {
                 .choose_weighted(rng, |drawer| drawer.source.config.weight)
                 .expect("weights are positive and a drawer is there");
             let candidate = self.compose(drawer, ship, rng)?;
-            let fits = candidate.has_ship() == ship
-                && (ship || ship_pixels(&candidate.mask) == 0);
+            let fits = candidate.has_ship() == ship && (ship || ship_pixels(&candidate.mask) == 0);
             tile = Some(candidate);
             if fits {
                 break;
@@ -132,16 +142,34 @@ impl<'a> Sampler<'a> {
             pixels: RgbImage::new(self.tile, self.tile),
             mask: GrayImage::new(self.tile, self.tile),
         };
-        let mut open = vec![Cell { x: 0, y: 0, width: self.tile, height: self.tile }];
+        let mut open = vec![Cell {
+            x: 0,
+            y: 0,
+            width: self.tile,
+            height: self.tile,
+        }];
         let mut wanted = if ship { Wanted::Ship } else { Wanted::NoShip };
         while let Some(cell) = open.pop() {
             let filled = self.fill(drawer, &mut tile, cell, scale, wanted, rng)?;
             if wanted == Wanted::Ship {
                 wanted = Wanted::Anything;
             }
-            let right = Cell { x: cell.x + filled.0, width: cell.width - filled.0, height: filled.1, ..cell };
-            let below = Cell { y: cell.y + filled.1, height: cell.height - filled.1, ..cell };
-            open.extend([right, below].into_iter().filter(|c| c.width > 0 && c.height > 0));
+            let right = Cell {
+                x: cell.x + filled.0,
+                width: cell.width - filled.0,
+                height: filled.1,
+                ..cell
+            };
+            let below = Cell {
+                y: cell.y + filled.1,
+                height: cell.height - filled.1,
+                ..cell
+            };
+            open.extend(
+                [right, below]
+                    .into_iter()
+                    .filter(|c| c.width > 0 && c.height > 0),
+            );
         }
         Ok(tile)
     }
@@ -180,7 +208,8 @@ impl<'a> Sampler<'a> {
             imageops::replace(&mut tile.pixels, &piece, cell.x.into(), cell.y.into());
             for (x, y, p) in mask.enumerate_pixels() {
                 let value = if p.0[0] >= 128 { 255 } else { 0 };
-                tile.mask.put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
+                tile.mask
+                    .put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
             }
             (width, height)
         })

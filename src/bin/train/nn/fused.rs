@@ -133,8 +133,18 @@ pub(crate) fn norm_relu6<B: FusedOps>(
     epsilon: f32,
     relu6: bool,
 ) -> (Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>) {
-    let n = B::norm_relu6(primitive(x), primitive(gamma), primitive(beta), epsilon, relu6);
-    (wrap4::<B>(n.output), wrap1::<B>(n.mean), wrap1::<B>(n.inv_std))
+    let n = B::norm_relu6(
+        primitive(x),
+        primitive(gamma),
+        primitive(beta),
+        epsilon,
+        relu6,
+    );
+    (
+        wrap4::<B>(n.output),
+        wrap1::<B>(n.mean),
+        wrap1::<B>(n.inv_std),
+    )
 }
 
 /// [`FusedOps::affine_relu6`] on tensors.
@@ -144,7 +154,12 @@ pub(crate) fn affine_relu6<B: FusedOps>(
     shift: Tensor<B, 1>,
     relu6: bool,
 ) -> Tensor<B, 4> {
-    wrap4::<B>(B::affine_relu6(primitive(x), primitive(scale), primitive(shift), relu6))
+    wrap4::<B>(B::affine_relu6(
+        primitive(x),
+        primitive(scale),
+        primitive(shift),
+        relu6,
+    ))
 }
 
 /// 1x1 convolution as a matrix product, whose weight gradient is one too:
@@ -192,7 +207,8 @@ mod tests {
 
     fn assert_close<B: Backend, const D: usize>(got: Tensor<B, D>, want: Tensor<B, D>) {
         let tolerance = Tolerance::<f32>::rel_abs(2e-4, 2e-4);
-        got.into_data().assert_approx_eq::<f32>(&want.into_data(), tolerance);
+        got.into_data()
+            .assert_approx_eq::<f32>(&want.into_data(), tolerance);
     }
 
     /// Even and odd sides, both strides, planes that are no multiple of a vector.
@@ -218,7 +234,10 @@ mod tests {
         for (shape, stride) in CASES {
             let channels = shape[1];
             let leaf = |t: Tensor<Ad, 4>| t.require_grad();
-            let (x, w) = (random::<Flex, 4>(shape), random::<Flex, 4>([channels, 1, 3, 3]));
+            let (x, w) = (
+                random::<Flex, 4>(shape),
+                random::<Flex, 4>([channels, 1, 3, 3]),
+            );
             let run = |fused: bool| {
                 let x = leaf(Tensor::from_inner(x.clone()));
                 let w = leaf(Tensor::from_inner(w.clone()));
@@ -245,7 +264,10 @@ mod tests {
         for (shape, _) in CASES.into_iter().filter(|(shape, _)| shape[2] > 1) {
             for relu6 in [true, false] {
                 let x = random::<Flex, 4>(shape) * 3.0 + 1.0;
-                let (g, b) = (random::<Flex, 1>([shape[1]]) * 3.0, random::<Flex, 1>([shape[1]]) * 2.0);
+                let (g, b) = (
+                    random::<Flex, 1>([shape[1]]) * 3.0,
+                    random::<Flex, 1>([shape[1]]) * 2.0,
+                );
                 let weights = random::<Flex, 4>(shape);
                 let run = |fused: bool| {
                     let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
@@ -259,7 +281,12 @@ mod tests {
                     let loss = (y.clone() * Tensor::from_inner(weights.clone())).sum();
                     let grads = loss.backward();
                     let grad_of = |t: &Tensor<Ad, 1>| t.grad(&grads).expect("a leaf");
-                    (y.inner(), x.grad(&grads).expect("a leaf"), grad_of(&g), grad_of(&b))
+                    (
+                        y.inner(),
+                        x.grad(&grads).expect("a leaf"),
+                        grad_of(&g),
+                        grad_of(&b),
+                    )
                 };
                 let (got, want) = (run(true), run(false));
                 assert_close(got.0, want.0);
@@ -293,7 +320,10 @@ mod tests {
             let w = primitive(random::<Flex, 4>([shape[1], 1, 3, 3]));
             let y = Flex::depthwise(x.clone(), w.clone(), stride);
             let agree = |a, b| assert_close(wrap4::<Flex>(a), wrap4::<Flex>(b));
-            agree(y.clone(), generic::depthwise::<Flex>(x.clone(), w.clone(), stride));
+            agree(
+                y.clone(),
+                generic::depthwise::<Flex>(x.clone(), w.clone(), stride),
+            );
             agree(
                 Flex::depthwise_grad_input(x.clone(), w.clone(), y.clone(), stride),
                 generic::depthwise_grad_input::<Flex>(x.clone(), w, y.clone(), stride),
@@ -316,7 +346,13 @@ mod tests {
             agree(a.output, b.output);
             assert_close(wrap1::<Flex>(a.mean.clone()), wrap1::<Flex>(b.mean));
             let (mean, inv_std) = (a.mean, a.inv_std);
-            let state = NormState { gamma, beta, mean, inv_std, relu6: true };
+            let state = NormState {
+                gamma,
+                beta,
+                mean,
+                inv_std,
+                relu6: true,
+            };
             let a = Flex::norm_relu6_grad(x.clone(), state.clone(), grad.clone());
             let b = generic::norm_relu6_grad::<Flex>(x, state, grad);
             agree(a.input, b.input);
@@ -327,8 +363,16 @@ mod tests {
 
     #[test]
     fn pointwise_is_burns_1x1_convolution() {
-        let (x, w) = (random::<Flex, 4>([2, 5, 3, 4]), random::<Flex, 4>([7, 5, 1, 1]));
-        let want = conv2d(x.clone(), w.clone(), None, ConvOptions::new([1, 1], [0, 0], [1, 1], 1));
+        let (x, w) = (
+            random::<Flex, 4>([2, 5, 3, 4]),
+            random::<Flex, 4>([7, 5, 1, 1]),
+        );
+        let want = conv2d(
+            x.clone(),
+            w.clone(),
+            None,
+            ConvOptions::new([1, 1], [0, 0], [1, 1], 1),
+        );
         assert_close(pointwise(x, w), want);
     }
 }

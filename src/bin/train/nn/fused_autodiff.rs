@@ -53,7 +53,11 @@ impl<B: FusedOps> Backward<B, 3> for NormRelu6 {
         let grad = grads.consume::<B>(&ops.node);
         let (x, state) = ops.state;
         let d = B::norm_relu6_grad(checkpointer.retrieve_node_output(x), state, grad);
-        for (node, gradient) in [(x_node, d.input), (gamma_node, d.gamma), (beta_node, d.beta)] {
+        for (node, gradient) in [
+            (x_node, d.input),
+            (gamma_node, d.gamma),
+            (beta_node, d.beta),
+        ] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);
             }
@@ -95,7 +99,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         let (output, mean, inv_std) = match prep {
             OpsKind::Tracked(mut prep) => {
                 let input = prep.checkpoint(&x);
-                let Normalised { output, mean, inv_std } = run(x.primitive);
+                let Normalised {
+                    output,
+                    mean,
+                    inv_std,
+                } = run(x.primitive);
                 let state = NormState {
                     gamma: gamma.primitive,
                     beta: beta.primitive,
@@ -106,7 +114,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
                 (prep.finish((input, state), output), mean, inv_std)
             }
             OpsKind::UnTracked(prep) => {
-                let Normalised { output, mean, inv_std } = run(x.primitive);
+                let Normalised {
+                    output,
+                    mean,
+                    inv_std,
+                } = run(x.primitive);
                 (prep.finish(output), mean, inv_std)
             }
         };

@@ -16,11 +16,13 @@ impl FusedOps for Flex {
         let (x, taps) = (values(&x), values(&weight));
         let mut out = vec![0.0; n * channels * plane.out_len()];
         let arch = Arch::new();
-        out.par_chunks_mut(plane.out_len()).enumerate().for_each(|(i, out)| {
-            let x = &x[i * plane.in_len()..][..plane.in_len()];
-            let taps = nine(&taps[i % channels * 9..]);
-            arch.dispatch(|| plane.convolve(x, taps, out));
-        });
+        out.par_chunks_mut(plane.out_len())
+            .enumerate()
+            .for_each(|(i, out)| {
+                let x = &x[i * plane.in_len()..][..plane.in_len()];
+                let taps = nine(&taps[i % channels * 9..]);
+                arch.dispatch(|| plane.convolve(x, taps, out));
+            });
         tensor(out, &[n, channels, plane.out_height, plane.out_width])
     }
 
@@ -36,11 +38,13 @@ impl FusedOps for Flex {
         let (taps, grad) = (values(&weight), values(&grad));
         let mut out = vec![0.0; n * channels * plane.in_len()];
         let arch = Arch::new();
-        out.par_chunks_mut(plane.in_len()).enumerate().for_each(|(i, out)| {
-            let grad = &grad[i * plane.out_len()..][..plane.out_len()];
-            let taps = nine(&taps[i % channels * 9..]);
-            arch.dispatch(|| plane.spread(grad, taps, out));
-        });
+        out.par_chunks_mut(plane.in_len())
+            .enumerate()
+            .for_each(|(i, out)| {
+                let grad = &grad[i * plane.out_len()..][..plane.out_len()];
+                let taps = nine(&taps[i % channels * 9..]);
+                arch.dispatch(|| plane.spread(grad, taps, out));
+            });
         tensor(out, &[n, channels, height, width])
     }
 
@@ -51,13 +55,15 @@ impl FusedOps for Flex {
         let (x, grad) = (values(&x), values(&grad));
         let mut out = vec![0.0; channels * 9];
         let arch = Arch::new();
-        out.par_chunks_mut(9).enumerate().for_each(|(channel, out)| {
-            for i in (0..n).map(|image| image * channels + channel) {
-                let x = &x[i * plane.in_len()..][..plane.in_len()];
-                let grad = &grad[i * plane.out_len()..][..plane.out_len()];
-                arch.dispatch(|| plane.correlate(x, grad, out));
-            }
-        });
+        out.par_chunks_mut(9)
+            .enumerate()
+            .for_each(|(channel, out)| {
+                for i in (0..n).map(|image| image * channels + channel) {
+                    let x = &x[i * plane.in_len()..][..plane.in_len()];
+                    let grad = &grad[i * plane.out_len()..][..plane.out_len()];
+                    arch.dispatch(|| plane.correlate(x, grad, out));
+                }
+            });
         tensor(out, &[channels, 1, 3, 3])
     }
 
@@ -86,14 +92,21 @@ impl FusedOps for Flex {
                 }
                 let mean = sum / count;
                 let variance = (squares / count - mean * mean).max(0.0);
-                (mean as f32, (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32)
+                (
+                    mean as f32,
+                    (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32,
+                )
             })
             .unzip();
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
             let channel = i % channels;
             let scale = gamma[channel] * inv_std[channel];
-            let affine = Affine { scale, shift: beta[channel] - mean[channel] * scale, relu6 };
+            let affine = Affine {
+                scale,
+                shift: beta[channel] - mean[channel] * scale,
+                relu6,
+            };
             arch.dispatch(|| affine.apply(&x[i * len..][..len], out));
         });
         Normalised {
@@ -118,7 +131,11 @@ impl FusedOps for Flex {
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
             let channel = i % channels;
-            let affine = Affine { scale: scale[channel], shift: shift[channel], relu6 };
+            let affine = Affine {
+                scale: scale[channel],
+                shift: shift[channel],
+                relu6,
+            };
             arch.dispatch(|| affine.apply(&x[i * len..][..len], out));
         });
         tensor(out, &shape)
@@ -137,7 +154,11 @@ impl FusedOps for Flex {
         let (mean, inv_std) = (values(&mean), values(&inv_std));
         let affine = |channel: usize| {
             let scale = gamma[channel] * inv_std[channel];
-            Affine { scale, shift: beta[channel] - mean[channel] * scale, relu6: state.relu6 }
+            Affine {
+                scale,
+                shift: beta[channel] - mean[channel] * scale,
+                relu6: state.relu6,
+            }
         };
         let arch = Arch::new();
         // Per channel: the sum of the unclipped gradient, and of its product with the normalised input.
@@ -217,7 +238,9 @@ impl Plane {
 
     #[inline(always)]
     fn input_row(&self, out_row: usize, tap: usize) -> Option<usize> {
-        (out_row * self.stride + tap).checked_sub(self.top).filter(|&r| r < self.height)
+        (out_row * self.stride + tap)
+            .checked_sub(self.top)
+            .filter(|&r| r < self.height)
     }
 
     fn row_buffer(&self) -> Vec<f32> {
@@ -236,16 +259,28 @@ impl Plane {
             if self.stride == 1 {
                 let (a, b, c) = (&a[..n + 2], &b[..n + 2], &c[..n + 2]);
                 for j in 0..n {
-                    out[j] = k[0] * a[j] + k[1] * a[j + 1] + k[2] * a[j + 2]
-                        + k[3] * b[j] + k[4] * b[j + 1] + k[5] * b[j + 2]
-                        + k[6] * c[j] + k[7] * c[j + 1] + k[8] * c[j + 2];
+                    out[j] = k[0] * a[j]
+                        + k[1] * a[j + 1]
+                        + k[2] * a[j + 2]
+                        + k[3] * b[j]
+                        + k[4] * b[j + 1]
+                        + k[5] * b[j + 2]
+                        + k[6] * c[j]
+                        + k[7] * c[j + 1]
+                        + k[8] * c[j + 2];
                 }
             } else {
                 for (j, out) in out.iter_mut().enumerate() {
                     let q = j * self.stride;
-                    *out = k[0] * a[q] + k[1] * a[q + 1] + k[2] * a[q + 2]
-                        + k[3] * b[q] + k[4] * b[q + 1] + k[5] * b[q + 2]
-                        + k[6] * c[q] + k[7] * c[q + 1] + k[8] * c[q + 2];
+                    *out = k[0] * a[q]
+                        + k[1] * a[q + 1]
+                        + k[2] * a[q + 2]
+                        + k[3] * b[q]
+                        + k[4] * b[q + 1]
+                        + k[5] * b[q + 2]
+                        + k[6] * c[q]
+                        + k[7] * c[q + 1]
+                        + k[8] * c[q + 2];
                 }
             }
         }
@@ -263,7 +298,9 @@ impl Plane {
         for (r, out) in out.chunks_exact_mut(self.width).enumerate() {
             row.fill(0.0);
             for tap in 0..3 {
-                let Some(offset) = (r + self.top).checked_sub(tap) else { continue };
+                let Some(offset) = (r + self.top).checked_sub(tap) else {
+                    continue;
+                };
                 let out_row = offset / self.stride;
                 if !offset.is_multiple_of(self.stride) || out_row >= self.out_height {
                     continue;
@@ -298,11 +335,12 @@ impl Plane {
                         *out += dot(&row[i..i + n], grad);
                     }
                 } else {
-                    for j in 0..n {
-                        let q = j * self.stride;
-                        columns[0][j] = row[q];
-                        columns[1][j] = row[q + 1];
-                        columns[2][j] = row[q + 2];
+                    for (tap, column) in columns.iter_mut().enumerate() {
+                        let strided = row[tap..].iter().step_by(self.stride);
+                        column
+                            .iter_mut()
+                            .zip(strided)
+                            .for_each(|(to, from)| *to = *from);
                     }
                     for (column, out) in columns.iter().zip(out) {
                         *out += dot(column, grad);
@@ -338,7 +376,11 @@ impl Affine {
     #[inline(always)]
     fn pass(&self, x: f32, grad: f32) -> f32 {
         let y = x * self.scale + self.shift;
-        if !self.relu6 || (y > 0.0 && y < 6.0) { grad } else { 0.0 }
+        if !self.relu6 || (y > 0.0 && y < 6.0) {
+            grad
+        } else {
+            0.0
+        }
     }
 
     /// Sums of the passed gradient and of its product with `x`.
@@ -406,7 +448,8 @@ fn moments(x: &[f32]) -> (f32, f32) {
 }
 
 fn nine(taps: &[f32]) -> &[f32; 9] {
-    taps.first_chunk().expect("a depthwise weight has nine taps per channel")
+    taps.first_chunk()
+        .expect("a depthwise weight has nine taps per channel")
 }
 
 fn dims(x: &FlexTensor) -> [usize; 4] {
@@ -414,7 +457,11 @@ fn dims(x: &FlexTensor) -> [usize; 4] {
 }
 
 fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
+    if x.is_contiguous() && x.layout().start_offset() == 0 {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 fn values(x: &FlexTensor) -> &[f32] {

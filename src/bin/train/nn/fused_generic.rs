@@ -15,7 +15,12 @@ pub(super) fn depthwise<B: Backend>(
 ) -> FloatTensor<B> {
     let channels = rank4::<B>(&weight).dims()[0];
     let x = pad_same(rank4::<B>(&x), stride);
-    B::conv2d(primitive(x), weight, None, depthwise_options(channels, stride))
+    B::conv2d(
+        primitive(x),
+        weight,
+        None,
+        depthwise_options(channels, stride),
+    )
 }
 
 pub(super) fn depthwise_grad_input<B: Backend>(
@@ -26,7 +31,10 @@ pub(super) fn depthwise_grad_input<B: Backend>(
 ) -> FloatTensor<B> {
     let x = rank4::<B>(&x);
     let [_, channels, height, width] = x.dims();
-    let (top, left) = (same_padding(height, stride).0, same_padding(width, stride).0);
+    let (top, left) = (
+        same_padding(height, stride).0,
+        same_padding(width, stride).0,
+    );
     let options = depthwise_options(channels, stride);
     let padded = primitive(pad_same(x, stride));
     let grad = wrap4::<B>(B::conv2d_x_backward(padded, weight, grad, options));
@@ -44,7 +52,9 @@ pub(super) fn depthwise_grad_weight<B: Backend>(
     let [n, channels, height, width] = x.dims();
     let [_, _, out_height, out_width] = grad.dims();
     let x = x.swap_dims(0, 1).reshape([1, channels * n, height, width]);
-    let kernel = grad.swap_dims(0, 1).reshape([channels, n, out_height, out_width]);
+    let kernel = grad
+        .swap_dims(0, 1)
+        .reshape([channels, n, out_height, out_width]);
     let options = ConvOptions::new([1, 1], [0, 0], [stride, stride], channels);
     let taps = B::conv2d(primitive(x), primitive(kernel), None, options);
     let taps = wrap4::<B>(taps).narrow(2, 0, 3).narrow(3, 0, 3);
@@ -61,7 +71,9 @@ pub(super) fn norm_relu6<B: Backend>(
     let x = rank4::<B>(&x);
     let mean = channel_mean(x.clone());
     let centred = x.clone() - over_channels(mean.clone());
-    let inv_std = (channel_mean(centred.clone() * centred) + epsilon).sqrt().recip();
+    let inv_std = (channel_mean(centred.clone() * centred) + epsilon)
+        .sqrt()
+        .recip();
     let scale = wrap1::<B>(gamma) * inv_std.clone();
     let shift = wrap1::<B>(beta) - mean.clone() * scale.clone();
     let (scale, shift) = (primitive(scale), primitive(shift));
@@ -93,9 +105,12 @@ pub(super) fn norm_relu6_grad<B: Backend>(
     let normal = (x - over_channels(wrap1::<B>(state.mean))) * over_channels(inv_std.clone());
     let mut grad = wrap4::<B>(grad);
     if state.relu6 {
-        let y = normal.clone() * over_channels(gamma.clone())
-            + over_channels(wrap1::<B>(state.beta));
-        let clipped = y.clone().lower_equal_elem(0.0).bool_or(y.greater_equal_elem(6.0));
+        let y =
+            normal.clone() * over_channels(gamma.clone()) + over_channels(wrap1::<B>(state.beta));
+        let clipped = y
+            .clone()
+            .lower_equal_elem(0.0)
+            .bool_or(y.greater_equal_elem(6.0));
         grad = grad.mask_fill(clipped, 0.0);
     }
     let [n, _, height, width] = grad.dims();
@@ -119,7 +134,10 @@ fn depthwise_options(channels: usize, stride: usize) -> ConvOptions<2> {
 
 fn channel_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
     let [n, channels, height, width] = x.dims();
-    x.swap_dims(0, 1).reshape([channels, n * height * width]).mean_dim(1).reshape([channels])
+    x.swap_dims(0, 1)
+        .reshape([channels, n * height * width])
+        .mean_dim(1)
+        .reshape([channels])
 }
 
 fn over_channels<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 4> {

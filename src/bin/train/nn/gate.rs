@@ -38,7 +38,10 @@ impl<B: FusedOps> Gate<B> {
     pub(crate) fn classify(&self, [.., deepest]: Features<B>, mode: Mode) -> Tensor<B, 1> {
         let y = self.head.forward(deepest, mode);
         let [n, features, height, width] = y.dims();
-        let pooled = y.reshape([n, features, height * width]).mean_dim(2).reshape([n, features]);
+        let pooled = y
+            .reshape([n, features, height * width])
+            .mean_dim(2)
+            .reshape([n, features]);
         self.classifier.forward(pooled).reshape([n])
     }
 }

@@ -56,7 +56,10 @@ impl<B: Backend> ConvBn<B> {
 
     fn new(shape: [usize; 4], stride: usize, relu6: bool, device: &B::Device) -> Self {
         let fan_in = shape[1..].iter().product();
-        let he = Initializer::KaimingNormal { gain: 2f64.sqrt(), fan_out_only: false };
+        let he = Initializer::KaimingNormal {
+            gain: 2f64.sqrt(),
+            fan_out_only: false,
+        };
         Self {
             weight: he.init_with(shape, Some(fan_in), None, device),
             bn: BatchNormConfig::new(shape[0])
@@ -146,7 +149,9 @@ impl<B: FusedOps> InvertedResidual<B> {
             Some(expand) => expand.forward(x.clone(), mode),
             None => x.clone(),
         };
-        let y = self.project.forward(self.depthwise.forward(hidden, mode), mode);
+        let y = self
+            .project
+            .forward(self.depthwise.forward(hidden, mode), mode);
         if self.residual { x + y } else { y }
     }
 }
@@ -169,6 +174,7 @@ impl<B: Backend> SeparableConv<B> {
 
 impl<B: FusedOps> SeparableConv<B> {
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Tensor<B, 4> {
-        self.pointwise.forward(self.depthwise.forward(x, mode), mode)
+        self.pointwise
+            .forward(self.depthwise.forward(x, mode), mode)
     }
 }

@@ -84,7 +84,10 @@ pub(crate) fn features<B: FusedOps>(
 ) -> Features<Autodiff<B>> {
     match mode {
         Mode::Train => encoder.forward(x, mode),
-        Mode::Eval => encoder.valid().forward(x.inner(), mode).map(Tensor::from_inner),
+        Mode::Eval => encoder
+            .valid()
+            .forward(x.inner(), mode)
+            .map(Tensor::from_inner),
     }
 }
 
@@ -92,7 +95,11 @@ pub(crate) fn features<B: FusedOps>(
 pub(crate) fn channels(base: usize, width: f64) -> usize {
     let exact = base as f64 * width;
     let rounded = ((exact + 4.0) as usize / 8 * 8).max(8);
-    if (rounded as f64) < 0.9 * exact { rounded + 8 } else { rounded }
+    if (rounded as f64) < 0.9 * exact {
+        rounded + 8
+    } else {
+        rounded
+    }
 }
 
 #[cfg(test)]

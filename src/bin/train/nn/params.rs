@@ -15,41 +15,74 @@ pub(crate) struct Params(pub(crate) BTreeMap<String, TensorData>);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParamError {
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path}: not a safetensors file: {source}")]
-    Format { path: PathBuf, source: safetensors::SafeTensorError },
+    Format {
+        path: PathBuf,
+        source: safetensors::SafeTensorError,
+    },
     #[error("{path}: tensor `{name}` is {dtype:?}, expected F32")]
-    Dtype { path: PathBuf, name: String, dtype: Dtype },
+    Dtype {
+        path: PathBuf,
+        name: String,
+        dtype: Dtype,
+    },
     #[error("tensor `{0}` is missing")]
     Missing(String),
     #[error("tensor `{name}` has shape {found:?}, the network needs {needed:?}")]
-    Shape { name: String, found: Vec<usize>, needed: Vec<usize> },
+    Shape {
+        name: String,
+        found: Vec<usize>,
+        needed: Vec<usize>,
+    },
 }
 
 impl Params {
     /// Reads a safetensors file of f32 tensors.
     pub(crate) fn load(path: &Path) -> Result<Self, ParamError> {
-        let io = |source| ParamError::Io { path: path.to_owned(), source };
-        let format = |source| ParamError::Format { path: path.to_owned(), source };
+        let io = |source| ParamError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let format = |source| ParamError::Format {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = std::fs::read(path).map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
         let mut params = BTreeMap::new();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
                 let (path, name) = (path.to_owned(), name.to_owned());
-                return Err(ParamError::Dtype { path, name, dtype: view.dtype() });
+                return Err(ParamError::Dtype {
+                    path,
+                    name,
+                    dtype: view.dtype(),
+                });
             }
             let (words, _) = view.data().as_chunks::<4>();
             let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-            params.insert(name.to_owned(), TensorData::new::<f32, _>(values, view.shape().to_vec()));
+            params.insert(
+                name.to_owned(),
+                TensorData::new::<f32, _>(values, view.shape().to_vec()),
+            );
         }
         Ok(Self(params))
     }
 
     /// Writes a safetensors file, whole or not at all.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ParamError> {
-        let io = |source| ParamError::Io { path: path.to_owned(), source };
-        let format = |source| ParamError::Format { path: path.to_owned(), source };
+        let io = |source| ParamError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let format = |source| ParamError::Format {
+            path: path.to_owned(),
+            source,
+        };
         let bytes: Vec<(&String, Vec<u8>, Vec<usize>)> = self
             .0
             .iter()
@@ -60,7 +93,9 @@ impl Params {
             .collect();
         let views = bytes
             .iter()
-            .map(|(name, bytes, shape)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, bytes, shape)| {
+                Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(format)?;
         let file = serialize(views, None).map_err(format)?;
@@ -79,7 +114,11 @@ pub(crate) fn collect<B: Backend>(module: &impl Module<B>) -> Params {
 
 /// Gives the module the tensors of the same names; each must be there in the right shape.
 pub(crate) fn apply<B: Backend, M: Module<B>>(module: M, params: &Params) -> Result<M, ParamError> {
-    let mut applier = Applier { params, path: Vec::new(), failed: None };
+    let mut applier = Applier {
+        params,
+        path: Vec::new(),
+        failed: None,
+    };
     let module = module.map(&mut applier);
     applier.failed.map_or(Ok(module), Err)
 }
@@ -92,7 +131,10 @@ struct Collector {
 
 impl<B: Backend> ModuleVisitor<B> for Collector {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.params.0.insert(self.path.join("."), param.val().into_data().convert::<f32>());
+        self.params.0.insert(
+            self.path.join("."),
+            param.val().into_data().convert::<f32>(),
+        );
     }
 
     fn enter_module(&mut self, name: &str, _container: &str) {
@@ -115,9 +157,11 @@ impl Applier<'_> {
         let name = self.path.join(".");
         match self.params.0.get(&name) {
             None => Err(ParamError::Missing(name)),
-            Some(data) if data.shape.to_vec() != shape => {
-                Err(ParamError::Shape { name, found: data.shape.to_vec(), needed: shape })
-            }
+            Some(data) if data.shape.to_vec() != shape => Err(ParamError::Shape {
+                name,
+                found: data.shape.to_vec(),
+                needed: shape,
+            }),
             Some(data) => Ok(data.clone()),
         }
     }

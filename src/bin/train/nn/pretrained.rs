@@ -34,13 +34,23 @@ pub(crate) fn load_pretrained<B: Backend>(
             untouched.push(name.clone());
             continue;
         };
-        let data = file.0.get(&source).ok_or_else(|| ParamError::Missing(source.clone()))?;
+        let data = file
+            .0
+            .get(&source)
+            .ok_or_else(|| ParamError::Missing(source.clone()))?;
         check_shape(&source, data, slot)?;
         *slot = data.clone();
         unused.retain(|name| *name != source);
         applied += 1;
     }
-    Ok((apply(gate, &params)?, Report { applied, untouched, unused }))
+    Ok((
+        apply(gate, &params)?,
+        Report {
+            applied,
+            untouched,
+            unused,
+        },
+    ))
 }
 
 fn check_shape(name: &str, found: &TensorData, needed: &TensorData) -> Result<(), ParamError> {
@@ -106,7 +116,9 @@ mod tests {
     }
 
     fn fixture(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoder").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/encoder")
+            .join(name)
     }
 
     #[test]
@@ -119,8 +131,14 @@ mod tests {
         }
         let json = std::fs::read(fixture("reference_035.json")).expect("fixture");
         let reference: Reference = serde_json::from_slice(&json).expect("fixture parses");
-        let image = image::open(fixture("algiers_224.png")).expect("fixture").to_rgb8();
-        let pixels: Vec<f32> = image.as_raw().iter().map(|&p| f32::from(p) / 127.5 - 1.0).collect();
+        let image = image::open(fixture("algiers_224.png"))
+            .expect("fixture")
+            .to_rgb8();
+        let pixels: Vec<f32> = image
+            .as_raw()
+            .iter()
+            .map(|&p| f32::from(p) / 127.5 - 1.0)
+            .collect();
         let input = Tensor::<Flex, 1>::from_floats(&pixels[..], &FlexDevice)
             .reshape([1, 224, 224, 3])
             .permute([0, 3, 1, 2]);
@@ -132,18 +150,35 @@ mod tests {
 
         let features = gate.encoder.forward(input, Mode::Eval);
         let head = gate.head.forward(features[4].clone(), Mode::Eval);
-        for (tap, got) in reference.taps.iter().zip(features.into_iter().chain([head])) {
+        for (tap, got) in reference
+            .taps
+            .iter()
+            .zip(features.into_iter().chain([head]))
+        {
             assert_eq!(got.dims()[1..], tap.shape, "{}", tap.name);
             let got = got.into_data().to_vec::<f32>().expect("f32");
             for (&index, want) in tap.indices.iter().zip(&tap.values) {
                 let difference = (got[index] - want).abs();
-                assert!(difference < 5e-4, "{}[{index}]: {} != {want}", tap.name, got[index]);
+                assert!(
+                    difference < 5e-4,
+                    "{}[{index}]: {} != {want}",
+                    tap.name,
+                    got[index]
+                );
             }
             let n = got.len() as f64;
             let mean = got.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-            let variance = got.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+            let variance = got
+                .iter()
+                .map(|&v| (f64::from(v) - mean).powi(2))
+                .sum::<f64>()
+                / n;
             assert!((mean - tap.mean).abs() < 1e-4, "{}: mean", tap.name);
-            assert!((variance.sqrt() - tap.std).abs() < 1e-4, "{}: deviation", tap.name);
+            assert!(
+                (variance.sqrt() - tap.std).abs() < 1e-4,
+                "{}: deviation",
+                tap.name
+            );
         }
     }
 }

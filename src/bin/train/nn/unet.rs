@@ -79,8 +79,16 @@ impl<B: Backend> UNet<B> {
                     lateral: ConvBn::linear([skip, outputs], device),
                     refine: SeparableConv::new([outputs, outputs], device),
                 };
-                let ends = inputs(LIGHT_CHANNELS).into_iter().zip(skips).zip(LIGHT_CHANNELS);
-                (Decoder::Light(LightDecoder { stages: ends.map(stage).collect() }), LIGHT_CHANNELS[3])
+                let ends = inputs(LIGHT_CHANNELS)
+                    .into_iter()
+                    .zip(skips)
+                    .zip(LIGHT_CHANNELS);
+                (
+                    Decoder::Light(LightDecoder {
+                        stages: ends.map(stage).collect(),
+                    }),
+                    LIGHT_CHANNELS[3],
+                )
             }
             DecoderKind::Seed => {
                 let stage = |((inputs, skip), outputs)| SeedStage {
@@ -88,11 +96,23 @@ impl<B: Backend> UNet<B> {
                     first: ConvBn::dense([outputs + skip, outputs], 3, 1, device),
                     second: ConvBn::dense([outputs, outputs], 3, 1, device),
                 };
-                let ends = inputs(SEED_CHANNELS).into_iter().zip(skips).zip(SEED_CHANNELS);
-                (Decoder::Seed(SeedDecoder { stages: ends.map(stage).collect() }), SEED_CHANNELS[3])
+                let ends = inputs(SEED_CHANNELS)
+                    .into_iter()
+                    .zip(skips)
+                    .zip(SEED_CHANNELS);
+                (
+                    Decoder::Seed(SeedDecoder {
+                        stages: ends.map(stage).collect(),
+                    }),
+                    SEED_CHANNELS[3],
+                )
             }
         };
-        Self { encoder, decoder, head: double(last, 1).init(device) }
+        Self {
+            encoder,
+            decoder,
+            head: double(last, 1).init(device),
+        }
     }
 }
 
@@ -115,7 +135,9 @@ impl<B: FusedOps> LightDecoder<B> {
     fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
         for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
             let up = upsample(stage.reduce.forward(x, mode));
-            x = stage.refine.forward(up + stage.lateral.forward(skip, mode), mode);
+            x = stage
+                .refine
+                .forward(up + stage.lateral.forward(skip, mode), mode);
         }
         x
     }
@@ -125,7 +147,9 @@ impl<B: FusedOps> SeedDecoder<B> {
     fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
         for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
             let joined = Tensor::cat(vec![stage.up.forward(x), skip], 1);
-            x = stage.second.forward(stage.first.forward(joined, mode), mode);
+            x = stage
+                .second
+                .forward(stage.first.forward(joined, mode), mode);
         }
         x
     }
