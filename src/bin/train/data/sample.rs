@@ -298,3 +298,99 @@ impl std::fmt::Debug for Sampler<'_> {
         write!(f, "{:?} sampler over {} images", self.split, self.images())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use rand::SeedableRng;
+    use shipwatch::mask::Mask;
+
+    use super::*;
+    use crate::config::DataRoot;
+
+    /// Two images in which exactly the ships are white, one of them smaller than a tile.
+    fn write_data(root: &Path) {
+        fs::create_dir(root.join("images")).expect("folder");
+        let mut csv = "ImageId,EncodedPixels\n".to_owned();
+        for (name, width, height, ship) in [
+            ("a.png", 150, 110, (20, 70, 30, 9)),
+            ("b.png", 40, 50, (4, 5, 12, 7)),
+        ] {
+            let (x0, y0, w, h) = ship;
+            let mut mask = Mask::new(width, height);
+            for (x, y) in (x0..x0 + w).flat_map(|x| (y0..y0 + h).map(move |y| (x, y))) {
+                mask.set(x, y, true);
+            }
+            let white = |x, y| image::Rgb([if mask.get(x, y) { 255 } else { 0 }; 3]);
+            let image = RgbImage::from_fn(width, height, white);
+            image.save(root.join("images").join(name)).expect("image");
+            csv += &format!("{name},{}\n", mask.to_rle());
+        }
+        fs::write(root.join("ship_segmentations.csv"), csv).expect("csv");
+    }
+
+    fn pool(root: &Path) -> Pool {
+        let config = DataRoot {
+            name: "white ships".into(),
+            root: root.to_owned(),
+            licence: String::new(),
+            attribution: String::new(),
+            scale: [0.4, 1.5],
+            eval_scales: vec![1.0],
+            weight: 1.0,
+            tune: Vec::new(),
+            test: Vec::new(),
+        };
+        Pool::open(&[config], 1).expect("opens")
+    }
+
+    #[test]
+    fn masks_lie_on_their_ships_in_crops_and_mosaics() {
+        let dir = tempfile::tempdir().expect("folder");
+        write_data(dir.path());
+        let pool = pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, false).expect("has ships");
+        let mut rng = StdRng::seed_from_u64(3);
+        for i in 0..200 {
+            let tile = sampler.draw(i % 2 == 0, &mut rng).expect("draws");
+            assert_eq!(tile.pixels.dimensions(), (64, 64));
+            for (pixel, mask) in tile.pixels.pixels().zip(tile.mask.pixels()) {
+                assert_eq!(pixel.0[0] >= 128, mask.0[0] == 255);
+            }
+        }
+    }
+
+    #[test]
+    fn gives_tiles_with_and_without_ships_as_asked() {
+        let dir = tempfile::tempdir().expect("folder");
+        write_data(dir.path());
+        let pool = pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let mut rng = StdRng::seed_from_u64(4);
+        let drawn: Vec<bool> = (0..100)
+            .map(|i| {
+                sampler
+                    .draw(i % 2 == 0, &mut rng)
+                    .expect("draws")
+                    .has_ship()
+            })
+            .collect();
+        let right = drawn
+            .iter()
+            .enumerate()
+            .filter(|(i, ship)| (i % 2 == 0) == **ship)
+            .count();
+        assert!(right >= 98, "{right} of 100 as asked");
+    }
+
+    #[test]
+    fn a_split_without_ships_is_refused() {
+        let dir = tempfile::tempdir().expect("folder");
+        write_data(dir.path());
+        let pool = pool(dir.path());
+        let error = Sampler::new(&pool, Split::Test, 64, false).expect_err("no test images");
+        assert!(error.to_string().contains("Test"), "{error}");
+    }
+}

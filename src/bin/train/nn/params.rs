@@ -189,3 +189,46 @@ impl<B: Backend> ModuleMapper<B> for Applier<'_> {
         self.path.pop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn_flex::{Flex, FlexDevice};
+
+    use super::*;
+    use crate::nn::Gate;
+
+    #[test]
+    fn a_file_gives_back_every_tensor() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("gate.safetensors");
+        let params = collect(&Gate::<Flex>::new(0.35, &FlexDevice));
+        params.save(&file).expect("saves");
+        assert_eq!(Params::load(&file).expect("loads"), params);
+
+        let other = Gate::<Flex>::new(0.35, &FlexDevice);
+        assert_ne!(collect(&other), params, "two random starts differ");
+        let other = apply(other, &params).expect("fits");
+        assert_eq!(collect(&other), params);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let gate = || Gate::<Flex>::new(0.35, &FlexDevice);
+        let mut params = collect(&gate());
+        let wide = collect(&Gate::<Flex>::new(1.0, &FlexDevice));
+        let error = apply(gate(), &wide).expect_err("another width").to_string();
+        assert!(error.contains("shape"), "{error}");
+        params.0.remove("head.weight");
+        let error = apply(gate(), &params).expect_err("a hole").to_string();
+        assert!(error.contains("head.weight"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_an_error() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("x.safetensors");
+        std::fs::write(&file, b"not tensors at all").expect("writes");
+        let error = Params::load(&file).expect_err("no tensors").to_string();
+        assert!(error.contains("x.safetensors"), "{error}");
+    }
+}
