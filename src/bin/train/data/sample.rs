@@ -299,26 +299,27 @@ impl std::fmt::Debug for Sampler<'_> {
     }
 }
 
+/// A small data set for tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod fixtures {
     use std::fs;
     use std::path::Path;
 
-    use rand::SeedableRng;
+    use image::RgbImage;
     use shipwatch::mask::Mask;
 
-    use super::*;
     use crate::config::DataRoot;
+    use crate::data::Pool;
 
-    /// Two images in which exactly the ships are white, one of them smaller than a tile.
-    fn write_data(root: &Path) {
+    /// Writes two images in which exactly the ships are white, one of them smaller than a tile of 64
+    /// pixels, and opens them.
+    pub(crate) fn pool(root: &Path) -> Pool {
         fs::create_dir(root.join("images")).expect("folder");
         let mut csv = "ImageId,EncodedPixels\n".to_owned();
-        for (name, width, height, ship) in [
-            ("a.png", 150, 110, (20, 70, 30, 9)),
-            ("b.png", 40, 50, (4, 5, 12, 7)),
+        for (name, width, height, [x0, y0, w, h]) in [
+            ("a.png", 150, 110, [20, 70, 30, 9]),
+            ("b.png", 40, 50, [4, 5, 12, 7]),
         ] {
-            let (x0, y0, w, h) = ship;
             let mut mask = Mask::new(width, height);
             for (x, y) in (x0..x0 + w).flat_map(|x| (y0..y0 + h).map(move |y| (x, y))) {
                 mask.set(x, y, true);
@@ -329,9 +330,6 @@ mod tests {
             csv += &format!("{name},{}\n", mask.to_rle());
         }
         fs::write(root.join("ship_segmentations.csv"), csv).expect("csv");
-    }
-
-    fn pool(root: &Path) -> Pool {
         let config = DataRoot {
             name: "white ships".into(),
             root: root.to_owned(),
@@ -345,12 +343,18 @@ mod tests {
         };
         Pool::open(&[config], 1).expect("opens")
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
 
     #[test]
     fn masks_lie_on_their_ships_in_crops_and_mosaics() {
         let dir = tempfile::tempdir().expect("folder");
-        write_data(dir.path());
-        let pool = pool(dir.path());
+        let pool = fixtures::pool(dir.path());
         let sampler = Sampler::new(&pool, Split::Train, 64, false).expect("has ships");
         let mut rng = StdRng::seed_from_u64(3);
         for i in 0..200 {
@@ -365,8 +369,7 @@ mod tests {
     #[test]
     fn gives_tiles_with_and_without_ships_as_asked() {
         let dir = tempfile::tempdir().expect("folder");
-        write_data(dir.path());
-        let pool = pool(dir.path());
+        let pool = fixtures::pool(dir.path());
         let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
         let mut rng = StdRng::seed_from_u64(4);
         let drawn: Vec<bool> = (0..100)
@@ -388,8 +391,7 @@ mod tests {
     #[test]
     fn a_split_without_ships_is_refused() {
         let dir = tempfile::tempdir().expect("folder");
-        write_data(dir.path());
-        let pool = pool(dir.path());
+        let pool = fixtures::pool(dir.path());
         let error = Sampler::new(&pool, Split::Test, 64, false).expect_err("no test images");
         assert!(error.to_string().contains("Test"), "{error}");
     }

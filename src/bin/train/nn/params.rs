@@ -30,6 +30,8 @@ pub(crate) enum ParamError {
         name: String,
         dtype: Dtype,
     },
+    #[error("batch norms are folded into the convolutions; training needs a file that has them")]
+    Folded,
     #[error("tensor `{0}` is missing")]
     Missing(String),
     #[error("tensor `{name}` has shape {found:?}, the network needs {needed:?}")]
