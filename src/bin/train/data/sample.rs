@@ -235,13 +235,8 @@ impl Crop {
         let mut corner = |anchor: Option<u32>, length: u32, grid: u32| {
             let last = grid - length;
             match anchor {
-                // The ship's pixel lies in the middle four fifths of the crop where that fits.
-                Some(at) => {
-                    let margin = length / 10;
-                    let low = (at + margin + 1).saturating_sub(length).min(last);
-                    let high = at.saturating_sub(margin).clamp(low, last);
-                    rng.random_range(low..=high)
-                }
+                // Anywhere in the crop: at the edge only a part of the ship shows, as at a seam.
+                Some(at) => rng.random_range((at + 1).saturating_sub(length)..=at.min(last)),
                 None => rng.random_range(0..=last),
             }
         };
