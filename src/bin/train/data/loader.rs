@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::data::sample::{Sampler, Tile};
+use crate::data::sample::Sampler;
+use crate::data::tile::Tile;
 
 /// Batches that each worker keeps ready.
 const AHEAD: usize = 2;

@@ -11,30 +11,13 @@ use shipwatch::mask::Rle;
 use crate::data::Split;
 use crate::data::augment::augment;
 use crate::data::pool::{Pool, PoolImage, Source};
-
-/// Fewest ship pixels by which a tile counts as one with a ship.
-const MIN_SHIP_PIXELS: usize = 8;
+use crate::data::tile::Tile;
 
 /// Tries before a draw that must fulfil a condition takes what it has.
 const TRIES: usize = 12;
 
 /// Tiles smaller than this, in pixels of the tile, are not set side by side.
 const MIN_CELL: u32 = 24;
-
-/// One training example.
-pub(crate) struct Tile {
-    /// `[S, S, 3]`.
-    pub(crate) pixels: RgbImage,
-    /// `[S, S]`, 255 where a ship is, else 0.
-    pub(crate) mask: GrayImage,
-}
-
-impl Tile {
-    /// Whether enough of a ship is in it.
-    pub(crate) fn has_ship(&self) -> bool {
-        ship_pixels(&self.mask) >= MIN_SHIP_PIXELS
-    }
-}
 
 /// Draws tiles from the images of one split.
 pub(crate) struct Sampler<'a> {
@@ -121,7 +104,7 @@ impl<'a> Sampler<'a> {
                 .choose_weighted(rng, |drawer| drawer.source.config.weight)
                 .expect("weights are positive and a drawer is there");
             let candidate = self.compose(drawer, ship, rng)?;
-            let fits = candidate.has_ship() == ship && (ship || ship_pixels(&candidate.mask) == 0);
+            let fits = candidate.has_ship() == ship && (ship || candidate.ship_pixels() == 0);
             tile = Some(candidate);
             if fits {
                 break;
@@ -282,10 +265,6 @@ fn avoid_sliver(size: u32, cell: u32) -> u32 {
         rest if rest < MIN_CELL && size > MIN_CELL => size - (MIN_CELL - rest).min(size - 1),
         _ => size,
     }
-}
-
-fn ship_pixels(mask: &GrayImage) -> usize {
-    mask.as_raw().iter().filter(|&&p| p > 0).count()
 }
 
 impl std::fmt::Debug for Sampler<'_> {

@@ -45,14 +45,8 @@ pub(crate) enum ParamError {
 impl Params {
     /// Reads a safetensors file of f32 tensors.
     pub(crate) fn load(path: &Path) -> Result<Self, ParamError> {
-        let io = |source| ParamError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |source| ParamError::Format {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| io_error(path, source);
+        let format = |source| format_error(path, source);
         let bytes = std::fs::read(path).map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
         let mut params = BTreeMap::new();
@@ -77,14 +71,8 @@ impl Params {
 
     /// Writes a safetensors file, whole or not at all.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ParamError> {
-        let io = |source| ParamError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |source| ParamError::Format {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| io_error(path, source);
+        let format = |source| format_error(path, source);
         let bytes: Vec<(&String, Vec<u8>, Vec<usize>)> = self
             .0
             .iter()
@@ -105,6 +93,16 @@ impl Params {
         std::fs::write(&partial, file).map_err(io)?;
         std::fs::rename(&partial, path).map_err(io)
     }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> ParamError {
+    let path = path.to_owned();
+    ParamError::Io { path, source }
+}
+
+fn format_error(path: &Path, source: safetensors::SafeTensorError) -> ParamError {
+    let path = path.to_owned();
+    ParamError::Format { path, source }
 }
 
 /// All float tensors of a module, running statistics included.
