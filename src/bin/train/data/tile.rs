@@ -2,9 +2,6 @@
 
 use image::{GrayImage, RgbImage};
 
-/// Fewest ship pixels by which a tile counts as one with a ship.
-const MIN_SHIP_PIXELS: usize = 8;
-
 /// A square piece of the world with its truth.
 pub(crate) struct Tile {
     /// `[S, S, 3]`.
@@ -14,9 +11,12 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    /// Fewest ship pixels by which a tile counts as one with a ship.
+    pub(crate) const MIN_SHIP_PIXELS: usize = 8;
+
     /// Whether enough of a ship is in it.
     pub(crate) fn has_ship(&self) -> bool {
-        self.ship_pixels() >= MIN_SHIP_PIXELS
+        self.ship_pixels() >= Self::MIN_SHIP_PIXELS
     }
 
     /// Pixels that are ship.

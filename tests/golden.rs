@@ -1,0 +1,57 @@
+//! The built-in models on the sample scene: the same ships as when they were released.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use shipwatch::mask::{Mask, Rle};
+use shipwatch::metrics::iou;
+
+const SCENE: &str = "tests/data/sentinel2-ports/images/algiers.jpg";
+const GOLDEN: &str = "tests/fixtures/golden/algiers.csv";
+const SIZE: (u32, u32) = (1351, 1126);
+
+/// Float kernels differ between processors, so masks may differ by a pixel here and there.
+const LEAST_IOU: f64 = 0.95;
+
+/// Ships of a file in the challenge's form, each as a mask.
+fn ships(csv: &str) -> Vec<Mask> {
+    csv.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(',').map(|(_, runs)| runs))
+        .map(|runs| {
+            let rle: Rle = runs.parse().expect("run lengths");
+            rle.to_mask(SIZE.0, SIZE.1).expect("within the scene")
+        })
+        .collect()
+}
+
+#[test]
+fn the_sample_scene_has_the_ships_it_had() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scene = root.join(SCENE);
+    let output = Command::new(env!("CARGO_BIN_EXE_shipwatch"))
+        .args(["detect", "--format", "csv", "--gsd", "10"])
+        .arg(scene)
+        .output()
+        .expect("the binary starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let found = ships(&String::from_utf8(output.stdout).expect("UTF-8"));
+    let golden = ships(&fs::read_to_string(root.join(GOLDEN)).expect("golden file"));
+    assert!(!golden.is_empty());
+    assert_eq!(found.len(), golden.len(), "ships found");
+    for (index, ship) in golden.iter().enumerate() {
+        let best = found
+            .iter()
+            .map(|other| iou(ship, other))
+            .fold(0.0, f64::max);
+        assert!(
+            best >= LEAST_IOU,
+            "ship {index} of {GOLDEN}: best IoU {best}"
+        );
+    }
+}
