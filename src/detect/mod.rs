@@ -6,7 +6,7 @@ mod settings;
 
 pub use networks::TileNetworks;
 pub use segment::Segmentation;
-pub use settings::{Options, ResolutionWarning};
+pub use settings::{Options, ResolutionWarning, threshold_byte};
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -212,7 +212,7 @@ impl Detector {
         mask: f32,
     ) -> Result<Segmentation, DetectError> {
         let plan = self.plan(pixels.width(), pixels.height());
-        let threshold = settings::threshold_byte(mask);
+        let threshold = threshold_byte(mask);
         Ok(segment::segment(
             &*self.networks,
             &plan,
@@ -225,7 +225,7 @@ impl Detector {
 
 /// Ships by falling score in a map of the stored grid.
 fn extract_ships(map: &GrayImage, settings: &Settings) -> Vec<Ship> {
-    let mask = Mask::from_threshold(map, settings::threshold_byte(settings.mask));
+    let mask = Mask::from_threshold(map, threshold_byte(settings.mask));
     let mut ships: Vec<Ship> = instances(&mask, map)
         .iter()
         .filter(|instance| instance.area() as f64 >= settings.min_area)

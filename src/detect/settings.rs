@@ -100,7 +100,7 @@ impl Settings {
 
 /// The byte from which on a pixel is ship. A pixel of probability 0 never is: 0 also stands where no
 /// network ran.
-pub(super) fn threshold_byte(probability: f32) -> u8 {
+pub fn threshold_byte(probability: f32) -> u8 {
     ((probability * 255.0).ceil() as u8).max(1)
 }
 

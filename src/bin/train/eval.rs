@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::Result;
 use image::{GrayImage, RgbImage};
 use shipwatch::clock::MonotonicClock;
-use shipwatch::detect::{Detector, Options};
+use shipwatch::detect::{Detector, Options, threshold_byte};
 use shipwatch::frame::{Frame, Tags, resample_gray, resample_rgb};
 use shipwatch::mask::{Mask, Rle, instances};
 use shipwatch::metrics;
@@ -136,7 +136,7 @@ fn probabilities(detector: &Detector, case: &Case, gate: f32) -> Result<GrayImag
 /// The ships that thresholds leave of a map, as one mask.
 fn cut(map: &GrayImage, thresholds: &Thresholds, scale: f64) -> Mask {
     let (width, height) = map.dimensions();
-    let mask = Mask::from_threshold(map, (thresholds.mask * 255.0).round() as u8);
+    let mask = Mask::from_threshold(map, threshold_byte(thresholds.mask));
     let least = f64::from(thresholds.min_area) / (scale * scale);
     let mut kept = Mask::new(width, height);
     for instance in instances(&mask, map)

@@ -4,7 +4,7 @@ use image::imageops::{self, FilterType};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::data::sample::Tile;
+use crate::data::tile::Tile;
 
 /// Changes a tile in place.
 pub(crate) fn augment(tile: &mut Tile, rng: &mut StdRng) {

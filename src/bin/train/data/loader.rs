@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::data::sample::{Sampler, Tile};
+use crate::data::sample::Sampler;
+use crate::data::tile::Tile;
 
 /// Batches that each worker keeps ready.
 const AHEAD: usize = 2;
@@ -61,5 +62,35 @@ impl Loader {
         self.workers[worker]
             .recv()
             .map_err(|_| anyhow!("a loader thread ended early"))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Split;
+    use crate::data::sample::fixtures;
+
+    #[test]
+    fn batches_do_not_depend_on_the_number_of_workers() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let draw = |workers| -> Vec<Vec<u8>> {
+            std::thread::scope(|scope| {
+                let mut loader = Loader::start(scope, &sampler, 3, 0.5, 9, workers);
+                let mut batch = || loader.next().expect("a batch");
+                let batches: Vec<Vec<Tile>> = (0..5).map(|_| batch()).collect();
+                batches
+                    .into_iter()
+                    .flatten()
+                    .map(|tile| tile.pixels.into_raw())
+                    .collect()
+            })
+        };
+        let alone = draw(1);
+        assert_eq!(alone.len(), 15);
+        assert_eq!(alone, draw(3));
+        assert_ne!(alone[0], alone[3], "each batch is another draw");
     }
 }

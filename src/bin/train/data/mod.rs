@@ -4,10 +4,12 @@ mod augment;
 mod loader;
 mod pool;
 mod sample;
+mod tile;
 
 pub(crate) use loader::Loader;
 pub(crate) use pool::Pool;
-pub(crate) use sample::{Sampler, Tile};
+pub(crate) use sample::Sampler;
+pub(crate) use tile::Tile;
 
 use serde::{Deserialize, Serialize};
 

@@ -11,30 +11,13 @@ use shipwatch::mask::Rle;
 use crate::data::Split;
 use crate::data::augment::augment;
 use crate::data::pool::{Pool, PoolImage, Source};
-
-/// Fewest ship pixels by which a tile counts as one with a ship.
-const MIN_SHIP_PIXELS: usize = 8;
+use crate::data::tile::Tile;
 
 /// Tries before a draw that must fulfil a condition takes what it has.
 const TRIES: usize = 12;
 
 /// Tiles smaller than this, in pixels of the tile, are not set side by side.
 const MIN_CELL: u32 = 24;
-
-/// One training example.
-pub(crate) struct Tile {
-    /// `[S, S, 3]`.
-    pub(crate) pixels: RgbImage,
-    /// `[S, S]`, 255 where a ship is, else 0.
-    pub(crate) mask: GrayImage,
-}
-
-impl Tile {
-    /// Whether enough of a ship is in it.
-    pub(crate) fn has_ship(&self) -> bool {
-        ship_pixels(&self.mask) >= MIN_SHIP_PIXELS
-    }
-}
 
 /// Draws tiles from the images of one split.
 pub(crate) struct Sampler<'a> {
@@ -121,7 +104,7 @@ impl<'a> Sampler<'a> {
                 .choose_weighted(rng, |drawer| drawer.source.config.weight)
                 .expect("weights are positive and a drawer is there");
             let candidate = self.compose(drawer, ship, rng)?;
-            let fits = candidate.has_ship() == ship && (ship || ship_pixels(&candidate.mask) == 0);
+            let fits = candidate.has_ship() == ship && (ship || candidate.ship_pixels() == 0);
             tile = Some(candidate);
             if fits {
                 break;
@@ -235,13 +218,8 @@ impl Crop {
         let mut corner = |anchor: Option<u32>, length: u32, grid: u32| {
             let last = grid - length;
             match anchor {
-                // The ship's pixel lies in the middle four fifths of the crop where that fits.
-                Some(at) => {
-                    let margin = length / 10;
-                    let low = (at + margin + 1).saturating_sub(length).min(last);
-                    let high = at.saturating_sub(margin).clamp(low, last);
-                    rng.random_range(low..=high)
-                }
+                // Anywhere in the crop: at the edge only a part of the ship shows, as at a seam.
+                Some(at) => rng.random_range((at + 1).saturating_sub(length)..=at.min(last)),
                 None => rng.random_range(0..=last),
             }
         };
@@ -289,12 +267,106 @@ fn avoid_sliver(size: u32, cell: u32) -> u32 {
     }
 }
 
-fn ship_pixels(mask: &GrayImage) -> usize {
-    mask.as_raw().iter().filter(|&&p| p > 0).count()
-}
-
 impl std::fmt::Debug for Sampler<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} sampler over {} images", self.split, self.images())
+    }
+}
+
+/// A small data set for tests.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use std::fs;
+    use std::path::Path;
+
+    use image::RgbImage;
+    use shipwatch::mask::Mask;
+
+    use crate::config::DataRoot;
+    use crate::data::Pool;
+
+    /// Writes two images in which exactly the ships are white, one of them smaller than a tile of 64
+    /// pixels, and opens them.
+    pub(crate) fn pool(root: &Path) -> Pool {
+        fs::create_dir(root.join("images")).expect("folder");
+        let mut csv = "ImageId,EncodedPixels\n".to_owned();
+        for (name, width, height, [x0, y0, w, h]) in [
+            ("a.png", 150, 110, [20, 70, 30, 9]),
+            ("b.png", 40, 50, [4, 5, 12, 7]),
+        ] {
+            let mut mask = Mask::new(width, height);
+            for (x, y) in (x0..x0 + w).flat_map(|x| (y0..y0 + h).map(move |y| (x, y))) {
+                mask.set(x, y, true);
+            }
+            let white = |x, y| image::Rgb([if mask.get(x, y) { 255 } else { 0 }; 3]);
+            let image = RgbImage::from_fn(width, height, white);
+            image.save(root.join("images").join(name)).expect("image");
+            csv += &format!("{name},{}\n", mask.to_rle());
+        }
+        fs::write(root.join("ship_segmentations.csv"), csv).expect("csv");
+        let config = DataRoot {
+            name: "white ships".into(),
+            root: root.to_owned(),
+            licence: String::new(),
+            attribution: String::new(),
+            scale: [0.4, 1.5],
+            eval_scales: vec![1.0],
+            weight: 1.0,
+            tune: Vec::new(),
+            test: Vec::new(),
+        };
+        Pool::open(&[config], 1).expect("opens")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn masks_lie_on_their_ships_in_crops_and_mosaics() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, false).expect("has ships");
+        let mut rng = StdRng::seed_from_u64(3);
+        for i in 0..200 {
+            let tile = sampler.draw(i % 2 == 0, &mut rng).expect("draws");
+            assert_eq!(tile.pixels.dimensions(), (64, 64));
+            for (pixel, mask) in tile.pixels.pixels().zip(tile.mask.pixels()) {
+                assert_eq!(pixel.0[0] >= 128, mask.0[0] == 255);
+            }
+        }
+    }
+
+    #[test]
+    fn gives_tiles_with_and_without_ships_as_asked() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let mut rng = StdRng::seed_from_u64(4);
+        let drawn: Vec<bool> = (0..100)
+            .map(|i| {
+                sampler
+                    .draw(i % 2 == 0, &mut rng)
+                    .expect("draws")
+                    .has_ship()
+            })
+            .collect();
+        let right = drawn
+            .iter()
+            .enumerate()
+            .filter(|(i, ship)| (i % 2 == 0) == **ship)
+            .count();
+        assert!(right >= 98, "{right} of 100 as asked");
+    }
+
+    #[test]
+    fn a_split_without_ships_is_refused() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let error = Sampler::new(&pool, Split::Test, 64, false).expect_err("no test images");
+        assert!(error.to_string().contains("Test"), "{error}");
     }
 }

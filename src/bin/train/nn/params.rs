@@ -30,6 +30,8 @@ pub(crate) enum ParamError {
         name: String,
         dtype: Dtype,
     },
+    #[error("batch norms are folded into the convolutions; training needs a file that has them")]
+    Folded,
     #[error("tensor `{0}` is missing")]
     Missing(String),
     #[error("tensor `{name}` has shape {found:?}, the network needs {needed:?}")]
@@ -43,14 +45,8 @@ pub(crate) enum ParamError {
 impl Params {
     /// Reads a safetensors file of f32 tensors.
     pub(crate) fn load(path: &Path) -> Result<Self, ParamError> {
-        let io = |source| ParamError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |source| ParamError::Format {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| io_error(path, source);
+        let format = |source| format_error(path, source);
         let bytes = std::fs::read(path).map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
         let mut params = BTreeMap::new();
@@ -75,14 +71,8 @@ impl Params {
 
     /// Writes a safetensors file, whole or not at all.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ParamError> {
-        let io = |source| ParamError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |source| ParamError::Format {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| io_error(path, source);
+        let format = |source| format_error(path, source);
         let bytes: Vec<(&String, Vec<u8>, Vec<usize>)> = self
             .0
             .iter()
@@ -103,6 +93,16 @@ impl Params {
         std::fs::write(&partial, file).map_err(io)?;
         std::fs::rename(&partial, path).map_err(io)
     }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> ParamError {
+    let path = path.to_owned();
+    ParamError::Io { path, source }
+}
+
+fn format_error(path: &Path, source: safetensors::SafeTensorError) -> ParamError {
+    let path = path.to_owned();
+    ParamError::Format { path, source }
 }
 
 /// All float tensors of a module, running statistics included.
@@ -187,5 +187,48 @@ impl<B: Backend> ModuleMapper<B> for Applier<'_> {
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_flex::{Flex, FlexDevice};
+
+    use super::*;
+    use crate::nn::Gate;
+
+    #[test]
+    fn a_file_gives_back_every_tensor() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("gate.safetensors");
+        let params = collect(&Gate::<Flex>::new(0.35, &FlexDevice));
+        params.save(&file).expect("saves");
+        assert_eq!(Params::load(&file).expect("loads"), params);
+
+        let other = Gate::<Flex>::new(0.35, &FlexDevice);
+        assert_ne!(collect(&other), params, "two random starts differ");
+        let other = apply(other, &params).expect("fits");
+        assert_eq!(collect(&other), params);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let gate = || Gate::<Flex>::new(0.35, &FlexDevice);
+        let mut params = collect(&gate());
+        let wide = collect(&Gate::<Flex>::new(1.0, &FlexDevice));
+        let error = apply(gate(), &wide).expect_err("another width").to_string();
+        assert!(error.contains("shape"), "{error}");
+        params.0.remove("head.weight");
+        let error = apply(gate(), &params).expect_err("a hole").to_string();
+        assert!(error.contains("head.weight"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_an_error() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("x.safetensors");
+        std::fs::write(&file, b"not tensors at all").expect("writes");
+        let error = Params::load(&file).expect_err("no tensors").to_string();
+        assert!(error.contains("x.safetensors"), "{error}");
     }
 }

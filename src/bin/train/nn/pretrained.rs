@@ -25,6 +25,9 @@ pub(crate) fn load_pretrained<B: Backend>(
     gate: Gate<B>,
     file: &Params,
 ) -> Result<(Gate<B>, Report), ParamError> {
+    if file.0.contains_key("Conv1.bias") {
+        return Err(ParamError::Folded);
+    }
     let mut params = collect(&gate);
     let mut unused: Vec<String> = file.0.keys().cloned().collect();
     let mut untouched = Vec::new();
@@ -119,6 +122,20 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fixtures/encoder")
             .join(name)
+    }
+
+    #[test]
+    fn other_files_are_refused_with_a_reason() {
+        let refuse = |names: &[&str]| {
+            let tensor = |name: &&str| (name.to_string(), TensorData::new(vec![0f32], [1]));
+            let file = Params(names.iter().map(tensor).collect());
+            load_pretrained(Gate::<Flex>::new(0.35, &FlexDevice), &file).expect_err("unfit")
+        };
+        assert!(matches!(
+            refuse(&["Conv1.weight", "Conv1.bias"]),
+            ParamError::Folded
+        ));
+        assert!(matches!(refuse(&["unrelated"]), ParamError::Missing(_)));
     }
 
     #[test]
