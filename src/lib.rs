@@ -8,6 +8,7 @@
 //! `ARCHITECTURE.md` maps the folders and states what holds between them.
 
 pub mod clock;
+pub mod contain;
 pub mod daemon;
 pub mod dataset;
 pub mod detect;

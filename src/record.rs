@@ -85,12 +85,12 @@ pub struct ModelId {
 pub struct Millis {
     /// Reading and decoding the file; zero where a frame came decoded.
     pub decode: f64,
-    /// Resampling and cutting.
+    /// Resampling to the networks' scale.
     pub prepare: f64,
-    /// The gate over all tiles.
+    /// Cutting tiles and the gate over all of them.
     pub gate: f64,
-    /// The U-Net over the tiles that passed.
+    /// The U-Net over the tiles that were segmented, and merging.
     pub segment: f64,
-    /// Merging, instances and run lengths.
+    /// Instances and run lengths.
     pub extract: f64,
 }

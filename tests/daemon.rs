@@ -212,6 +212,32 @@ fn a_stop_leaves_whole_lines_and_a_start_mends_a_torn_one() {
 }
 
 #[test]
+fn overlays_in_the_watched_folder_are_no_frames() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    for _ in 0..2 {
+        assert_eq!(
+            Daemon::start(&dir, &["--overlay", "in", "--once"]).end().0,
+            Some(0)
+        );
+    }
+    let records = fs::read_to_string(dir.path("out.jsonl")).expect("reads");
+    assert_eq!(records.lines().count(), 2);
+    assert!(dir.path("in/a.png.2.overlay.png").exists());
+}
+
+#[test]
+fn a_second_daemon_does_not_write_to_the_same_file() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (10, 10), &[]);
+    let first = Daemon::start(&dir, &[]);
+    first.wait(1);
+    let (code, said) = Daemon::start(&dir, &[]).end();
+    assert_eq!(code, Some(73));
+    assert!(said.contains("out.jsonl: another shipwatch"), "{said}");
+}
+
+#[test]
 fn once_ends_by_itself_and_tells_of_broken_files() {
     let dir = Dir::new();
     dir.image("in/north/a.png", (10, 10), &[]);
@@ -256,16 +282,13 @@ fn an_unknown_key_is_named_with_its_file_and_ends_with_78() {
 #[test]
 fn values_that_make_no_sense_end_with_78() {
     let dir = Dir::new();
-    dir.write(
-        "config.toml",
-        "[detect]\ngate = 2.0\n[output]\noverlay = \"incoming\"\n",
-    );
+    dir.write("config.toml", "[source]\nscale = 0\n[detect]\ngate = 2.0\n");
     for command in ["run", "check"] {
         let outcome = dir.run(&[command, "--config", "config.toml"]);
         assert_eq!(outcome.code, Some(78), "{command}");
         let said = outcome.stdout + &outcome.stderr;
         assert!(
-            said.contains("detect.gate") && said.contains("output.overlay"),
+            said.contains("detect.gate") && said.contains("source.scale"),
             "{said}"
         );
     }

@@ -174,8 +174,10 @@ fn overlays_show_the_ships_and_touch_no_input() {
     let dir = Dir::new();
     let input = dir.image("a.png", (60, 40), &[[20, 20, 4, 3]]);
     let before = fs::read(&input).expect("the input");
+    // The second time the overlay lies in the folder that is searched.
     for _ in 0..2 {
-        assert_eq!(detect(&dir, &["--overlay", ".", "a.png"]).code, Some(0));
+        let outcome = detect(&dir, &["--overlay", ".", "."]);
+        assert_eq!((outcome.code, records(&outcome).len()), (Some(0), 1));
     }
     assert_eq!(fs::read(&input).expect("the input"), before);
     let overlay = image::open(dir.path("a.png.overlay.png"))
@@ -184,7 +186,7 @@ fn overlays_show_the_ships_and_touch_no_input() {
     assert_eq!(overlay.dimensions(), (60, 40));
     assert_eq!(overlay.get_pixel(20, 20).0, [255; 3]);
     assert_eq!(overlay.get_pixel(19, 21).0, [255, 0, 255]);
-    assert!(dir.path("a.png.overlay-2.png").exists());
+    assert!(dir.path("a.png.2.overlay.png").exists());
 }
 
 #[test]
@@ -335,6 +337,17 @@ fn the_number_of_threads_changes_nothing() {
     let alone = ships("1");
     assert!(alone.len() > 5);
     assert_eq!(alone, ships("4"));
+}
+
+#[test]
+fn one_warning_is_enough_for_frames_that_are_alike() {
+    let dir = Dir::new();
+    for name in ["in/a.png", "in/b.png", "in/c.png"] {
+        dir.image(name, (80, 80), &[]);
+    }
+    let said = detect(&dir, &["--gsd", "9", "in"]).stderr;
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("warn: a.png: 9 m per pixel"), "{said}");
 }
 
 #[test]

@@ -101,8 +101,8 @@ impl Default for OutputConfig {
 pub struct Problem {
     /// The key with its section.
     pub key: &'static str,
-    /// What is wrong, and what to do.
-    pub reason: String,
+    /// What it must be.
+    pub reason: &'static str,
 }
 
 impl fmt::Display for Problem {
@@ -200,34 +200,11 @@ impl Config {
                 "must lie between 0 and 1",
             ),
         ];
-        let mut problems: Vec<Problem> = rules
+        rules
             .into_iter()
             .filter(|(_, holds, _)| !holds)
-            .map(|(key, _, reason)| Problem {
-                key,
-                reason: reason.into(),
-            })
-            .collect();
-        problems.extend(self.check_overlay());
-        problems
-    }
-
-    /// Overlays are images: written into the watched folder, they would be looked at in turn.
-    fn check_overlay(&self) -> Option<Problem> {
-        let overlay = std::path::absolute(self.output.overlay.as_ref()?).ok()?;
-        let folder = std::path::absolute(&self.source.folder).ok()?;
-        let watched = match self.source.recursive {
-            true => overlay.starts_with(&folder),
-            false => overlay == folder,
-        };
-        watched.then(|| Problem {
-            key: "output.overlay",
-            reason: format!(
-                "lies in the watched folder {}, where overlays would be taken for new frames; \
-                 name a folder outside of it",
-                self.source.folder.display()
-            ),
-        })
+            .map(|(key, _, reason)| Problem { key, reason })
+            .collect()
     }
 
     /// How the folder is watched.
@@ -383,16 +360,5 @@ mod tests {
             problems("[detect]\ngate = 2\nmask = -1"),
             ["detect.gate", "detect.mask"]
         );
-    }
-
-    #[test]
-    fn overlays_in_the_watched_folder_are_refused() {
-        assert_eq!(
-            problems("[output]\noverlay = \"incoming\""),
-            ["output.overlay"]
-        );
-        assert_eq!(problems("[output]\noverlay = \"incoming/seen\""), [""; 0]);
-        let deep = "[source]\nrecursive = true\n[output]\noverlay = \"incoming/seen\"";
-        assert_eq!(problems(deep), ["output.overlay"]);
     }
 }

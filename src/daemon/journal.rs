@@ -1,7 +1,7 @@
 //! The file of detections: appended to line by line, and mended when a line was cut off.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -20,12 +20,47 @@ pub enum JournalError {
     /// It is something else, and nothing is cut off a stranger's file.
     #[error("{path}: ends in something that is no line of JSON; name another file", path = .0.display())]
     Foreign(PathBuf),
+    /// Another process writes to it.
+    #[error("{path}: another shipwatch appends to it; stop that, or name another file", path = .0.display())]
+    Busy(PathBuf),
 }
 
-/// Opens a file of JSON lines for appending, and creates it where there is none.
+/// A file of JSON lines that is appended to by nobody else.
 ///
-/// A last line that a crash left without its end is cut off, so that the next one starts clean.
-pub fn open(path: &Path) -> Result<File, JournalError> {
+/// It is created again when it is moved or deleted meanwhile, so that logs can be rotated and no
+/// line goes where nobody looks.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens a file for appending, and creates it where there is none.
+    ///
+    /// A last line that a crash left without its end is cut off, so that the next one starts clean.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: open(path)?,
+        })
+    }
+}
+
+impl Write for Journal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.path.exists() {
+            self.file = open(&self.path).map_err(io::Error::other)?;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn open(path: &Path) -> Result<File, JournalError> {
     let io = |source| JournalError::Io {
         path: path.to_owned(),
         source,
@@ -40,6 +75,10 @@ pub fn open(path: &Path) -> Result<File, JournalError> {
         .create(true)
         .open(path)
         .map_err(io)?;
+    // Where the file system knows no locks, one writer is trusted to be alone.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(JournalError::Busy(path.to_owned()));
+    }
     let (whole, torn) = split_last_line(&mut file).map_err(io)?;
     match torn {
         None => {}
@@ -65,7 +104,9 @@ fn split_last_line(file: &mut File) -> io::Result<(u64, Option<u8>)> {
         let start = end.saturating_sub(BLOCK);
         block.clear();
         file.seek(SeekFrom::Start(start))?;
-        file.by_ref().take(end - start).read_to_end(&mut block)?;
+        Read::by_ref(file)
+            .take(end - start)
+            .read_to_end(&mut block)?;
         if let Some(newline) = block.iter().rposition(|&byte| byte == b'\n') {
             let first = block.get(newline + 1).copied();
             return Ok((start + newline as u64 + 1, first.or(first_behind)));
@@ -80,13 +121,13 @@ fn split_last_line(file: &mut File) -> io::Result<(u64, Option<u8>)> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::io::Write;
 
     fn reopened(content: &str) -> Result<String, JournalError> {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("detections.jsonl");
         fs::write(&path, content).expect("writes");
-        open(&path)?.write_all(b"{\"new\":1}\n").expect("appends");
+        let mut journal = Journal::open(&path)?;
+        journal.write_all(b"{\"new\":1}\n").expect("appends");
         Ok(fs::read_to_string(&path).expect("reads"))
     }
 
@@ -118,8 +159,33 @@ mod tests {
     #[test]
     fn a_missing_file_is_created_and_a_missing_folder_is_named() {
         let folder = tempfile::tempdir().expect("folder");
-        open(&folder.path().join("new.jsonl")).expect("creates");
-        let error = open(&folder.path().join("none/new.jsonl")).expect_err("no folder");
+        Journal::open(&folder.path().join("new.jsonl")).expect("creates");
+        let error = Journal::open(&folder.path().join("none/new.jsonl")).expect_err("no folder");
         assert!(error.to_string().contains("none/new.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn two_writers_are_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("detections.jsonl");
+        let first = Journal::open(&path).expect("opens");
+        assert!(matches!(Journal::open(&path), Err(JournalError::Busy(_))));
+        drop(first);
+        Journal::open(&path).expect("opens again");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_deleted_is_begun_anew() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, rotated) = (folder.path().join("new"), folder.path().join("old"));
+        let mut journal = Journal::open(&path).expect("opens");
+        journal.write_all(b"1\n").expect("appends");
+        fs::rename(&path, &rotated).expect("moves");
+        journal.write_all(b"2\n").expect("appends");
+        assert_eq!(fs::read(&rotated).expect("reads"), b"1\n");
+        assert_eq!(fs::read(&path).expect("reads"), b"2\n");
+        fs::remove_file(&path).expect("deletes");
+        journal.write_all(b"3\n").expect("appends");
+        assert_eq!(fs::read(&path).expect("reads"), b"3\n");
     }
 }

@@ -6,7 +6,7 @@ mod settings;
 
 pub use networks::TileNetworks;
 pub use segment::Segmentation;
-pub use settings::{Options, threshold_byte};
+pub use settings::{Options, ResolutionWarning, threshold_byte};
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -89,6 +89,16 @@ impl Detector {
     /// The manifest of the models that look.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// What a user should be told of the frame's ground resolution; `None` where it fits the models
+    /// or is not known.
+    pub fn resolution_warning(
+        &self,
+        frame: &Frame,
+        options: &Options,
+    ) -> Option<ResolutionWarning> {
+        ResolutionWarning::of(&self.manifest, &frame.tags, options)
     }
 
     /// Runs the whole chain on one frame.

@@ -1,9 +1,9 @@
 //! What the options mean for one frame.
 
-use log::warn;
+use std::fmt;
 
 use super::DetectError;
-use crate::frame::Frame;
+use crate::frame::{Frame, Tags};
 use crate::model::Manifest;
 
 /// What a caller may choose; `None` leaves it to the manifest and the frame.
@@ -84,16 +84,7 @@ impl Settings {
         if width == 0 || height == 0 {
             return Err(DetectError::Empty);
         }
-        let tagged = frame.tags.gsd.filter(|gsd| gsd.is_finite() && *gsd > 0.0);
-        let gsd = options.gsd.or(tagged);
-        let scale = match (options.scale, gsd) {
-            (Some(scale), _) => scale,
-            (None, Some(gsd)) => scale_into(manifest.gsd, gsd),
-            (None, None) => 1.0,
-        };
-        if let Some(gsd) = gsd {
-            warn_outside(manifest.gsd, gsd, scale, &frame.name);
-        }
+        let (gsd, scale) = gsd_and_scale(manifest, &frame.tags, options);
         let resampled = resampled(width, height, scale)?;
         let min_area = options.min_area.unwrap_or(manifest.thresholds.min_area);
         Ok(Self {
@@ -118,22 +109,66 @@ fn scale_into([finest, coarsest]: [f64; 2], gsd: f64) -> f64 {
     gsd / gsd.clamp(finest, coarsest)
 }
 
-fn warn_outside([finest, coarsest]: [f64; 2], gsd: f64, scale: f64, name: &str) {
-    // Dividing may miss the end of the range by an ulp.
-    let trained = |gsd: f64| gsd >= finest * (1.0 - 1e-9) && gsd <= coarsest * (1.0 + 1e-9);
-    let seen = gsd / scale;
-    let factor = rounded(scale);
-    if !trained(seen) {
-        warn!(
-            "{name}: at scale {factor} the networks see {} m per pixel, but they were trained for \
-             {finest} to {coarsest}",
-            rounded(seen)
-        );
-    } else if !trained(gsd) {
-        warn!(
-            "{name}: {gsd} m per pixel lies outside of {finest} to {coarsest}, for which the networks \
-             were trained; resampled by {factor}"
-        );
+/// Ground resolution of the stored grid where known, and the factor to the networks' scale.
+fn gsd_and_scale(manifest: &Manifest, tags: &Tags, options: &Options) -> (Option<f64>, f64) {
+    let tagged = tags.gsd.filter(|gsd| gsd.is_finite() && *gsd > 0.0);
+    let gsd = options.gsd.or(tagged);
+    let fitting = gsd.map_or(1.0, |gsd| scale_into(manifest.gsd, gsd));
+    (gsd, options.scale.unwrap_or(fitting))
+}
+
+/// A ground resolution that the networks were not trained for, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResolutionWarning {
+    /// Metres per pixel of the stored grid.
+    gsd: f64,
+    /// Factor by which the frame is resampled.
+    scale: f64,
+    /// Finest and coarsest metres per pixel that training covered.
+    trained: [f64; 2],
+}
+
+impl ResolutionWarning {
+    pub(super) fn of(manifest: &Manifest, tags: &Tags, options: &Options) -> Option<Self> {
+        let (gsd, scale) = gsd_and_scale(manifest, tags, options);
+        let warning = Self {
+            gsd: gsd?,
+            scale,
+            trained: manifest.gsd,
+        };
+        let fits = warning.is_trained(warning.gsd) && warning.is_trained(warning.seen());
+        (!fits).then_some(warning)
+    }
+
+    /// Metres per pixel as the networks see them.
+    fn seen(&self) -> f64 {
+        self.gsd / self.scale
+    }
+
+    fn is_trained(&self, gsd: f64) -> bool {
+        let [finest, coarsest] = self.trained;
+        // Dividing may miss the end of the range by an ulp.
+        gsd >= finest * (1.0 - 1e-9) && gsd <= coarsest * (1.0 + 1e-9)
+    }
+}
+
+impl fmt::Display for ResolutionWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [finest, coarsest] = self.trained;
+        let (gsd, seen, scale) = (rounded(self.gsd), rounded(self.seen()), rounded(self.scale));
+        if self.is_trained(self.seen()) {
+            write!(
+                f,
+                "{gsd} m per pixel lies outside of {finest} to {coarsest}, for which the networks \
+                 were trained; resampled by {scale}"
+            )
+        } else {
+            write!(
+                f,
+                "at scale {scale} the networks see {seen} m per pixel, but they were trained for \
+                 {finest} to {coarsest}"
+            )
+        }
     }
 }
 

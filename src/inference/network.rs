@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
+
+use crate::contain::contain;
 
 /// A network that is ready to run: f32 in, f32 out. Threads share one plan.
 pub struct Network {
@@ -63,8 +64,8 @@ impl Network {
 
     fn from_proto(proto: ModelProto) -> Result<Self, InferenceError> {
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let plan = catch_unwind(|| plan(&proto))
-            .unwrap_or_else(|_| Err(InferenceError::Load("the model is malformed".into())))?;
+        let plan = contain(|| plan(&proto))
+            .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
 
         let model = plan.model();
         count("inputs", model.inputs.len())?;

@@ -18,7 +18,7 @@ pub struct Manifest {
     pub licence: String,
     /// Side of a square tile in pixels, a multiple of 32.
     pub tile: u32,
-    /// Least overlap of neighbouring tiles in pixels.
+    /// Least overlap of neighbouring tiles in pixels, above zero and below `tile`.
     pub overlap: u32,
     /// How a byte becomes an input value: `(byte - mean) / std`.
     pub normalisation: Normalisation,
@@ -151,8 +151,8 @@ impl Manifest {
             ),
             (
                 "overlap",
-                self.overlap < self.tile,
-                "must be smaller than `tile`",
+                (1..self.tile).contains(&self.overlap),
+                "must be smaller than `tile`, and positive: what tiles share tells which of them a ship reaches into",
             ),
             (
                 "normalisation.std",
@@ -213,6 +213,7 @@ mod tests {
         for (good, bad, key) in [
             ("tile = 224", "tile = 100", "`tile`"),
             ("overlap = 32", "overlap = 224", "`overlap`"),
+            ("overlap = 32", "overlap = 0", "`overlap`"),
             ("gsd = [0.4, 10.0]", "gsd = [2.0, 1.0]", "`gsd`"),
             ("gate = 0.3", "gate = 1.5", "`thresholds.gate`"),
             ("schema = 1", "schema = 2", "`schema`"),

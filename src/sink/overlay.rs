@@ -1,12 +1,13 @@
 //! Pictures for people: the frame with its ships outlined and their scores beside them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use font8x8::legacy::BASIC_LEGACY;
 use image::codecs::png::PngEncoder;
-use image::{ImageError, Pixel, Rgb, RgbImage};
+use image::{ImageError, ImageResult, Pixel, Rgb, RgbImage};
 
 use crate::mask::Mask;
 use crate::record::{FrameRecord, Ship};
@@ -15,6 +16,8 @@ use crate::record::{FrameRecord, Ship};
 const INK: Rgb<u8> = Rgb([255, 0, 255]);
 /// Side of a character in pixels.
 const GLYPH: u32 = 8;
+/// End of the names of all overlays.
+const SUFFIX: &str = ".overlay.png";
 
 /// Writes overlays into a folder.
 #[derive(Debug)]
@@ -79,12 +82,19 @@ impl Overlay {
     /// If the record speaks of a frame of another size.
     pub fn write(&self, pixels: &RgbImage, record: &FrameRecord) -> Result<PathBuf, OverlayError> {
         let (path, file) = self.create(&record.frame)?;
-        let written =
-            draw(pixels, &record.ships).write_with_encoder(PngEncoder::new(BufWriter::new(file)));
-        match written {
+        match encode(&draw(pixels, &record.ships), file) {
             Ok(()) => Ok(path),
-            Err(source) => Err(OverlayError::Write { file: path, source }),
+            Err(source) => {
+                // Half a picture helps nobody; what went wrong is told already if this fails too.
+                let _ = fs::remove_file(&path);
+                Err(OverlayError::Write { file: path, source })
+            }
         }
+    }
+
+    /// Whether a file's name is that of an overlay, so that searches can pass over it.
+    pub fn is_name(name: &OsStr) -> bool {
+        name.as_encoded_bytes().ends_with(SUFFIX.as_bytes())
     }
 
     fn create(&self, frame: &str) -> Result<(PathBuf, File), OverlayError> {
@@ -92,8 +102,8 @@ impl Overlay {
         let mut number = 1;
         loop {
             let name = match number {
-                1 => format!("{stem}.overlay.png"),
-                _ => format!("{stem}.overlay-{number}.png"),
+                1 => format!("{stem}{SUFFIX}"),
+                _ => format!("{stem}.{number}{SUFFIX}"),
             };
             let path = self.folder.join(name);
             match File::create_new(&path) {
@@ -103,6 +113,13 @@ impl Overlay {
             }
         }
     }
+}
+
+/// Writes PNG through to the end: dropping a buffer would hide that its last bytes found no room.
+fn encode(image: &RgbImage, writer: impl Write) -> ImageResult<()> {
+    let mut writer = BufWriter::new(writer);
+    image.write_with_encoder(PngEncoder::new(&mut writer))?;
+    Ok(writer.flush()?)
 }
 
 /// The frame with ships drawn in.
@@ -219,6 +236,22 @@ mod tests {
             .map(|_| sink.write(&grey(8, 8), &record).expect("writes"))
             .map(|path| path.file_name().expect("a name").to_owned())
             .collect();
-        assert_eq!(names, ["sub_a.png.overlay.png", "sub_a.png.overlay-2.png"]);
+        assert_eq!(names, ["sub_a.png.overlay.png", "sub_a.png.2.overlay.png"]);
+        assert!(names.iter().all(|name| Overlay::is_name(name)));
+    }
+
+    #[test]
+    fn a_small_picture_that_finds_no_room_is_an_error() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let error = encode(&grey(8, 8), Full).expect_err("no room");
+        assert!(matches!(error, ImageError::IoError(e) if e.kind() == io::ErrorKind::StorageFull));
     }
 }

@@ -1,19 +1,21 @@
 //! A watched folder: files that lie there and files that arrive, each once it is whole.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::decode::{DecodeOptions, decode_file, has_image_extension};
+use super::decode::{DecodeOptions, decode_file};
+use super::search::{Found, is_hidden, is_image, search};
 use super::settle::{Settling, Sighting, Stamp};
 use super::{Next, Source};
+
+/// A folder that cannot be read is tried again this soon.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How a folder is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct FolderWatch {
     /// `None` while the folder cannot be watched: then searching alone finds files.
     watcher: Option<RecommendedWatcher>,
     next_scan: Instant,
+    /// Why the folder cannot be searched or watched, as last logged.
+    trouble: Option<String>,
 }
 
 impl FolderWatch {
@@ -92,6 +96,7 @@ impl FolderWatch {
             sender,
             watcher: None,
             next_scan: Instant::now(),
+            trouble: None,
         })
     }
 
@@ -138,62 +143,57 @@ impl FolderWatch {
     /// Searches the folder, after arming the watch where it is not: what arrives in between is
     /// then seen twice instead of never.
     fn scan(&mut self) {
-        self.next_scan = Instant::now() + self.options.rescan;
-        self.arm();
-        let mut found = BTreeSet::new();
-        if let Err(error) = self.list(&self.root, &mut found) {
-            warn!(
-                "{}: cannot be searched, tried again later: {error}",
-                self.root.display()
-            );
-            self.watcher = None;
-            return;
+        let start = Instant::now();
+        self.next_scan = start + self.options.rescan;
+        let armed = self.arm();
+        let trouble = match (search(&self.root, self.options.recursive), armed) {
+            (Err(error), _) => {
+                self.watcher = None;
+                self.next_scan = start + self.options.rescan.min(RETRY);
+                Some(format!("cannot be read, tried again and again: {error}"))
+            }
+            (Ok(found), armed) => {
+                self.note(found);
+                let rescan = self.options.rescan;
+                armed.err().map(|error| {
+                    format!("cannot be watched, searched every {rescan:?} instead: {error}")
+                })
+            }
+        };
+        if trouble != self.trouble {
+            match &trouble {
+                Some(trouble) => warn!("{}: {trouble}", self.root.display()),
+                None => info!("{}: watched again", self.root.display()),
+            }
+            self.trouble = trouble;
         }
-        let now = Instant::now();
-        for path in &found {
-            self.files
-                .saw(path.clone(), Stamp::of(path), Sighting::Found, now);
-        }
-        self.files.retain(&found);
     }
 
-    fn arm(&mut self) {
+    fn arm(&mut self) -> notify::Result<()> {
         if self.watcher.is_some() {
-            return;
+            return Ok(());
         }
         let mode = match self.options.recursive {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
-        let armed = notify::recommended_watcher(self.sender.clone()).and_then(|mut watcher| {
-            watcher.watch(&self.root, mode)?;
-            Ok(watcher)
-        });
-        match armed {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => warn!(
-                "{}: cannot be watched, searched every {:?} instead: {error}",
-                self.root.display(),
-                self.options.rescan
-            ),
-        }
+        let mut watcher = notify::recommended_watcher(self.sender.clone())?;
+        watcher.watch(&self.root, mode)?;
+        self.watcher = Some(watcher);
+        Ok(())
     }
 
-    /// Adds the candidates below `folder`. A folder below that cannot be read is passed over.
-    fn list(&self, folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-        for entry in folder.read_dir()? {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let enter = self.options.recursive && !is_hidden(&entry.file_name());
-                if enter && let Err(error) = self.list(&path, found) {
-                    debug!("{}: passed over: {error}", path.display());
-                }
-            } else if self.is_candidate(&path) {
-                found.insert(path);
-            }
+    /// Takes in what a complete search found.
+    fn note(&mut self, Found { images, unreadable }: Found) {
+        for (folder, error) in unreadable {
+            debug!("{}: passed over: {error}", folder.display());
         }
-        Ok(())
+        let now = Instant::now();
+        for path in &images {
+            self.files
+                .saw(path.clone(), Stamp::of(path), Sighting::Found, now);
+        }
+        self.files.retain(&images);
     }
 
     fn handle(&mut self, event: notify::Result<Event>) {
@@ -230,6 +230,7 @@ impl FolderWatch {
             if path == self.root {
                 // The folder itself was moved or removed: the watch sits on something gone.
                 self.watcher = None;
+                self.next_scan = now;
             } else if self.is_candidate(&path) {
                 let stamp = Stamp::of(&path);
                 self.files.saw(path, stamp, how, now);
@@ -241,12 +242,8 @@ impl FolderWatch {
 
     fn is_candidate(&self, path: &Path) -> bool {
         let mut parts = self.relative(path).iter();
-        has_image_extension(path) && !parts.any(is_hidden)
+        path.file_name().is_some_and(is_image) && !parts.any(is_hidden)
     }
-}
-
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// A [`FolderWatch`] whose files are decoded: the [`Source`] of a daemon.
@@ -397,6 +394,21 @@ mod tests {
         fs::create_dir(&root).expect("folder");
         fs::write(root.join("a.jpg"), "x").expect("writes");
         assert_eq!(name(&mut watch, SOON).as_deref(), Some("a.jpg"));
+    }
+
+    #[test]
+    fn a_folder_that_was_replaced_is_watched_at_once() {
+        let dir = tempfile::tempdir().expect("folder");
+        let root = dir.path().join("incoming");
+        fs::create_dir(&root).expect("folder");
+        let mut watch = watch(&root, false);
+        assert_eq!(name(&mut watch, NEVER), None);
+        fs::rename(&root, dir.path().join("old")).expect("moves");
+        fs::create_dir(&root).expect("folder");
+        fs::write(root.join("a.jpg"), "x").expect("writes");
+        assert_eq!(name(&mut watch, SOON).as_deref(), Some("a.jpg"));
+        fs::write(root.join("b.jpg"), "x").expect("writes");
+        assert_eq!(name(&mut watch, SOON).as_deref(), Some("b.jpg"));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 pub mod camera;
 pub mod decode;
 pub mod folder;
+mod grey_tiff;
 mod jpeg;
+pub mod search;
 mod settle;
 mod tags;
 

@@ -107,24 +107,17 @@ impl Settling {
         now: Instant,
         stamp: impl Fn(&Path) -> Option<Stamp>,
     ) -> Option<PathBuf> {
-        let due: Vec<PathBuf> = self
-            .waiting
-            .iter()
-            .filter(|(_, file)| self.due(file) <= now)
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in due {
-            let before = self.waiting.get(&path).map(|file| file.stamp);
-            let after = stamp(&path);
-            if before == after {
+        loop {
+            let mut waiting = self.waiting.iter();
+            let (path, file) = waiting.find(|(_, file)| self.due(file) <= now)?;
+            let (path, before, after) = (path.clone(), file.stamp, stamp(path));
+            if after == Some(before) {
                 self.waiting.remove(&path);
-                self.handed_out
-                    .extend(after.map(|stamp| (path.clone(), stamp)));
+                self.handed_out.insert(path.clone(), before);
                 return Some(path);
             }
             self.saw(path, after, Sighting::Found, now);
         }
-        None
     }
 
     /// Forgets files that a complete search did not find, so that memory does not grow with every

@@ -10,7 +10,7 @@ use shipwatch::clock::MonotonicClock;
 use shipwatch::daemon::config::Config;
 use shipwatch::daemon::selftest;
 use shipwatch::detect::Detector;
-use shipwatch::model::Bundle;
+use shipwatch::model::{Bundle, Manifest};
 use shipwatch::source::folder::FolderWatch;
 
 use crate::cli::CheckArgs;
@@ -163,7 +163,13 @@ fn embedded() -> anyhow::Result<Passed<Bundle>> {
 }
 
 fn title(bundle: &Bundle) -> String {
-    format!("{} {}", bundle.manifest.name, bundle.manifest.version)
+    let Manifest {
+        name,
+        version,
+        gsd: [finest, coarsest],
+        ..
+    } = &bundle.manifest;
+    format!("{name} {version} for {finest} to {coarsest} m per pixel")
 }
 
 fn self_test(bundle: Bundle) -> anyhow::Result<Passed<()>> {

@@ -50,7 +50,7 @@ impl Command {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct DetectArgs {
-    /// Image files, and folders of them
+    /// Image files, and folders of them; a file that is named twice counts once
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
 
@@ -148,7 +148,7 @@ pub(crate) struct TuningArgs {
 
     /// Ground resolution of the stored images in metres per pixel
     ///
-    /// Frames outside of the range that the models were trained for are resampled to reach it, with a
+    /// Frames outside of the range that the models were trained for are resampled to reach it, with one
     /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
     #[arg(long, value_name = "METRES", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) gsd: Option<f64>,

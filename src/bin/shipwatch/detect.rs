@@ -2,12 +2,11 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use log::error;
-use shipwatch::clock::MonotonicClock;
-use shipwatch::detect::{Clock, Detector, Options};
 use shipwatch::frame::Frame;
 use shipwatch::model::Bundle;
 use shipwatch::record::FrameRecord;
@@ -17,12 +16,12 @@ use shipwatch::source::decode::{DecodeOptions, decode_file};
 use crate::cli::{DetectArgs, Format};
 use crate::exit::{Exit, Failure, OrExit, explain};
 use crate::inputs::{self, Input};
+use crate::lookout::Lookout;
 
 /// What the arguments mean.
 struct Job {
     inputs: Vec<Input>,
-    detector: Detector,
-    options: Options,
+    lookout: Lookout,
     decoding: DecodeOptions,
     sink: Box<dyn Sink>,
     overlay: Option<Overlay>,
@@ -44,7 +43,7 @@ pub(crate) fn load_models(dir: Option<&Path>) -> Result<Bundle, Failure> {
 impl Job {
     fn resolve(args: DetectArgs) -> Result<Self, Failure> {
         let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
-        let detector = Detector::new(load_models(args.models.as_deref())?);
+        let models = load_models(args.models.as_deref())?;
         if let Some(threads) = args.threads {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads.get())
@@ -54,8 +53,7 @@ impl Job {
         let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
         Ok(Self {
             inputs,
-            detector,
-            options: args.tuning.options(),
+            lookout: Lookout::new(models, args.tuning.options()),
             decoding: args.decoding.options(),
             overlay,
             sink: sink(args.format)
@@ -66,14 +64,13 @@ impl Job {
 
     /// Processes all inputs; one that fails is reported and skipped.
     fn run(mut self) -> Result<Exit, Failure> {
-        let clock = MonotonicClock::new();
         let inputs = std::mem::take(&mut self.inputs);
         let frames = inputs.len();
         let progress = progress(frames);
         let mut failed = 0;
         for input in inputs {
             progress.set_message(input.name.clone());
-            match self.look(input, &clock) {
+            match self.look(input) {
                 Ok((frame, record)) => progress.suspend(|| self.write(&frame, &record))?,
                 Err(failure) => {
                     failed += 1;
@@ -90,14 +87,14 @@ impl Job {
         Ok(Exit::Data)
     }
 
-    fn look(&self, input: Input, clock: &dyn Clock) -> anyhow::Result<(Frame, FrameRecord)> {
-        let start = clock.now();
+    fn look(&self, input: Input) -> anyhow::Result<(Frame, FrameRecord)> {
+        let start = Instant::now();
         let mut frame = decode_file(&input.path, &self.decoding)?;
-        let decode = clock.now().saturating_sub(start);
+        let decode = start.elapsed();
         frame.name = input.name;
         let mut record = self
-            .detector
-            .detect(&frame, &self.options, clock)
+            .lookout
+            .look(&frame)
             .with_context(|| input.path.display().to_string())?;
         record.millis.decode = decode.as_secs_f64() * 1000.0;
         Ok((frame, record))

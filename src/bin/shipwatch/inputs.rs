@@ -1,10 +1,11 @@
 //! From paths as typed to files to read.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use shipwatch::source::decode::has_image_extension;
+use shipwatch::source::search::search;
 
 /// A file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub(crate) enum InputError {
     NoImage { path: PathBuf, hint: &'static str },
 }
 
-/// The files that `paths` name, in the order typed, folders in the order of their files' paths.
+/// The files that `paths` name, in the order typed, folders in the order of their files' paths, and
+/// each once.
 ///
 /// A file that was typed is taken whatever its name; in folders, files count by their extension, and
 /// hidden ones do not.
@@ -47,9 +49,11 @@ pub(crate) fn list(paths: &[PathBuf], recursive: bool) -> Result<Vec<Input>, Inp
             });
             continue;
         }
-        let mut files = Vec::new();
-        search(path, recursive, &mut files)?;
-        if files.is_empty() {
+        let found = search(path, recursive).map_err(wrap)?;
+        if let Some((path, source)) = found.unreadable.into_iter().next() {
+            return Err(InputError::Path { path, source });
+        }
+        if found.images.is_empty() {
             let hint = if recursive {
                 ""
             } else {
@@ -60,37 +64,24 @@ pub(crate) fn list(paths: &[PathBuf], recursive: bool) -> Result<Vec<Input>, Inp
                 hint,
             });
         }
-        files.sort_unstable();
-        inputs.extend(files.into_iter().map(|file| Input {
+        inputs.extend(found.images.into_iter().map(|file| Input {
             name: name_below(path, &file),
             path: file,
         }));
     }
+    let mut listed = HashSet::new();
+    inputs.retain(|input| listed.insert(place(&input.path)));
     Ok(inputs)
 }
 
-/// Collects the images in `folder`.
-fn search(folder: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
-    let wrap = |source| InputError::Path {
-        path: folder.to_owned(),
-        source,
-    };
-    for entry in fs::read_dir(folder).map_err(wrap)? {
-        let entry = entry.map_err(wrap)?;
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        // Of the links only those to files are followed, so that no circle of folders is walked.
-        if entry.file_type().map_err(wrap)?.is_dir() {
-            if recursive {
-                search(&path, recursive, files)?;
-            }
-        } else if has_image_extension(&path) && !path.is_dir() {
-            files.push(path);
-        }
+/// The path of a file without detours, so that two names of one place are told to be the same. A link
+/// is a file of its own.
+fn place(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    match (file.parent().map(fs::canonicalize), file.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => file,
     }
-    Ok(())
 }
 
 /// The path of `file` below `folder`, with slashes on every system.
@@ -141,6 +132,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_named_twice_counts_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        fs::create_dir(root.join("below")).expect("a folder");
+        for name in ["a.png", "below/a.png"] {
+            fs::write(root.join(name), "").expect("a file");
+        }
+        let paths = [
+            root.join("below/../a.png"),
+            root.to_owned(),
+            root.join("below"),
+        ];
+        let inputs = list(&paths, true).expect("lists");
+        assert_eq!(names(&inputs), ["a.png", "below/a.png"]);
+    }
+
+    #[test]
     fn nothing_to_read_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let empty = [folder.path().to_owned()];
@@ -153,17 +161,5 @@ mod tests {
             list(&missing, false),
             Err(InputError::Path { .. })
         ));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_circle_of_links_ends() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let root = folder.path();
-        fs::write(root.join("a.png"), "").expect("a file");
-        std::os::unix::fs::symlink(root, root.join("circle")).expect("a link");
-        std::os::unix::fs::symlink(root.join("a.png"), root.join("b.png")).expect("a link");
-        let found = list(&[root.to_owned()], true).expect("lists");
-        assert_eq!(names(&found), ["a.png", "b.png"]);
     }
 }

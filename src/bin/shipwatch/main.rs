@@ -8,8 +8,10 @@ mod detect;
 mod exit;
 mod inputs;
 mod logging;
+mod lookout;
 mod run;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,9 +25,12 @@ fn main() -> ExitCode {
         Err(error) => return exit::report_usage(&error),
     };
     logging::init(cli.verbosity, cli.command.usual_level());
-    match dispatch(cli.command) {
-        Ok(exit) => exit.into(),
-        Err(failure) => failure.report(),
+    shipwatch::contain::report_only_uncontained();
+    match panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => failure.report(),
+        // The panic has reported itself.
+        Err(_) => Exit::Software.into(),
     }
 }
 

@@ -4,16 +4,16 @@ use std::fs;
 
 use anyhow::{Context, anyhow};
 use log::info;
-use shipwatch::clock::MonotonicClock;
 use shipwatch::daemon::config::Config;
-use shipwatch::daemon::{self, Outputs, Stop, journal};
-use shipwatch::detect::Detector;
+use shipwatch::daemon::journal::Journal;
+use shipwatch::daemon::{self, Outputs, Stop};
 use shipwatch::sink::{JsonLines, Overlay};
 use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
 
 use crate::cli::RunArgs;
 use crate::detect::load_models;
 use crate::exit::{Exit, Failure, OrExit};
+use crate::lookout::Lookout;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
@@ -33,16 +33,15 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let watch = FolderWatch::open(folder, config.folder_options()).map_err(unwatchable)?;
     let mut source = FolderFrames::new(watch, config.decode_options(), once);
     let detections = &config.output.detections;
-    let mut records = JsonLines::new(journal::open(detections).or_exit(Exit::CannotCreate)?);
+    let mut records = JsonLines::new(Journal::open(detections).or_exit(Exit::CannotCreate)?);
     let overlay = config
         .output
         .overlay
         .as_deref()
         .map(Overlay::new)
         .transpose()?;
-    let detector = Detector::new(load_models(config.models.as_deref())?);
-    let options = config.detect_options();
-    let clock = MonotonicClock::new();
+    let models = load_models(config.models.as_deref())?;
+    let lookout = Lookout::new(models, config.detect_options());
 
     info!(
         "watching {}, detections go to {}",
@@ -51,7 +50,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     );
     let summary = daemon::run(
         &mut source,
-        &|frame| detector.detect(frame, &options, &clock),
+        &|frame| lookout.look(frame),
         &mut Outputs {
             records: &mut records,
             overlay: overlay.as_ref(),

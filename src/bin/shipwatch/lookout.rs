@@ -1,0 +1,43 @@
+//! A detector with what the command line or the config chose for it.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use log::warn;
+use shipwatch::clock::MonotonicClock;
+use shipwatch::detect::{DetectError, Detector, Options};
+use shipwatch::frame::Frame;
+use shipwatch::model::Bundle;
+use shipwatch::record::FrameRecord;
+
+/// Looks at one frame after the other.
+pub(crate) struct Lookout {
+    detector: Detector,
+    options: Options,
+    clock: MonotonicClock,
+    /// What was warned of already.
+    told: RefCell<HashSet<String>>,
+}
+
+impl Lookout {
+    pub(crate) fn new(bundle: Bundle, options: Options) -> Self {
+        Self {
+            detector: Detector::new(bundle),
+            options,
+            clock: MonotonicClock::new(),
+            told: RefCell::default(),
+        }
+    }
+
+    /// Finds the ships of a frame. Frames of one run are much alike, so each warning about their
+    /// resolution is given once.
+    pub(crate) fn look(&self, frame: &Frame) -> Result<FrameRecord, DetectError> {
+        if let Some(warning) = self.detector.resolution_warning(frame, &self.options) {
+            let warning = warning.to_string();
+            if self.told.borrow_mut().insert(warning.clone()) {
+                warn!("{}: {warning}", frame.name);
+            }
+        }
+        self.detector.detect(frame, &self.options, &self.clock)
+    }
+}
