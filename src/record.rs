@@ -1,5 +1,7 @@
 //! What shipwatch says of a frame: the one record that every output format is a view of.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Tags;
@@ -93,4 +95,9 @@ pub struct Millis {
     pub segment: f64,
     /// Instances and run lengths.
     pub extract: f64,
+}
+
+/// A duration as records state it: milliseconds to the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }

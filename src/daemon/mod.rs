@@ -12,7 +12,7 @@ use log::{info, warn};
 
 use crate::detect::DetectError;
 use crate::frame::Frame;
-use crate::record::FrameRecord;
+use crate::record::{FrameRecord, milliseconds};
 use crate::sink::{Overlay, Sink};
 use crate::source::{Next, Source};
 
@@ -86,7 +86,7 @@ pub fn run(
         };
         match look(&frame) {
             Ok(mut record) => {
-                record.millis.decode = decode.as_secs_f64() * 1000.0;
+                record.millis.decode = milliseconds(decode);
                 outputs.records.write(&record).map_err(RunError::Records)?;
                 summary.frames += 1;
                 summary.ships += record.ships.len() as u64;

@@ -18,7 +18,7 @@ use crate::frame::{Frame, Tags, resample_gray, resample_rgb};
 use crate::inference::InferenceError;
 use crate::mask::{Instance, Mask, instances};
 use crate::model::{Bundle, Manifest};
-use crate::record::{FrameRecord, GateSummary, Millis, ModelId, Ship};
+use crate::record::{FrameRecord, GateSummary, Millis, ModelId, Ship, milliseconds};
 use crate::tile::TilePlan;
 use networks::BundleNetworks;
 use settings::Settings;
@@ -263,7 +263,7 @@ impl Laps<'_> {
         let now = self.clock.now();
         let lap = now.saturating_sub(self.last);
         self.last = now;
-        lap.as_secs_f64() * 1000.0
+        milliseconds(lap)
     }
 }
 

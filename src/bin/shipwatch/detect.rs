@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use log::error;
 use shipwatch::frame::Frame;
 use shipwatch::model::Bundle;
-use shipwatch::record::FrameRecord;
+use shipwatch::record::{FrameRecord, milliseconds};
 use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
@@ -96,7 +96,7 @@ impl Job {
             .lookout
             .look(&frame)
             .with_context(|| input.path.display().to_string())?;
-        record.millis.decode = decode.as_secs_f64() * 1000.0;
+        record.millis.decode = milliseconds(decode);
         Ok((frame, record))
     }
 

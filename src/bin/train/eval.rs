@@ -198,7 +198,12 @@ fn judged_tiles(detector: &Detector, case: &Case, truth: &Mask) -> Result<Vec<(f
         let region = plan.region(index);
         let rows = region.y..(region.y + region.side).min(height);
         let columns = region.x as usize..(region.x + region.side).min(width) as usize;
-        let count = |y| truth.row(y)[columns.clone()].iter().filter(|&&ship| ship);
+        let count = |y| {
+            truth.row(y)[columns.clone()]
+                .iter()
+                .filter(|&&ship| ship)
+                .count()
+        };
         match rows.map(count).sum::<usize>() {
             0 => judged.push((score, false)),
             Tile::MIN_SHIP_PIXELS.. => judged.push((score, true)),
