@@ -241,14 +241,19 @@ fn describe(instance: &Instance, height: u32, gsd: Option<f64>) -> Ship {
         score: instance.score(),
         area: instance.area(),
         bbox: instance.bbox(),
-        centroid: instance.centroid(),
-        length: rectangle.length,
-        width: rectangle.width,
-        angle: rectangle.angle,
-        length_m: gsd.map(|gsd| rectangle.length * gsd),
-        width_m: gsd.map(|gsd| rectangle.width * gsd),
+        centroid: instance.centroid().map(hundredths),
+        length: hundredths(rectangle.length),
+        width: hundredths(rectangle.width),
+        angle: hundredths(rectangle.angle) % 180.0,
+        length_m: gsd.map(|gsd| hundredths(rectangle.length * gsd)),
+        width_m: gsd.map(|gsd| hundredths(rectangle.width * gsd)),
         rle: instance.to_rle(height),
     }
+}
+
+/// Rounded to hundredths: no mask knows more.
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 /// Splits time into stages.
