@@ -9,7 +9,7 @@ use image::{Rgb, RgbImage};
 use shipwatch::mask::Mask;
 use shipwatch::model::Bundle;
 
-/// Twelve pictures of a dark sea, half of them with a bright ship.
+/// Twelve pictures of a dark sea, half of them with a bright ship, and one file that is no picture.
 fn write_data(root: &Path) {
     fs::create_dir_all(root.join("images")).expect("folder");
     let mut csv = "ImageId,EncodedPixels\n".to_owned();
@@ -33,6 +33,8 @@ fn write_data(root: &Path) {
             .expect("image");
         csv += &format!("{i:02}.png,{}\n", mask.to_rle());
     }
+    fs::write(root.join("images/broken.jpg"), b"\xff\xd8\xff\xe0 cut off").expect("file");
+    csv += "broken.jpg,1 5\n";
     fs::write(root.join("ship_segmentations.csv"), csv).expect("csv");
 }
 
@@ -94,7 +96,10 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     let run = [
         "run", "--config", "toy.toml", "--out", "run", "--device", "cpu",
     ];
-    assert_success(&train(dir.path(), &run));
+    let first = train(dir.path(), &run);
+    assert_success(&first);
+    let log = String::from_utf8_lossy(&first.stderr);
+    assert!(log.contains("broken.jpg"), "{log}");
     let metrics = fs::read_to_string(dir.path().join("run/gate.csv")).expect("metrics");
     assert!(metrics.starts_with("phase,step,"), "{metrics}");
     let steps: Vec<&str> = metrics
@@ -118,7 +123,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_success(&export);
     let bundle = Bundle::load(&dir.path().join("bundle")).expect("the edge loads it");
     assert_eq!(bundle.manifest.name, "toy");
-    assert_eq!(bundle.manifest.training[0].images, 8);
+    assert_eq!(bundle.manifest.training[0].images, 9);
     assert_eq!(bundle.manifest.scores["toy sea @ 1"].images, 2);
     assert_eq!(bundle.unet.metadata()["data"], "toy sea");
 
@@ -137,6 +142,7 @@ fn what_is_wrong_is_named() {
     write_data(&dir.path().join("data"));
     let fails = |config: &str, wanted: &str| {
         fs::write(dir.path().join("toy.toml"), config).expect("config");
+        let _ = fs::remove_dir_all(dir.path().join("run"));
         let output = train(dir.path(), &["run", "--config", "toy.toml", "--out", "run"]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{wanted}");
@@ -157,5 +163,10 @@ fn what_is_wrong_is_named() {
         &CONFIG.replace("seed = 5", "pretrained = \"none.safetensors\""),
         "none.safetensors",
     );
+    // A mask that leaves its image.
+    let csv = dir.path().join("data/ship_segmentations.csv");
+    let text = fs::read_to_string(&csv).expect("csv");
+    fs::write(&csv, text.replacen("00.png,", "00.png,9217 1\n00.png,", 1)).expect("csv");
+    fails(CONFIG, "00.png: a mask reaches pixel 9217");
     assert!(!dir.path().join("run/gate.safetensors").exists());
 }

@@ -162,7 +162,9 @@ fn for_each_case(
 ) -> Result<()> {
     for source in &pool.sources {
         for image in source.of(split) {
-            let pixels = pool.with_pixels(image, RgbImage::clone)?;
+            let Some(pixels) = pool.with_pixels(image, RgbImage::clone)? else {
+                continue;
+            };
             let name = image.labelled.id.clone();
             let frame = Frame {
                 name,

@@ -1,11 +1,13 @@
 //! The images of a run: which serve what, decoded once as far as memory allows.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use image::RgbImage;
 use shipwatch::dataset::{Dataset, LabelledImage};
+use shipwatch::mask::Rle;
+use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::config::DataRoot;
 use crate::data::Split;
@@ -28,6 +30,8 @@ pub(crate) struct PoolImage {
     pub(crate) labelled: LabelledImage,
     pub(crate) split: Split,
     decoded: OnceLock<RgbImage>,
+    /// Set when the file turned out not to be readable.
+    broken: AtomicBool,
 }
 
 impl Pool {
@@ -58,29 +62,45 @@ impl Pool {
         })
     }
 
-    /// Runs `work` on an image's pixels.
+    /// Runs `work` on an image's pixels. A file that cannot be decoded is reported once and gives
+    /// `None`: one broken file must not end a long run.
     ///
     /// Images stay decoded while the budget lasts. As access is random, keeping the first ones
     /// serves as many requests as any other choice.
+    ///
+    /// # Errors
+    /// If the masks do not lie on the image, for then other labels are wrong as well.
     pub(crate) fn with_pixels<T>(
         &self,
         image: &PoolImage,
         work: impl FnOnce(&RgbImage) -> T,
-    ) -> Result<T> {
+    ) -> Result<Option<T>> {
         if let Some(pixels) = image.decoded.get() {
-            return Ok(work(pixels));
+            return Ok(Some(work(pixels)));
         }
-        let pixels = decode(&image.labelled)?;
+        let order = Ordering::Relaxed;
+        if image.broken.load(order) {
+            return Ok(None);
+        }
+        let pixels = match decode_file(&image.labelled.path, &DecodeOptions::default()) {
+            Ok(frame) => frame.pixels,
+            Err(error) => {
+                if !image.broken.swap(true, order) {
+                    log::warn!("{}: {error}; left out", image.labelled.path.display());
+                }
+                return Ok(None);
+            }
+        };
+        check_masks(&image.labelled, &pixels)?;
         let result = work(&pixels);
         let bytes = pixels.as_raw().len();
         let reserve = |left: usize| left.checked_sub(bytes);
-        let order = Ordering::Relaxed;
         if self.budget.fetch_update(order, order, reserve).is_ok()
             && image.decoded.set(pixels).is_err()
         {
             self.budget.fetch_add(bytes, order);
         }
-        Ok(result)
+        Ok(Some(result))
     }
 }
 
@@ -91,9 +111,18 @@ impl Source {
     }
 }
 
-fn decode(image: &LabelledImage) -> Result<RgbImage> {
-    let frame = shipwatch::source::decode::decode_file(&image.path, &Default::default())?;
-    Ok(frame.pixels)
+/// Checks that the masks lie on the image.
+fn check_masks(image: &LabelledImage, pixels: &RgbImage) -> Result<()> {
+    let pixels = u64::from(pixels.width()) * u64::from(pixels.height());
+    for (start, length) in image.ships.iter().flat_map(Rle::runs) {
+        let end = start + length - 1;
+        ensure!(
+            end <= pixels,
+            "{}: a mask reaches pixel {end}, but the image has {pixels}: the CSV is of another image",
+            image.path.display()
+        );
+    }
+    Ok(())
 }
 
 /// Splits by the config's id prefixes first. What `split.csv` sets aside is halved between tuning
@@ -124,6 +153,7 @@ fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Vec<PoolImage> {
             split: split(&labelled),
             labelled,
             decoded: OnceLock::new(),
+            broken: AtomicBool::new(false),
         })
         .collect()
 }

@@ -16,6 +16,9 @@ use crate::data::tile::Tile;
 /// Tries before a draw that must fulfil a condition takes what it has.
 const TRIES: usize = 12;
 
+/// Images in a row that cannot be read, after which a source is given up.
+const MOST_BROKEN: usize = 100;
+
 /// Tiles smaller than this, in pixels of the tile, are not set side by side.
 const MIN_CELL: u32 = 24;
 
@@ -157,7 +160,7 @@ impl<'a> Sampler<'a> {
         Ok(tile)
     }
 
-    /// Puts a crop into the cell's top-left corner; says how wide and high it came out.
+    /// Fills the cell's top-left corner from an image that can be read; says how far.
     fn fill(
         &self,
         drawer: &Drawer,
@@ -167,36 +170,56 @@ impl<'a> Sampler<'a> {
         wanted: Wanted,
         rng: &mut StdRng,
     ) -> Result<(u32, u32)> {
-        let image = drawer.images.choose(rng).expect("a drawer holds images");
-        self.pool.with_pixels(image, |pixels| {
-            let ships = &image.labelled.ships;
-            let size = |grid: u32, want: u32| ((f64::from(grid) * scale) as u32).clamp(1, want);
-            let mut width = avoid_sliver(size(pixels.width(), cell.width), cell.width);
-            let mut height = avoid_sliver(size(pixels.height(), cell.height), cell.height);
-            let mut crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
-            for _ in 0..TRIES {
-                if wanted != Wanted::NoShip || crop.is_free_of(ships, pixels.height()) {
-                    break;
-                }
-                // Ships are everywhere in a small image: a smaller piece may lie between them.
-                if width.min(height) > 2 * MIN_CELL && rng.random_bool(0.5) {
-                    width = avoid_sliver(width / 2, cell.width);
-                    height = avoid_sliver(height / 2, cell.height);
-                }
-                crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
+        for _ in 0..MOST_BROKEN {
+            let image = drawer.images.choose(rng).expect("a drawer holds images");
+            let piece = |pixels: &RgbImage| place(image, pixels, tile, cell, scale, wanted, rng);
+            if let Some(size) = self.pool.with_pixels(image, piece)? {
+                return Ok(size);
             }
-            let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
-            let piece = resample_rgb(&view.to_image(), width, height);
-            let mask = resample_gray(&crop.rasterise(ships, pixels.height()), width, height);
-            imageops::replace(&mut tile.pixels, &piece, cell.x.into(), cell.y.into());
-            for (x, y, p) in mask.enumerate_pixels() {
-                let value = if p.0[0] >= 128 { 255 } else { 0 };
-                tile.mask
-                    .put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
-            }
-            (width, height)
-        })
+        }
+        bail!(
+            "{}: hardly any image can be read",
+            drawer.source.config.root.display()
+        )
     }
+}
+
+/// Puts a crop of `pixels` into the cell's top-left corner; says how wide and high it came out.
+fn place(
+    image: &PoolImage,
+    pixels: &RgbImage,
+    tile: &mut Tile,
+    cell: Cell,
+    scale: f64,
+    wanted: Wanted,
+    rng: &mut StdRng,
+) -> (u32, u32) {
+    let ships = &image.labelled.ships;
+    let size = |grid: u32, want: u32| ((f64::from(grid) * scale) as u32).clamp(1, want);
+    let mut width = avoid_sliver(size(pixels.width(), cell.width), cell.width);
+    let mut height = avoid_sliver(size(pixels.height(), cell.height), cell.height);
+    let mut crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
+    for _ in 0..TRIES {
+        if wanted != Wanted::NoShip || crop.is_free_of(ships, pixels.height()) {
+            break;
+        }
+        // Ships are everywhere in a small image: a smaller piece may lie between them.
+        if width.min(height) > 2 * MIN_CELL && rng.random_bool(0.5) {
+            width = avoid_sliver(width / 2, cell.width);
+            height = avoid_sliver(height / 2, cell.height);
+        }
+        crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
+    }
+    let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
+    let piece = resample_rgb(&view.to_image(), width, height);
+    let mask = resample_gray(&crop.rasterise(ships, pixels.height()), width, height);
+    imageops::replace(&mut tile.pixels, &piece, cell.x.into(), cell.y.into());
+    for (x, y, p) in mask.enumerate_pixels() {
+        let value = if p.0[0] >= 128 { 255 } else { 0 };
+        tile.mask
+            .put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
+    }
+    (width, height)
 }
 
 impl Crop {
