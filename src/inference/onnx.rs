@@ -45,7 +45,11 @@ impl GraphBuilder {
         Value(name.to_owned())
     }
 
-    /// Convolution: weight `[O, I / groups, K, K]`, bias `[O]`.
+    /// Convolution: weight `[O, I / groups, K, K]`, bias `[O]`. A weight `[O, 1, K, K]` with K above 1
+    /// filters each channel by itself.
+    ///
+    /// # Panics
+    /// If the weight has other than four dimensions.
     pub fn conv(
         &mut self,
         name: &str,

@@ -38,11 +38,18 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
             ),
             ("seed", config.seed.to_string()),
             ("data", names(&config)),
-            ("licence", LICENCE.to_owned()),
+            ("licence", licence(&config)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
     };
+    for (network, stage) in [("gate", config.gate), ("unet", config.unet)] {
+        let step = folder.checkpoint(network)?.map_or(0, |(at, _)| at.step);
+        let total = stage.total_steps();
+        if step < total {
+            log::warn!("{network}: the run stands at step {step} of {total}");
+        }
+    }
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
     let unet = UNet::on(
         Encoder::new(config.width, &FlexDevice),
@@ -58,7 +65,7 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         schema: Manifest::SCHEMA,
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        licence: LICENCE.to_owned(),
+        licence: licence(&config),
         tile: config.tile,
         overlap: config.overlap,
         normalisation: Normalisation {
@@ -119,9 +126,16 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The weights' own licence.
-const LICENCE: &str =
-    "MIT OR Apache-2.0; started from ImageNet weights of MobileNetV2, Apache-2.0, Google";
+/// The weights' own licence, and that of those they started from.
+fn licence(config: &Config) -> String {
+    let own = "MIT OR Apache-2.0";
+    match config.pretrained {
+        Some(_) => {
+            format!("{own}; started from ImageNet weights of MobileNetV2, Apache-2.0, Google")
+        }
+        None => own.to_owned(),
+    }
+}
 
 fn names(config: &Config) -> String {
     config

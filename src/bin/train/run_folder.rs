@@ -1,4 +1,4 @@
-//! The folder that describes a run: its config, metrics, checkpoints and exported models.
+//! The folder that describes a run: its config, metrics, and best and last weights.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -24,17 +24,23 @@ pub(crate) struct Checkpoint {
 /// A row of a network's metrics file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Metrics {
+    /// `head` or `all`.
     pub(crate) phase: &'static str,
+    /// Steps done, counted through both phases.
     pub(crate) step: usize,
+    /// Rate of the last step.
     pub(crate) learning_rate: f64,
+    /// Mean since the row before.
     pub(crate) loss: f64,
+    /// AUC or Dice on the tune tiles.
     pub(crate) score: f64,
+    /// Training speed since the row before, without the look at the tune tiles.
     pub(crate) images_per_s: f64,
     /// Share of the time spent waiting for tiles.
     pub(crate) data_wait: f64,
 }
 
-/// Appends rows and flushes each.
+/// A network's metrics as CSV: each row is on disk when `write` returns.
 pub(crate) struct MetricsFile(csv::Writer<File>);
 
 impl MetricsFile {
@@ -54,15 +60,15 @@ impl RunFolder {
         let folder = Self(path.to_owned());
         let file = folder.file("config.toml");
         let context = || file.display().to_string();
-        let text = toml::to_string(config)?;
         if file.exists() {
+            let text = fs::read_to_string(&file).with_context(context)?;
             ensure!(
-                fs::read_to_string(&file).with_context(context)? == text,
+                toml::from_str::<Config>(&text).with_context(context)? == *config,
                 "{} is of another run: give --out a new folder, or the same config to go on",
                 file.display()
             );
         } else {
-            fs::write(&file, text).with_context(context)?;
+            replace(&file, &toml::to_string(config)?)?;
         }
         Ok(folder)
     }
@@ -106,6 +112,8 @@ impl RunFolder {
         Ok(Some((checkpoint, params)))
     }
 
+    /// Saves where training of a network stands. Weights go first: after a crash between the two
+    /// files, steps are taken again but none is left out.
     pub(crate) fn save_checkpoint(
         &self,
         network: &str,
@@ -114,18 +122,26 @@ impl RunFolder {
     ) -> Result<()> {
         params.save(&self.file(&format!("{network}-last.safetensors")))?;
         let path = self.file(&format!("{network}-last.json"));
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_string(&checkpoint)?)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| path.display().to_string())
+        replace(&path, &serde_json::to_string(&checkpoint)?)
     }
 
+    /// Saves the best weights of a network so far.
     pub(crate) fn save_best(&self, network: &str, params: &Params) -> Result<()> {
         Ok(params.save(&self.file(&format!("{network}.safetensors")))?)
     }
 
     /// The best weights of a network.
     pub(crate) fn best(&self, network: &str) -> Result<Params> {
-        Ok(Params::load(&self.file(&format!("{network}.safetensors")))?)
+        Params::load(&self.file(&format!("{network}.safetensors"))).with_context(|| {
+            format!("the run has no weights of its {network} yet: go on with `train run`")
+        })
     }
+}
+
+/// Writes a file, whole or not at all.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let partial = path.with_extension("partial");
+    fs::write(&partial, text)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| path.display().to_string())
 }

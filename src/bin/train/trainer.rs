@@ -25,6 +25,7 @@ const TUNE_TILES: usize = 256;
 /// Largest norm of one tensor's gradient.
 const CLIP_NORM: f32 = 1.0;
 
+/// AdamW's, for every tensor.
 const WEIGHT_DECAY: f32 = 1e-4;
 
 /// Everything a phase needs besides the network.
@@ -71,7 +72,7 @@ impl<B: FusedOps> Trainer<'_, B> {
                 peak: stage.learning_rate,
             },
         ];
-        let total = stage.head_steps + stage.steps;
+        let total = stage.total_steps();
         let mut at = match self.folder.checkpoint(M::NAME)? {
             Some((checkpoint, last)) => {
                 model = apply(model, &last)?;
@@ -80,6 +81,9 @@ impl<B: FusedOps> Trainer<'_, B> {
                     M::NAME,
                     checkpoint.step
                 );
+                if checkpoint.step >= total {
+                    return self.folder.best(M::NAME);
+                }
                 checkpoint
             }
             None => Checkpoint {
@@ -116,7 +120,7 @@ impl<B: FusedOps> Trainer<'_, B> {
                         f64::from(loss.into_data().convert::<f32>().iter::<f32>().sum::<f32>());
                     ensure!(
                         loss.is_finite(),
-                        "{}: the loss is {loss} at step {}",
+                        "{}: the loss is {loss} at step {}: lower `learning-rate`",
                         M::NAME,
                         at.step
                     );
@@ -126,17 +130,24 @@ impl<B: FusedOps> Trainer<'_, B> {
 
                     let stop = self.stop.load(Ordering::Relaxed);
                     if at.step % stage.tune_every == 0 || at.step == total || stop {
+                        let (images_per_s, data_wait) = (window.rate(), window.data_wait());
                         let inner = model.valid();
-                        let score = M::score(&inner, &tune, &self.device);
                         let params = collect(&inner);
+                        ensure!(
+                            is_finite(&params),
+                            "{}: weights are no numbers after step {}: lower `learning-rate`",
+                            M::NAME,
+                            at.step
+                        );
+                        let score = M::score(&inner, &tune, &self.device);
                         let row = Metrics {
                             phase: phase.name,
                             step: at.step,
                             learning_rate: rate,
                             loss: window.loss(),
                             score,
-                            images_per_s: window.rate(),
-                            data_wait: window.data_wait(),
+                            images_per_s,
+                            data_wait,
                         };
                         metrics.write(&row)?;
                         progress.tuned(&row, M::SCORE);
@@ -161,13 +172,30 @@ impl<B: FusedOps> Trainer<'_, B> {
         self.folder.best(M::NAME)
     }
 
+    /// Half of them with ships, as far as the images allow.
+    ///
+    /// # Errors
+    /// If all are of one kind, for then no score would tell good weights from bad.
     fn tune_tiles(&self) -> Result<Vec<Tile>> {
         let sampler = Sampler::new(self.pool, Split::Tune, self.tile, false)?;
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0x7e57);
-        (0..TUNE_TILES)
+        let tiles: Vec<Tile> = (0..TUNE_TILES)
             .map(|i| sampler.draw(i % 2 == 0, &mut rng))
-            .collect()
+            .collect::<Result<_>>()?;
+        for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
+            ensure!(
+                tiles.iter().any(|tile| tile.has_ship() == ship),
+                "the images for tuning show no tile with {lack}: name others as `tune` under [[data]]"
+            );
+        }
+        Ok(tiles)
     }
+}
+
+/// Whether every weight is a number.
+fn is_finite(params: &Params) -> bool {
+    let mut tensors = params.0.values();
+    tensors.all(|tensor| tensor.iter::<f32>().all(f32::is_finite))
 }
 
 /// Averages since the last look at the tune set.
@@ -200,11 +228,12 @@ impl Window {
         self.losses / self.steps.max(1) as f64
     }
 
-    /// Share of the time that the step waited for tiles.
+    /// Share of the time that steps waited for tiles.
     fn data_wait(&self) -> f64 {
         self.waited.as_secs_f64() / self.since.elapsed().as_secs_f64().max(1e-9)
     }
 
+    /// Images per second.
     fn rate(&self) -> f64 {
         self.images as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
     }

@@ -58,7 +58,7 @@ impl Pool {
         }
         Ok(Self {
             sources,
-            budget: AtomicUsize::new(cache_mib << 20),
+            budget: AtomicUsize::new(cache_mib.saturating_mul(1 << 20)),
         })
     }
 

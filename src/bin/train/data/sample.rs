@@ -19,7 +19,7 @@ const TRIES: usize = 12;
 /// Images in a row that cannot be read, after which a source is given up.
 const MOST_BROKEN: usize = 100;
 
-/// Tiles smaller than this, in pixels of the tile, are not set side by side.
+/// A crop leaves at least this many tile pixels, or none, for the ones beside and below it.
 const MIN_CELL: u32 = 24;
 
 /// Draws tiles from the images of one split.
@@ -38,7 +38,7 @@ struct Drawer<'a> {
     images: Vec<&'a PoolImage>,
 }
 
-/// A square in tile pixels still to be filled.
+/// A rectangle in tile pixels still to be filled.
 #[derive(Clone, Copy)]
 struct Cell {
     x: u32,
@@ -81,7 +81,9 @@ impl<'a> Sampler<'a> {
         let with_ships = drawers(&|image| !image.labelled.ships.is_empty());
         let all = drawers(&|_| true);
         if with_ships.is_empty() {
-            bail!("no image with ships is in the {split:?} split: name one under [[data]]");
+            bail!(
+                "no image with ships is in the {split:?} split: see to `tune` and `test` under [[data]], and to split.csv"
+            );
         }
         Ok(Self {
             pool,
@@ -281,7 +283,7 @@ fn random_pixel(ship: &Rle, grid_height: u32, rng: &mut impl Rng) -> Option<(u32
     ship.pixels(grid_height).nth(nth)
 }
 
-/// Takes the whole cell rather than leave a strip that no crop could fill sensibly.
+/// Gives way rather than leave a strip too narrow for a crop of any sense.
 fn avoid_sliver(size: u32, cell: u32) -> u32 {
     match cell - size {
         0 => size,
