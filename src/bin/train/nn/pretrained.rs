@@ -12,7 +12,7 @@ use super::params::{ParamError, Params, apply, collect};
 pub(crate) struct Report {
     /// Tensors of the gate that were set.
     pub(crate) applied: usize,
-    /// Tensors of the gate that keep their start.
+    /// Tensors of the gate that keep their start; not those that [`unfold`] sets.
     pub(crate) untouched: Vec<String>,
     /// Tensors of the file that nothing asked for.
     pub(crate) unused: Vec<String>,
@@ -37,7 +37,9 @@ pub(crate) fn load_pretrained<B: Backend>(
     let mut applied = 0;
     for (name, slot) in &mut params.0 {
         let Some(source) = keras_name(name, folded) else {
-            untouched.push(name.clone());
+            if !(folded && name.contains(".bn.")) {
+                untouched.push(name.clone());
+            }
             continue;
         };
         let data = file
@@ -247,6 +249,7 @@ mod tests {
             return;
         };
         assert!(report.folded);
+        assert_eq!(report.untouched, ["classifier.bias", "classifier.weight"]);
         assert!(report.unused.is_empty(), "unused: {:?}", report.unused);
         let params = unfold(&gate, input());
         let gate = apply(gate, &params).expect("fits");
