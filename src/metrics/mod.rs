@@ -89,21 +89,17 @@ pub fn threshold_for_recall(scored: &[(f32, bool)], recall: f64) -> Option<f32> 
     ships.get(kept - 1).copied()
 }
 
-/// Shares of the tiles with and without ships that score at or above `threshold`: recall and false
-/// alarm rate. A kind that is absent counts as 0.
-pub fn pass_rates(scored: &[(f32, bool)], threshold: f32) -> (f64, f64) {
-    let share = |kind: bool| {
-        let of_kind = scored.iter().filter(|(_, ship)| *ship == kind);
-        let (all, passed) = of_kind.fold((0, 0), |(all, passed), (score, _)| {
-            (all + 1, passed + usize::from(*score >= threshold))
-        });
-        if all == 0 {
-            0.0
-        } else {
-            f64::from(passed as u32) / f64::from(all)
-        }
-    };
-    (share(true), share(false))
+/// Share of the tiles with ships (`ship`), or of those without, that score at or above `threshold`.
+/// None without such tiles.
+pub fn pass_rate(scored: &[(f32, bool)], threshold: f32, ship: bool) -> Option<f64> {
+    let of_kind = scored.iter().filter(|(_, kind)| *kind == ship);
+    mean(of_kind.map(|(score, _)| f64::from(u8::from(*score >= threshold))))
+}
+
+/// Arithmetic mean; none of nothing.
+pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
 }
 
 fn intersection(a: &Mask, b: &Mask) -> u64 {
@@ -188,10 +184,9 @@ mod tests {
         assert_eq!(threshold_for_recall(&scored, 0.9), Some(0.2));
         assert_eq!(threshold_for_recall(&scored, 1.0), Some(0.1));
         assert_eq!(threshold_for_recall(&[(0.4, false)], 0.9), None);
-        assert_eq!(pass_rates(&scored, 0.2), (0.9, 0.0));
-        assert_eq!(
-            pass_rates(&[(0.3, false), (0.1, false), (0.9, true)], 0.2),
-            (1.0, 0.5)
-        );
+        assert_eq!(pass_rate(&scored, 0.2, true), Some(0.9));
+        assert_eq!(pass_rate(&scored, 0.2, false), None);
+        let mixed = [(0.3, false), (0.1, false), (0.9, true)];
+        assert_eq!(pass_rate(&mixed, 0.2, false), Some(0.5));
     }
 }

@@ -89,8 +89,9 @@ pub struct TrainingData {
 pub struct Scores {
     /// Images in the set.
     pub images: usize,
-    /// Mean Dice over images with ships.
-    pub dice_ships: f64,
+    /// Mean Dice over images with ships; none where no image holds any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dice_ships: Option<f64>,
     /// Mean Dice over all images.
     pub dice_all: f64,
     /// Mean Dice over all images of predicting nothing.
@@ -99,11 +100,13 @@ pub struct Scores {
     pub f2: f64,
     /// Mean of the challenge's F2 over all images of predicting nothing.
     pub f2_empty_baseline: f64,
-    /// Share of tiles with ships that pass the gate.
-    pub gate_recall: f64,
-    /// Share of tiles without ships that the gate stops.
-    pub gate_rejected: f64,
-    /// Area under the gate's ROC curve over tiles; none where all tiles are of one kind.
+    /// Share of the tiles that show at least half of a ship that pass the gate; none without such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_recall: Option<f64>,
+    /// Share of the tiles without ships that the gate stops; none without such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_rejected: Option<f64>,
+    /// Area under the gate's ROC curve over these tiles; none where all are of one kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_auc: Option<f64>,
 }

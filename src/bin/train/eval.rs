@@ -11,6 +11,7 @@ use shipwatch::frame::{Frame, Tags, resample_gray, resample_rgb};
 use shipwatch::mask::{Mask, Rle, instances};
 use shipwatch::metrics;
 use shipwatch::model::{Scores, Thresholds};
+use shipwatch::tile::TilePlan;
 
 use crate::data::{Pool, Split, Tile};
 
@@ -73,7 +74,7 @@ pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result
         set.empty_dice.push(metrics::dice(&truth, &nothing));
         set.f2.push(metrics::f2(&truths, &found));
         set.empty_f2.push(metrics::f2(&truths, &[]));
-        set.tiles.extend(judged_tiles(detector, &case, &truth)?);
+        set.tiles.extend(judged_tiles(detector, &case)?);
         Ok(())
     })?;
     Ok(Evaluation { sets })
@@ -83,8 +84,7 @@ pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result
 pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thresholds> {
     let mut tiles = Vec::new();
     for_each_case(pool, Split::Tune, |case| {
-        let truth = union_of(case.ships, &case.frame.pixels)?;
-        tiles.extend(judged_tiles(detector, &case, &truth)?);
+        tiles.extend(judged_tiles(detector, &case)?);
         Ok(())
     })?;
     let gate = metrics::threshold_for_recall(&tiles, GATE_RECALL).unwrap_or(0.5);
@@ -184,35 +184,39 @@ fn for_each_case(
     Ok(())
 }
 
-/// Gate scores of the tiles that clearly do or do not hold a ship: some ship, but too little to count,
-/// is not judged.
-fn judged_tiles(detector: &Detector, case: &Case, truth: &Mask) -> Result<Vec<(f32, bool)>> {
+/// Gate scores of the tiles that are judged, and whether they show a ship.
+fn judged_tiles(detector: &Detector, case: &Case) -> Result<Vec<(f32, bool)>> {
     let pixels = case.resampled();
-    let (width, height) = pixels.dimensions();
-    let grid = GrayImage::from_fn(truth.width(), truth.height(), |x, y| {
-        image::Luma([if truth.get(x, y) { 255 } else { 0 }])
-    });
-    let truth = Mask::from_threshold(&resample_gray(&grid, width, height), 128);
-    let plan = detector.plan(width, height);
-    let scores = detector.gate_scores(&pixels)?;
-    let mut judged = Vec::new();
-    for (index, score) in scores.into_iter().enumerate() {
-        let region = plan.region(index);
-        let rows = region.y..(region.y + region.side).min(height);
-        let columns = region.x as usize..(region.x + region.side).min(width) as usize;
-        let count = |y| {
-            truth.row(y)[columns.clone()]
-                .iter()
-                .filter(|&&ship| ship)
-                .count()
-        };
-        match rows.map(count).sum::<usize>() {
-            0 => judged.push((score, false)),
-            Tile::MIN_SHIP_PIXELS.. => judged.push((score, true)),
-            _ => {}
+    let plan = detector.plan(pixels.width(), pixels.height());
+    let verdicts = verdicts(&plan, case.ships, case.frame.pixels.height(), case.scale);
+    let judged = detector.gate_scores(&pixels)?.into_iter().zip(verdicts);
+    Ok(judged
+        .filter_map(|(score, ship)| Some((score, ship?)))
+        .collect())
+}
+
+/// Whether each tile shows a ship: at least half of one, of a size that counts. None where a tile
+/// shows a lesser part only, for a neighbour shows more.
+fn verdicts(plan: &TilePlan, ships: &[Rle], height: u32, scale: f64) -> Vec<Option<bool>> {
+    let mut verdicts = vec![Some(false); plan.count()];
+    for ship in ships {
+        let mut shown = vec![0; plan.count()];
+        for (x, y) in ship.pixels(height) {
+            let at = |place: u32| ((f64::from(place) + 0.5) * scale) as u32;
+            for (index, shown) in shown.iter_mut().enumerate() {
+                *shown += u64::from(plan.region(index).contains(at(x), at(y)));
+            }
+        }
+        let counts = ship.area() as f64 * scale * scale >= Tile::MIN_SHIP_PIXELS as f64;
+        for (verdict, shown) in verdicts.iter_mut().zip(shown) {
+            if counts && 2 * shown >= ship.area() {
+                *verdict = Some(true);
+            } else if shown > 0 && *verdict == Some(false) {
+                *verdict = None;
+            }
         }
     }
-    Ok(judged)
+    verdicts
 }
 
 fn masks(ships: &[Rle], width: u32, height: u32) -> Result<Vec<Mask>> {
@@ -257,30 +261,20 @@ impl Evaluation {
 impl Set {
     /// The figures of the manifest, with the gate cut at `threshold`.
     pub(crate) fn scores(&self, threshold: f32) -> Scores {
-        let (gate_recall, gate_passed) = metrics::pass_rates(&self.tiles, threshold);
+        let mean = |values: &[f64]| metrics::mean(values.iter().copied()).unwrap_or(0.0);
+        let with_ships = self.dice.iter().filter(|(_, ships)| *ships);
         Scores {
             images: self.dice.len(),
-            dice_ships: mean(
-                self.dice
-                    .iter()
-                    .filter(|(_, ships)| *ships)
-                    .map(|(dice, _)| *dice),
-            ),
-            dice_all: mean(self.dice.iter().map(|(dice, _)| *dice)),
-            dice_all_empty_baseline: mean(self.empty_dice.iter().copied()),
-            f2: mean(self.f2.iter().copied()),
-            f2_empty_baseline: mean(self.empty_f2.iter().copied()),
-            gate_recall,
-            gate_rejected: 1.0 - gate_passed,
+            dice_ships: metrics::mean(with_ships.map(|(dice, _)| *dice)),
+            dice_all: metrics::mean(self.dice.iter().map(|(dice, _)| *dice)).unwrap_or(0.0),
+            dice_all_empty_baseline: mean(&self.empty_dice),
+            f2: mean(&self.f2),
+            f2_empty_baseline: mean(&self.empty_f2),
+            gate_recall: metrics::pass_rate(&self.tiles, threshold, true),
+            gate_rejected: metrics::pass_rate(&self.tiles, threshold, false).map(|rate| 1.0 - rate),
             gate_auc: metrics::auc(&self.tiles),
         }
     }
-}
-
-/// Mean, 0 of nothing.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-    sum / f64::from(count.max(1))
 }
 
 /// A table row per set and one for all.
@@ -312,20 +306,49 @@ impl fmt::Display for Table<'_> {
             .chain([all]);
         for (name, set) in rows {
             let s = set.scores(self.1);
-            let auc = s.gate_auc.map_or("-".to_owned(), |auc| format!("{auc:.4}"));
+            let known = |score: Option<f64>| score.map_or("-".to_owned(), |s| format!("{s:.4}"));
             writeln!(
                 f,
-                "{name:<26} {:>6} {:>10.4} {:>8.4} {:>9.4} {:>6.4} {:>9.4} {:>11.4} {:>13.4} {auc:>8}",
+                "{name:<26} {:>6} {:>10} {:>8.4} {:>9.4} {:>6.4} {:>9.4} {:>11} {:>13} {:>8}",
                 s.images,
-                s.dice_ships,
+                known(s.dice_ships),
                 s.dice_all,
                 s.dice_all_empty_baseline,
                 s.f2,
                 s.f2_empty_baseline,
-                s.gate_recall,
-                s.gate_rejected
+                known(s.gate_recall),
+                known(s.gate_rejected),
+                known(s.gate_auc)
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_shows_a_ship_when_it_shows_half_of_one() {
+        // Tiles of 64 pixels over columns 0 to 63 and 36 to 99.
+        let plan = TilePlan::new(100, 64, 64, 16);
+        let ship = |columns: std::ops::Range<u32>, rows: u32| -> Rle {
+            let runs = columns.map(|x| (u64::from(x) * 64 + 1, u64::from(rows)));
+            Rle::new(runs).expect("increasing")
+        };
+        let judge = |ships: &[Rle]| verdicts(&plan, ships, 64, 1.0);
+        assert_eq!(judge(&[]), [Some(false), Some(false)]);
+        assert_eq!(judge(&[ship(40..60, 2)]), [Some(true), Some(true)]);
+        assert_eq!(judge(&[ship(20..40, 2)]), [Some(true), None]);
+        assert_eq!(judge(&[ship(20..30, 2)]), [Some(true), Some(false)]);
+        // Too small to count, yet no proof of empty water.
+        assert_eq!(judge(&[ship(20..23, 1)]), [None, Some(false)]);
+        // Seen at half the scale, the second of two tiles begins at column 72 of the file.
+        let plan = TilePlan::new(100, 32, 64, 16);
+        assert_eq!(
+            verdicts(&plan, &[ship(0..70, 2)], 64, 0.5),
+            [Some(true), Some(false)]
+        );
     }
 }

@@ -20,15 +20,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use shipwatch::detect::Detector;
 use shipwatch::model::Bundle;
 
 use crate::config::Config;
-use crate::data::{Pool, Split};
+use crate::data::{Pool, Sampler, Split, Tile};
 use crate::device::{DeviceChoice, use_cuda};
 use crate::eval::{Table, evaluate};
-use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained};
+use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained, unfold};
 use crate::run_folder::RunFolder;
 use crate::trainer::Trainer;
 
@@ -139,23 +142,42 @@ fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
         stop: &STOP,
     };
 
-    let mut gate = Gate::<Autodiff<B>>::new(config.width, &device);
-    if let Some(file) = &config.pretrained {
-        let weights = Params::load(file)?;
-        let (loaded, report) =
-            load_pretrained(gate, &weights).with_context(|| file.display().to_string())?;
-        gate = loaded;
-        log::info!(
-            "{}: {} tensors applied; start at random: {:?}; unused: {:?}",
-            file.display(),
-            report.applied,
-            report.untouched,
-            report.unused
-        );
-    }
+    let gate = start::<B>(config, &pool, &device)?;
     let best = trainer.train(gate, &config.gate)?;
     let gate = apply(Gate::<Autodiff<B>>::new(config.width, &device), &best)?;
     let unet = UNet::on(gate.encoder, config.decoder, &device);
     trainer.train(unet, &config.unet)?;
     Ok(())
+}
+
+/// A gate to train: from the pretrained weights if the config names some.
+fn start<B: FusedOps>(
+    config: &Config,
+    pool: &Pool,
+    device: &B::Device,
+) -> Result<Gate<Autodiff<B>>> {
+    let gate = Gate::<Autodiff<B>>::new(config.width, device);
+    let Some(file) = &config.pretrained else {
+        return Ok(gate);
+    };
+    let context = || file.display().to_string();
+    let weights = Params::load(file)?;
+    let (gate, report) = load_pretrained(gate, &weights).with_context(context)?;
+    log::info!(
+        "{}: {} tensors applied; start anew: {:?}; unused: {:?}",
+        file.display(),
+        report.applied,
+        report.untouched,
+        report.unused
+    );
+    if !report.folded {
+        return Ok(gate);
+    }
+    log::info!("{}: measuring the folded batch norms", file.display());
+    let sampler = Sampler::new(pool, Split::Train, config.tile, true)?;
+    let mut rng = StdRng::seed_from_u64(config.seed);
+    let draw = |i| sampler.draw(i % 2 == 0, &mut rng);
+    let tiles: Vec<Tile> = (0..config.gate.batch).map(draw).collect::<Result<_>>()?;
+    let norms = unfold(&gate.valid(), tensors::pixels(&tiles, device));
+    Ok(apply(gate, &norms)?)
 }

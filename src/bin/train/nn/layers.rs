@@ -21,6 +21,8 @@ pub(crate) enum Mode {
     Train,
     /// The running ones.
     Eval,
+    /// The running ones, which the batch's own then replace.
+    Measure,
 }
 
 /// A convolution without bias, batch norm, and ReLU6 unless it is a linear projection.
@@ -93,6 +95,23 @@ impl<B: FusedOps> ConvBn<B> {
         match mode {
             Mode::Train => self.normalise_by_batch(x),
             Mode::Eval => self.normalise_by_history(x),
+            Mode::Measure => {
+                let y = self.normalise_by_history(x.clone());
+                self.replace_history(x);
+                y
+            }
+        }
+    }
+
+    fn replace_history(&self, x: Tensor<B, 4>) {
+        let channels = x.dims()[1];
+        let mean = |x: Tensor<B, 4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
+        let centre = mean(x.clone());
+        let variance = mean((x - centre.clone()).powi_scalar(2));
+        let bn = &self.bn;
+        for (state, new) in [(&bn.running_mean, centre), (&bn.running_var, variance)] {
+            state.update(new.reshape([channels]));
+            state.value_sync();
         }
     }
 

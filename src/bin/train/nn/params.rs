@@ -30,8 +30,6 @@ pub(crate) enum ParamError {
         name: String,
         dtype: Dtype,
     },
-    #[error("batch norms are folded into the convolutions; training needs a file that has them")]
-    Folded,
     #[error("tensor `{0}` is missing")]
     Missing(String),
     #[error("tensor `{name}` has shape {found:?}, the network needs {needed:?}")]
@@ -67,6 +65,29 @@ impl Params {
             );
         }
         Ok(Self(params))
+    }
+
+    /// The values of a tensor.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub(crate) fn values(&self, name: &str) -> Vec<f32> {
+        self.0[name].iter::<f32>().collect()
+    }
+
+    /// Changes each value of a tensor, by index.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub(crate) fn set(&mut self, name: &str, mut change: impl FnMut(usize, &mut f32)) {
+        let mut values = self.values(name);
+        values
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, value)| change(i, value));
+        let shape = self.0[name].shape.to_vec();
+        self.0
+            .insert(name.to_owned(), TensorData::new(values, shape));
     }
 
     /// Writes a safetensors file, whole or not at all.
