@@ -134,6 +134,15 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_success(&eval);
     let table = String::from_utf8_lossy(&eval.stdout);
     assert!(table.contains("toy sea @ 1"), "{table}");
+    let untested = CONFIG.replace("test = [\"10\", \"11\"]", "");
+    fs::write(dir.path().join("untested.toml"), untested).expect("config");
+    let eval = train(
+        dir.path(),
+        &["eval", "--models", "bundle", "--config", "untested.toml"],
+    );
+    assert!(!eval.status.success(), "a table of nothing was printed");
+    let error = String::from_utf8_lossy(&eval.stderr);
+    assert!(error.contains("Test split"), "{error}");
 }
 
 #[test]
@@ -158,6 +167,12 @@ fn what_is_wrong_is_named() {
     fails(
         &CONFIG.replace("tune = [\"08\", \"09\"]", "tune = [\"09\"]"),
         "Tune",
+    );
+    fails(
+        &CONFIG
+            .replace("tune = [\"08\", \"09\"]", "tune = [\"08\"]")
+            .replace("scale = [0.5, 1.2]", "scale = [0.05, 0.05]"),
+        "no tile with a ship large enough",
     );
     fails(
         &CONFIG.replace("seed = 5", "pretrained = \"none.safetensors\""),

@@ -101,6 +101,9 @@ struct SplitRow {
 
 impl Dataset {
     /// Reads the CSV below `root` and matches it with the images there. No image is decoded.
+    ///
+    /// # Errors
+    /// If the CSV or the folder of images is not there, or one of the CSVs cannot be read.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let csv = find(root, &CSV_NAMES)?;
         let folder = find(root, &IMAGE_FOLDERS)?;
@@ -221,6 +224,24 @@ mod tests {
         assert_eq!(ships, [("a.jpg", 2), ("b.jpg", 0)]);
         assert_eq!(data.images[1].split.as_deref(), Some("valid"));
         assert_eq!(data.missing, ["gone.jpg"]);
+    }
+
+    #[test]
+    fn reads_csv_as_other_programs_write_it() {
+        let plain = layout("ImageId,EncodedPixels\na.jpg,1 2\na.jpg,9 1\nb.jpg,\n");
+        let want = Dataset::open(plain.path()).expect("opens").images;
+        let ships = |images: &[LabelledImage]| -> Vec<(String, Vec<Rle>)> {
+            let pair = |i: &LabelledImage| (i.id.clone(), i.ships.clone());
+            images.iter().map(pair).collect()
+        };
+        for csv in [
+            "\u{feff}ImageId,EncodedPixels\r\na.jpg,1 2\r\na.jpg,9 1\r\nb.jpg,\r\n",
+            "\"EncodedPixels\",\"ImageId\"\n\"1 2\",a.jpg\n 9 1 ,\"a.jpg\"\n\"\",b.jpg",
+        ] {
+            let dir = layout(csv);
+            let got = Dataset::open(dir.path()).expect("opens").images;
+            assert_eq!(ships(&got), ships(&want), "{csv:?}");
+        }
     }
 
     #[test]

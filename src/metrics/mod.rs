@@ -29,27 +29,30 @@ pub fn iou(truth: &Mask, prediction: &Mask) -> f64 {
 /// The challenge's score of one image: F2 at IoU thresholds 0.5 to 0.95, averaged; an image without
 /// ships scores 1 for an empty prediction and else 0.
 ///
-/// Predictions may not overlap one another, nor truths, as the challenge demands; then at a
-/// threshold of 0.5 or more each truth matches at most one prediction.
+/// A truth that no prediction reaches is a miss, a prediction that reaches no truth an alarm, as in
+/// the challenge's reference. Where neither predictions nor truths overlap among themselves, as it
+/// demands, a threshold of 0.5 or more lets each truth match at most one prediction.
+///
+/// # Panics
+/// If the masks differ in size.
 pub fn f2(truths: &[Mask], predictions: &[Mask]) -> f64 {
     if truths.is_empty() {
         return if predictions.is_empty() { 1.0 } else { 0.0 };
     }
-    let overlaps: Vec<f64> = truths
-        .iter()
-        .map(|truth| {
-            predictions
-                .iter()
-                .map(|p| iou(truth, p))
-                .fold(0.0, f64::max)
-        })
-        .collect();
+    let mut of_truths = vec![0.0f64; truths.len()];
+    let mut of_predictions = vec![0.0f64; predictions.len()];
+    for (truth, best_of_truth) in truths.iter().zip(&mut of_truths) {
+        for (prediction, best) in predictions.iter().zip(&mut of_predictions) {
+            let overlap = iou(truth, prediction);
+            *best_of_truth = best_of_truth.max(overlap);
+            *best = best.max(overlap);
+        }
+    }
     let at = |threshold: f64| {
-        let hits = overlaps
-            .iter()
-            .filter(|&&overlap| overlap > threshold)
-            .count() as f64;
-        let (misses, alarms) = (truths.len() as f64 - hits, predictions.len() as f64 - hits);
+        let reached = |overlaps: &[f64]| overlaps.iter().filter(|&&o| o > threshold).count() as f64;
+        let hits = reached(&of_truths);
+        let misses = truths.len() as f64 - hits;
+        let alarms = predictions.len() as f64 - reached(&of_predictions);
         5.0 * hits / (5.0 * hits + 4.0 * misses + alarms)
     };
     IOU_THRESHOLDS.into_iter().map(at).sum::<f64>() / IOU_THRESHOLDS.len() as f64
@@ -167,6 +170,9 @@ mod tests {
         // One hit, one miss, no alarm: 5 / (5 + 4).
         let score = f2(&[ship.clone(), elsewhere], std::slice::from_ref(&ship));
         assert!((score - 5.0 / 9.0).abs() < 1e-12);
+        // A ship that the labels hold twice gives no more than a full score.
+        let score = f2(&[ship.clone(), ship.clone()], std::slice::from_ref(&ship));
+        assert_eq!(score, 1.0);
     }
 
     #[test]

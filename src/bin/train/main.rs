@@ -18,7 +18,7 @@ mod trainer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
@@ -120,7 +120,12 @@ fn main() -> Result<()> {
             let pool = Pool::open(&config.data, config.cache_mib)?;
             let detector = Detector::new(Bundle::load(&models)?);
             let threshold = detector.manifest().thresholds.gate;
-            print!("{}", Table(&evaluate(&detector, &pool, split)?, threshold));
+            let evaluation = evaluate(&detector, &pool, split)?;
+            ensure!(
+                !evaluation.sets.is_empty(),
+                "no image of the {split:?} split can be read: name some under [[data]]"
+            );
+            print!("{}", Table(&evaluation, threshold));
             Ok(())
         }
     }
