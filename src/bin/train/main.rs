@@ -5,6 +5,7 @@ mod data;
 mod device;
 mod eval;
 mod export;
+mod files;
 mod loss;
 mod nn;
 mod progress;

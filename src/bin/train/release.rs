@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::data::{Pool, Split};
 use crate::eval::{Table, choose_thresholds, evaluate};
 use crate::export;
+use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
 use crate::run_folder::RunFolder;
 use crate::tensors::NORMALISATION;
@@ -147,7 +148,7 @@ fn names(config: &Config) -> String {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| path.display().to_string())
+    replace(path, bytes).with_context(|| path.display().to_string())
 }
 
 /// Lower-case hexadecimal SHA-256.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::files::replace;
 use crate::nn::Params;
 
 /// A run's folder.
@@ -68,7 +69,7 @@ impl RunFolder {
                 file.display()
             );
         } else {
-            replace(&file, &toml::to_string(config)?)?;
+            replace(&file, toml::to_string(config)?.as_bytes()).with_context(context)?;
         }
         Ok(folder)
     }
@@ -122,7 +123,8 @@ impl RunFolder {
     ) -> Result<()> {
         params.save(&self.file(&format!("{network}-last.safetensors")))?;
         let path = self.file(&format!("{network}-last.json"));
-        replace(&path, &serde_json::to_string(&checkpoint)?)
+        replace(&path, serde_json::to_string(&checkpoint)?.as_bytes())
+            .with_context(|| path.display().to_string())
     }
 
     /// Saves the best weights of a network so far.
@@ -136,12 +138,4 @@ impl RunFolder {
             format!("the run has no weights of its {network} yet: go on with `train run`")
         })
     }
-}
-
-/// Writes a file, whole or not at all.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, text)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| path.display().to_string())
 }

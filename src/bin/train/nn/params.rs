@@ -7,6 +7,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
+use crate::files::replace;
+
 /// Float tensors by dotted path, such as `encoder.blocks.3.expand.weight`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Params(pub(crate) BTreeMap<String, TensorData>);
@@ -110,9 +112,7 @@ impl Params {
             .collect::<Result<Vec<_>, _>>()
             .map_err(format)?;
         let file = serialize(views, None).map_err(format)?;
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, file).map_err(io)?;
-        std::fs::rename(&partial, path).map_err(io)
+        replace(path, &file).map_err(io)
     }
 }
 
