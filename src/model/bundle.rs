@@ -162,13 +162,18 @@ impl Bundle {
     }
 }
 
-fn check_digest(file: &str, bytes: &[u8], wanted: &str) -> Result<(), ModelError> {
-    let found = Sha256::digest(bytes)
+/// The digest that a manifest states of a file: lower-case hexadecimal SHA-256.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
         .iter()
         .fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
             hex
-        });
+        })
+}
+
+fn check_digest(file: &str, bytes: &[u8], wanted: &str) -> Result<(), ModelError> {
+    let found = digest(bytes);
     if found == wanted {
         return Ok(());
     }

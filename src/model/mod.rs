@@ -3,7 +3,7 @@
 mod bundle;
 mod manifest;
 
-pub use bundle::{Bundle, ModelError};
+pub use bundle::{Bundle, ModelError, digest};
 pub use manifest::{
     Manifest, ManifestError, NetworkFile, Normalisation, Scores, Thresholds, TrainingData,
 };

@@ -46,7 +46,7 @@ pub(crate) struct Set {
 
 /// One image as the evaluation sees it.
 struct Case<'a> {
-    frame: Frame,
+    frame: &'a Frame,
     ships: &'a [Rle],
     scale: f64,
     set: String,
@@ -61,11 +61,12 @@ pub(crate) fn evaluate(detector: &Detector, pool: &Pool, split: Split) -> Result
             scale: Some(case.scale),
             ..Options::default()
         };
-        let record = detector.detect(&case.frame, &options, &MonotonicClock::new())?;
-        let truths = masks(case.ships, width, height)?;
+        let record = detector.detect(case.frame, &options, &MonotonicClock::new())?;
         let found: Vec<Rle> = record.ships.into_iter().map(|ship| ship.rle).collect();
+        let truth = union(case.ships, width, height);
+        let prediction = union(&found, width, height);
+        let truths = masks(case.ships, width, height)?;
         let found = masks(&found, width, height)?;
-        let (truth, prediction) = (union(&truths, width, height), union(&found, width, height));
         let nothing = Mask::new(width, height);
 
         let set = sets.entry(case.set.clone()).or_default();
@@ -103,7 +104,8 @@ pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thre
         .collect();
     let mut dice = vec![0.0; candidates.len()];
     for_each_case(pool, Split::Tune, |case| {
-        let truth = union_of(case.ships, &case.frame.pixels)?;
+        let (width, height) = case.frame.pixels.dimensions();
+        let truth = union(case.ships, width, height);
         let map = probabilities(detector, &case, gate)?;
         for (thresholds, sum) in candidates.iter().zip(&mut dice) {
             *sum += metrics::dice(&truth, &cut(&map, thresholds, case.scale));
@@ -134,16 +136,12 @@ fn cut(map: &GrayImage, thresholds: &Thresholds, scale: f64) -> Mask {
     let (width, height) = map.dimensions();
     let mask = Mask::from_threshold(map, threshold_byte(thresholds.mask));
     let least = f64::from(thresholds.min_area) / (scale * scale);
-    let mut kept = Mask::new(width, height);
-    for instance in instances(&mask, map)
+    let kept: Vec<Rle> = instances(&mask, map)
         .iter()
-        .filter(|i| i.area() as f64 >= least)
-    {
-        for (x, y) in instance.to_rle(height).pixels(height) {
-            kept.set(x, y, true);
-        }
-    }
-    kept
+        .filter(|instance| instance.area() as f64 >= least)
+        .map(|instance| instance.to_rle(height))
+        .collect();
+    union(&kept, width, height)
 }
 
 impl Case<'_> {
@@ -173,7 +171,7 @@ fn for_each_case(
             };
             for &scale in &source.config.eval_scales {
                 work(Case {
-                    frame: frame.clone(),
+                    frame: &frame,
                     ships: &image.labelled.ships,
                     scale,
                     set: format!("{} @ {scale}", source.config.name),
@@ -226,17 +224,11 @@ fn masks(ships: &[Rle], width: u32, height: u32) -> Result<Vec<Mask>> {
         .collect::<Result<_, _>>()?)
 }
 
-fn union_of(ships: &[Rle], pixels: &RgbImage) -> Result<Mask> {
-    let (width, height) = pixels.dimensions();
-    Ok(union(&masks(ships, width, height)?, width, height))
-}
-
-fn union(masks: &[Mask], width: u32, height: u32) -> Mask {
+/// All ships as one mask. They lie on the image: the pool and the detector see to it.
+fn union(ships: &[Rle], width: u32, height: u32) -> Mask {
     let mut union = Mask::new(width, height);
-    for mask in masks {
-        for (x, y) in mask.to_rle().pixels(height) {
-            union.set(x, y, true);
-        }
+    for (x, y) in ships.iter().flat_map(|ship| ship.pixels(height)) {
+        union.set(x, y, true);
     }
     union
 }

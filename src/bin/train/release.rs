@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn_flex::{Flex, FlexDevice};
-use sha2::{Digest, Sha256};
 use shipwatch::detect::Detector;
-use shipwatch::model::{Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData};
+use shipwatch::model::{
+    Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
+};
 
 use crate::config::Config;
 use crate::data::{Pool, Split};
@@ -149,12 +150,4 @@ fn names(config: &Config) -> String {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes).with_context(|| path.display().to_string())
-}
-
-/// Lower-case hexadecimal SHA-256.
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
