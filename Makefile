@@ -24,7 +24,7 @@ test: setup
 # libclang, which generates the bindings to V4L2 cameras.
 setup:
 	@if [ -n "$$LIBCLANG_PATH" ] \
-		|| find /usr/lib /usr/lib64 /usr/local/lib -name 'libclang[-.]*so*' 2>/dev/null | grep -q .; \
+		|| find /usr/lib /usr/lib64 /usr/local/lib -name 'libclang[-.]*so*' ! -name 'libclang-cpp*' 2>/dev/null | grep -q .; \
 	then exit 0; fi; \
 	echo "libclang is missing: installing the package libclang-dev by apt-get"; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; \
