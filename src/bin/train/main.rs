@@ -23,8 +23,8 @@ use anyhow::{Context, Result, ensure};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use shipwatch::detect::Detector;
 use shipwatch::model::Bundle;
 
@@ -182,8 +182,10 @@ fn start<B: FusedOps>(
     log::info!("{}: measuring the folded batch norms", file.display());
     let sampler = Sampler::new(pool, Split::Train, config.tile, true)?;
     let mut rng = StdRng::seed_from_u64(config.seed);
-    let draw = |i| sampler.draw(i % 2 == 0, &mut rng);
-    let tiles: Vec<Tile> = (0..config.gate.batch).map(draw).collect::<Result<_>>()?;
+    let mut draw = |i| sampler.draw(i % 2 == 0, rng.random(), rng.random());
+    let tiles: Vec<Tile> = (0..config.gate.batch)
+        .map(&mut draw)
+        .collect::<Result<_>>()?;
     let norms = unfold(&gate.valid(), tensors::pixels(&tiles, device));
     Ok(apply(gate, &norms)?)
 }

@@ -8,8 +8,8 @@ use burn::backend::Autodiff;
 use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::config::Stage;
 use crate::data::{Loader, Pool, Sampler, Split, Tile};
@@ -180,7 +180,7 @@ impl<B: FusedOps> Trainer<'_, B> {
         let sampler = Sampler::new(self.pool, Split::Tune, self.tile, false)?;
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0x7e57);
         let tiles: Vec<Tile> = (0..TUNE_TILES)
-            .map(|i| sampler.draw(i % 2 == 0, &mut rng))
+            .map(|i| sampler.draw(i % 2 == 0, rng.random(), rng.random()))
             .collect::<Result<_>>()?;
         for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
             ensure!(

@@ -4,8 +4,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
 use anyhow::{Result, anyhow};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::data::sample::Sampler;
 use crate::data::tile::Tile;
@@ -37,7 +37,7 @@ impl Loader {
                 for number in (worker as u64..).step_by(workers) {
                     let mut rng = StdRng::seed_from_u64(seed.wrapping_add(number << 16));
                     let made = (0..batch)
-                        .map(|i| sampler.draw(i < ships, &mut rng))
+                        .map(|i| sampler.draw(i < ships, rng.random(), rng.random()))
                         .collect();
                     if send.send(made).is_err() {
                         return;

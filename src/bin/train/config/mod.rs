@@ -1,6 +1,15 @@
 //! What a training run is made of: read from TOML, saved beside its results.
 
-use std::collections::BTreeSet;
+mod augment;
+mod data;
+mod judge;
+mod phases;
+
+pub(crate) use augment::Augment;
+pub(crate) use data::DataRoot;
+pub(crate) use judge::Judge;
+pub(crate) use phases::{Optimiser, Stage};
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,59 +46,21 @@ pub(crate) struct Config {
     /// Memory for decoded images, in MiB.
     #[serde(default = "default_cache")]
     pub(crate) cache_mib: usize,
+    /// Changes to tiles, and made-up scenes.
+    #[serde(default)]
+    pub(crate) augment: Augment,
+    /// The frames by which models are judged.
+    #[serde(default)]
+    pub(crate) judge: Judge,
+    /// What all phases share of the optimiser.
+    #[serde(default)]
+    pub(crate) optimiser: Optimiser,
     /// Training the gate.
     pub(crate) gate: Stage,
     /// Training the U-Net.
     pub(crate) unet: Stage,
     /// Where images come from.
     pub(crate) data: Vec<DataRoot>,
-}
-
-/// Training one network: its new layers alone, then all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Stage {
-    /// Tiles in a step.
-    pub(crate) batch: usize,
-    /// Steps with the encoder frozen.
-    pub(crate) head_steps: usize,
-    /// Steps with everything trained.
-    pub(crate) steps: usize,
-    /// Peak learning rate of AdamW with everything trained; new layers alone take twice as much.
-    pub(crate) learning_rate: f64,
-    /// Share of tiles that hold a ship.
-    pub(crate) ship_share: f64,
-    /// Steps between two looks at the tune set.
-    #[serde(default = "default_every")]
-    pub(crate) tune_every: usize,
-}
-
-/// A folder in the challenge's layout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct DataRoot {
-    /// Short name for manifests and reports.
-    pub(crate) name: String,
-    /// The folder; relative to the config file.
-    pub(crate) root: PathBuf,
-    /// Licence, for the manifest.
-    pub(crate) licence: String,
-    /// Whom the licence asks to name, for the manifest.
-    pub(crate) attribution: String,
-    /// Smallest and largest factor by which images are resampled.
-    pub(crate) scale: [f64; 2],
-    /// Factors at which whole images are judged.
-    #[serde(default = "default_eval_scales")]
-    pub(crate) eval_scales: Vec<f64>,
-    /// Relative share of the tiles.
-    #[serde(default = "default_weight")]
-    pub(crate) weight: f64,
-    /// Ids that start so are for tuning; besides those that `split.csv` sets aside.
-    #[serde(default)]
-    pub(crate) tune: Vec<String>,
-    /// Ids that start so are for testing.
-    #[serde(default)]
-    pub(crate) test: Vec<String>,
 }
 
 fn default_width() -> f64 {
@@ -106,22 +77,6 @@ fn default_overlap() -> u32 {
 }
 fn default_cache() -> usize {
     4096
-}
-fn default_every() -> usize {
-    200
-}
-fn default_eval_scales() -> Vec<f64> {
-    vec![1.0]
-}
-fn default_weight() -> f64 {
-    1.0
-}
-
-impl Stage {
-    /// Steps of both phases.
-    pub(crate) fn total_steps(&self) -> usize {
-        self.head_steps.saturating_add(self.steps)
-    }
 }
 
 impl Config {
@@ -171,43 +126,9 @@ impl Config {
             is_range(self.gsd),
             "`gsd` must be [finest, coarsest], both positive"
         );
-        ensure!(!self.data.is_empty(), "no [[data]] folder is named");
-        let mut names = BTreeSet::new();
-        for root in &self.data {
-            let name = &root.name;
-            ensure!(names.insert(name), "two data folders are named `{name}`");
-            ensure!(
-                is_range(root.scale),
-                "`scale` of data `{name}` must be [low, high], both positive"
-            );
-            ensure!(
-                !root.eval_scales.is_empty() && root.eval_scales.iter().all(|&s| is_positive(s)),
-                "`eval-scales` of data `{name}` must be one or more positive factors"
-            );
-            ensure!(
-                is_positive(root.weight),
-                "`weight` of data `{name}` must be positive"
-            );
-        }
-        for (name, stage) in [("gate", self.gate), ("unet", self.unet)] {
-            ensure!(stage.batch > 0, "`batch` of [{name}] must be positive");
-            ensure!(
-                stage.total_steps() > 0,
-                "`head-steps` and `steps` of [{name}] are both 0: nothing would be trained"
-            );
-            ensure!(
-                is_positive(stage.learning_rate),
-                "`learning-rate` of [{name}] must be positive"
-            );
-            let share = stage.ship_share;
-            ensure!(
-                (0.0..=1.0).contains(&share),
-                "`ship-share` of [{name}] must be 0 to 1"
-            );
-            ensure!(
-                stage.tune_every > 0,
-                "`tune-every` of [{name}] must be positive"
-            );
+        data::check(&self.data)?;
+        for (name, stage) in [("gate", &self.gate), ("unet", &self.unet)] {
+            stage.check(name)?;
         }
         Ok(())
     }

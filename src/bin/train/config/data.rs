@@ -1,0 +1,68 @@
+//! `[[data]]`: the folders of labelled images.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{is_positive, is_range};
+
+/// A folder in the challenge's layout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DataRoot {
+    /// Short name for manifests and reports.
+    pub(crate) name: String,
+    /// The folder; relative to the config file.
+    pub(crate) root: PathBuf,
+    /// Licence, for the manifest.
+    pub(crate) licence: String,
+    /// Whom the licence asks to name, for the manifest.
+    pub(crate) attribution: String,
+    /// Smallest and largest factor by which images are resampled.
+    pub(crate) scale: [f64; 2],
+    /// Factors at which whole images are judged.
+    #[serde(default = "default_eval_scales")]
+    pub(crate) eval_scales: Vec<f64>,
+    /// Relative share of the tiles.
+    #[serde(default = "default_weight")]
+    pub(crate) weight: f64,
+    /// Ids that start so are for tuning; besides those that `split.csv` sets aside.
+    #[serde(default)]
+    pub(crate) tune: Vec<String>,
+    /// Ids that start so are for testing.
+    #[serde(default)]
+    pub(crate) test: Vec<String>,
+}
+
+fn default_eval_scales() -> Vec<f64> {
+    vec![1.0]
+}
+fn default_weight() -> f64 {
+    1.0
+}
+
+/// # Errors
+/// If a value makes no sense; the message names the key.
+pub(super) fn check(roots: &[DataRoot]) -> Result<()> {
+    ensure!(!roots.is_empty(), "no [[data]] folder is named");
+    let mut names = BTreeSet::new();
+    for root in roots {
+        let name = &root.name;
+        ensure!(names.insert(name), "two data folders are named `{name}`");
+        ensure!(
+            is_range(root.scale),
+            "`scale` of data `{name}` must be [low, high], both positive"
+        );
+        ensure!(
+            !root.eval_scales.is_empty() && root.eval_scales.iter().all(|&s| is_positive(s)),
+            "`eval-scales` of data `{name}` must be one or more positive factors"
+        );
+        ensure!(
+            is_positive(root.weight),
+            "`weight` of data `{name}` must be positive"
+        );
+    }
+    Ok(())
+}
