@@ -7,6 +7,7 @@ mod eval;
 mod export;
 mod files;
 mod loss;
+mod miner;
 mod nn;
 mod progress;
 mod release;
@@ -16,25 +17,26 @@ mod task;
 mod tensors;
 mod trainer;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
 use shipwatch::detect::Detector;
 use shipwatch::model::Bundle;
 
-use crate::config::Config;
-use crate::data::{Pool, Sampler, Split, Tile};
+use crate::config::{Config, PhaseName};
+use crate::data::{Pool, Sampler, Split, Tile, key};
 use crate::device::{DeviceChoice, use_cuda};
 use crate::eval::{Table, evaluate};
-use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained, unfold};
+use crate::nn::{Gate, Params, UNet, apply, load_pretrained, unfold};
 use crate::run_folder::RunFolder;
-use crate::trainer::Trainer;
+use crate::trainer::{Engine, Outcome, Trainer};
 
 /// Trains shipwatch's gate and U-Net, exports them as ONNX and judges them.
 #[derive(Parser)]
@@ -46,7 +48,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train the gate, then the U-Net on its encoder; going on where a stopped run left off.
+    /// Train through the phases of the config, going on where a stopped run left off.
+    ///
+    /// Ctrl-C saves a checkpoint and ends with exit code 130; the same command goes on from there. A
+    /// run that is killed goes on from its last checkpoint.
     Run {
         /// What to train on what (TOML).
         #[arg(long)]
@@ -54,15 +59,18 @@ enum Command {
         /// Folder for checkpoints and metrics.
         #[arg(long)]
         out: PathBuf,
+        /// Only this phase; those before it must be over.
+        #[arg(long, value_enum)]
+        phase: Option<PhaseName>,
         /// ImageNet weights to start from (safetensors), instead of those the config names.
         #[arg(long)]
         pretrained: Option<PathBuf>,
         /// Processor to train on.
         #[arg(long, value_enum, default_value = "auto")]
         device: DeviceChoice,
-        /// Threads that prepare tiles.
-        #[arg(long, default_value_t = 1)]
-        workers: usize,
+        /// Threads that prepare tiles; as the processor has cores to spare if not given.
+        #[arg(long)]
+        workers: Option<NonZeroUsize>,
     },
     /// Write a trained run as a model bundle: ONNX, thresholds tuned, scores measured.
     Export {
@@ -87,31 +95,55 @@ enum Command {
     },
 }
 
+/// Tiles by which weights are compared.
+const TUNE_TILES: u64 = 512;
+
+/// Tiles by which batch norms that a pretrained file lacks are measured.
+const NORM_TILES: u64 = 32;
+
+/// Sets the draws of tune tiles apart from those of the phases.
+const TUNE: u64 = 0x7e57;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 
-fn main() -> Result<()> {
+/// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> Result<ExitCode> {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("SHIPWATCH_LOG", "info")).init();
     match Cli::parse().command {
         Command::Run {
             config,
             out,
+            phase,
             pretrained,
             device,
             workers,
         } => {
-            ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))?;
+            ctrlc::set_handler(|| {
+                // Whoever asks twice does not want to wait for the checkpoint.
+                if STOP.swap(true, Ordering::Relaxed) {
+                    std::process::exit(INTERRUPTED.into());
+                }
+            })?;
             let mut config = Config::load(&config)?;
             if let Some(file) = pretrained {
                 let found = file.canonicalize();
                 config.pretrained = Some(found.with_context(|| file.display().to_string())?);
             }
-            if use_cuda(device)? {
+            let cuda = use_cuda(device)?;
+            let workers = workers.map_or_else(|| spare_cores(cuda), NonZeroUsize::get);
+            let outcome = match cuda {
                 #[cfg(feature = "cuda")]
-                return run::<burn::backend::Cuda>(&config, &out, workers);
+                true => run::<burn::backend::Cuda>(&config, &out, phase, workers)?,
+                _ => run::<burn_flex::Flex>(&config, &out, phase, workers)?,
+            };
+            if outcome == Outcome::Stopped {
+                log::info!("stopped: run the same command again to go on");
+                return Ok(ExitCode::from(INTERRUPTED));
             }
-            run::<burn_flex::Flex>(&config, &out, workers)
         }
-        Command::Export { run, out } => release::export(&run, &out),
+        Command::Export { run, out } => release::export(&run, &out)?,
         Command::Eval {
             models,
             config,
@@ -127,39 +159,112 @@ fn main() -> Result<()> {
                 "no image of the {split:?} split can be read: name some under [[data]]"
             );
             print!("{}", Table(&evaluation, threshold));
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Trains both networks.
-fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
+/// Cores that may make tiles: half of them beside training on the CPU, all but one beside a GPU.
+fn spare_cores(cuda: bool) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if cuda { cores - 1 } else { cores / 2 }.max(1)
+}
+
+/// Trains one phase, or all that the config has steps for.
+fn run<B: Engine>(
+    config: &Config,
+    out: &Path,
+    only: Option<PhaseName>,
+    workers: usize,
+) -> Result<Outcome> {
     let device = B::Device::default();
-    B::seed(&device, config.seed);
     let folder = RunFolder::create(out, config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
+    let sampler = Sampler::new(&pool, Split::Train, config.tile, true)?;
+    let tune = tune_tiles(&pool, config)?;
+    log::info!("{sampler:?}, {} tune tiles", tune.len());
     let trainer = Trainer::<B> {
-        pool: &pool,
+        config,
         folder: &folder,
+        sampler: &sampler,
+        tune: &tune,
         device: device.clone(),
-        tile: config.tile,
-        seed: config.seed,
-        workers: workers.max(1),
+        workers,
         stop: &STOP,
     };
+    let planned = |name: &PhaseName| config.phases.get(*name).steps > 0;
+    if let Some(name) = only {
+        ensure!(
+            planned(&name),
+            "the config has no steps for phase {}",
+            name.name()
+        );
+    }
+    for name in PhaseName::ALL.into_iter().filter(planned) {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        if folder.is_done(name)? {
+            log::info!("{}: done", name.name());
+            continue;
+        }
+        // Random starts follow from the phase alone, whatever ran before it.
+        B::seed(&device, key(&[config.seed, name as u64]));
+        let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
+        let before = match earlier.find(planned) {
+            Some(before) => Some((before, folder.result(before)?)),
+            None => None,
+        };
+        let gate = || Gate::<Autodiff<B>>::new(config.width, &device);
+        let unet = |encoder| UNet::on(encoder, config.decoder, &device);
+        let start = || start::<B>(config, &sampler, &device);
+        let outcome = if name.is_gate() {
+            let gate = match before {
+                Some((_, weights)) => apply(gate(), &weights)?,
+                None => start()?,
+            };
+            trainer.train(name, gate)?
+        } else {
+            let unet = match before {
+                Some((before, weights)) if before.is_gate() => {
+                    unet(apply(gate(), &weights)?.encoder)
+                }
+                Some((_, weights)) => apply(unet(gate().encoder), &weights)?,
+                None => unet(start()?.encoder),
+            };
+            trainer.train(name, unet)?
+        };
+        if outcome == Outcome::Stopped || STOP.load(Ordering::Relaxed) {
+            return Ok(Outcome::Stopped);
+        }
+    }
+    Ok(Outcome::Done)
+}
 
-    let gate = start::<B>(config, &pool, &device)?;
-    let best = trainer.train(gate, &config.gate)?;
-    let gate = apply(Gate::<Autodiff<B>>::new(config.width, &device), &best)?;
-    let unet = UNet::on(gate.encoder, config.decoder, &device);
-    trainer.train(unet, &config.unet)?;
-    Ok(())
+/// Tiles by which weights are compared: half of them with ships, as far as the images allow.
+///
+/// # Errors
+/// If all are of one kind, for then no score would tell good weights from bad.
+fn tune_tiles(pool: &Pool, config: &Config) -> Result<Vec<Tile>> {
+    let sampler = Sampler::new(pool, Split::Tune, config.tile, false)?;
+    let draw = |i: u64| sampler.draw(i.is_multiple_of(2), key(&[config.seed, TUNE, i]), 0);
+    let tiles: Vec<Tile> = (0..TUNE_TILES)
+        .into_par_iter()
+        .map(draw)
+        .collect::<Result<_>>()?;
+    for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
+        ensure!(
+            tiles.iter().any(|tile| tile.has_ship() == ship),
+            "the images for tuning show no tile with {lack}: name others as `tune` under [[data]]"
+        );
+    }
+    Ok(tiles)
 }
 
 /// A gate to train: from the pretrained weights if the config names some.
-fn start<B: FusedOps>(
+fn start<B: Engine>(
     config: &Config,
-    pool: &Pool,
+    sampler: &Sampler,
     device: &B::Device,
 ) -> Result<Gate<Autodiff<B>>> {
     let gate = Gate::<Autodiff<B>>::new(config.width, device);
@@ -180,12 +285,11 @@ fn start<B: FusedOps>(
         return Ok(gate);
     }
     log::info!("{}: measuring the folded batch norms", file.display());
-    let sampler = Sampler::new(pool, Split::Train, config.tile, true)?;
-    let mut rng = StdRng::seed_from_u64(config.seed);
-    let mut draw = |i| sampler.draw(i % 2 == 0, rng.random(), rng.random());
-    let tiles: Vec<Tile> = (0..config.gate.batch)
-        .map(&mut draw)
-        .collect::<Result<_>>()?;
+    let draw = |i: u64| {
+        let choice = |what| key(&[config.seed, TUNE, i, what]);
+        sampler.draw(i.is_multiple_of(2), choice(1), choice(2))
+    };
+    let tiles: Vec<Tile> = (0..NORM_TILES).map(draw).collect::<Result<_>>()?;
     let norms = unfold(&gate.valid(), tensors::pixels(&tiles, device));
     Ok(apply(gate, &norms)?)
 }

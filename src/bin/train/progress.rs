@@ -1,49 +1,63 @@
 //! What a person sees of a long run: a bar on a terminal, plain lines in a log.
 
+use burn::tensor::backend::Backend;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run_folder::Metrics;
+use crate::trainer::Window;
 
-/// Progress of one network's training.
+/// Progress of one phase.
 pub(crate) struct Progress {
-    name: &'static str,
     bar: ProgressBar,
 }
 
 impl Progress {
-    pub(crate) fn new(name: &'static str, steps: usize) -> Self {
+    /// Of `steps` steps, `done` are done already.
+    pub(crate) fn new(name: &'static str, steps: usize, done: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
-        let style = "{prefix} [{bar:30}] {pos}/{len} {elapsed} of {duration}  {msg}";
+        let style = "{prefix} [{bar:30}] {pos}/{len}, {eta} left  {msg}";
         bar.set_style(
             ProgressStyle::with_template(style)
                 .expect("the template is well formed")
                 .progress_chars("=> "),
         );
         bar.set_prefix(name);
-        Self { name, bar }
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        Self { bar }
     }
 
-    pub(crate) fn step(&self, step: usize, loss: f64, images_per_s: f64) {
+    pub(crate) fn step<B: Backend>(&self, step: usize, loss: Option<f64>, window: &Window<B>) {
         self.bar.set_position(step as u64);
+        let loss = loss.map_or(String::new(), |loss| format!("loss {loss:.4}  "));
         self.bar
-            .set_message(format!("loss {loss:.4}  {images_per_s:.1} images/s"));
+            .set_message(format!("{loss}{:.1} images/s", window.rate()));
     }
 
     /// Reports a look at the tune set.
-    pub(crate) fn tuned(&self, row: &Metrics, score: &str) {
-        self.bar.suspend(|| {
-            log::info!(
-                "{} {} step {}: loss {:.4}, tune {score} {:.4}, {:.1} images/s, {:.0} % waiting for data, rate {:.2e}",
-                self.name,
-                row.phase,
-                row.step,
-                row.loss,
-                row.score,
-                row.images_per_s,
-                row.data_wait * 100.0,
-                row.learning_rate
-            );
-        });
+    pub(crate) fn tuned(&self, row: &Metrics, best: bool) {
+        let known = |name: &str, value: Option<f64>| {
+            value.map_or(String::new(), |value| format!("{name} {value:.4}, "))
+        };
+        self.say(&format!(
+            "{} step {}: {}score {:.4}{} ({}{}{}{}{:.1} images/s, {:.0} % waiting for data)",
+            row.phase,
+            row.step,
+            known("loss", row.loss),
+            row.score,
+            if best { ", the best" } else { "" },
+            known("AUC", row.auc),
+            known("empty stopped", row.rejected),
+            known("Dice of ships", row.dice_ships),
+            known("of all", row.dice_all),
+            row.images_per_s,
+            row.data_wait * 100.0,
+        ));
+    }
+
+    /// A line of the log.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| log::info!("{line}"));
     }
 
     pub(crate) fn finish(&self) {

@@ -10,7 +10,7 @@ use shipwatch::model::{
     Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
 };
 
-use crate::config::Config;
+use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Split};
 use crate::eval::{Table, choose_thresholds, evaluate};
 use crate::export;
@@ -45,11 +45,9 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         .map(|(key, value)| (key.to_owned(), value))
         .into()
     };
-    for (network, stage) in [("gate", config.gate), ("unet", config.unet)] {
-        let step = folder.checkpoint(network)?.map_or(0, |(at, _)| at.step);
-        let total = stage.total_steps();
-        if step < total {
-            log::warn!("{network}: the run stands at step {step} of {total}");
+    for name in PhaseName::ALL {
+        if config.phases.get(name).steps > 0 && !folder.is_done(name)? {
+            log::warn!("phase {} of the run is not over", name.name());
         }
     }
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;

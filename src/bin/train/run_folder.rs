@@ -1,61 +1,80 @@
-//! The folder that describes a run: its config, metrics, and best and last weights.
+//! The folder that describes a run: its config, where and when it ran, metrics, and best and last
+//! weights.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, PhaseName};
 use crate::files::replace;
 use crate::nn::Params;
+use crate::trainer::State;
+
+/// All looks at the tune set.
+const METRICS: &str = "metrics.csv";
+
+/// The note in a checkpoint's header that holds its [`State`] as TOML.
+const STATE: &str = "state";
 
 /// A run's folder.
 pub(crate) struct RunFolder(PathBuf);
 
-/// Where training stands.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// All that a phase needs to go on as if it had not been stopped.
 pub(crate) struct Checkpoint {
-    /// Steps done.
-    pub(crate) step: usize,
-    /// Best tune score so far.
-    pub(crate) best: f64,
+    pub(crate) state: State,
+    /// The network's weights, their average and the optimiser's moments; each by a prefix.
+    pub(crate) tensors: Params,
 }
 
-/// A row of a network's metrics file.
+/// A row of the metrics: one look at the tune set.
 #[derive(Debug, Serialize)]
 pub(crate) struct Metrics {
-    /// `head` or `all`.
     pub(crate) phase: &'static str,
-    /// Steps done, counted through both phases.
+    /// Steps done in the phase.
     pub(crate) step: usize,
     /// Rate of the last step.
-    pub(crate) learning_rate: f64,
+    pub(crate) learning_rate: Option<f64>,
     /// Mean since the row before.
-    pub(crate) loss: f64,
-    /// AUC or Dice on the tune tiles.
+    pub(crate) loss: Option<f64>,
+    /// Mean since the row before, before clipping.
+    pub(crate) gradient_norm: Option<f64>,
+    /// What the best weights are chosen by.
     pub(crate) score: f64,
-    /// Training speed since the row before, without the look at the tune tiles.
+    pub(crate) auc: Option<f64>,
+    /// Share of the empty tune tiles that the gate stops at 98 % recall.
+    pub(crate) rejected: Option<f64>,
+    pub(crate) dice_ships: Option<f64>,
+    pub(crate) dice_all: Option<f64>,
+    /// Training speed since the row before.
     pub(crate) images_per_s: f64,
     /// Share of the time spent waiting for tiles.
     pub(crate) data_wait: f64,
 }
 
-/// A network's metrics as CSV: each row is on disk when `write` returns.
-pub(crate) struct MetricsFile(csv::Writer<File>);
+/// The metrics as CSV: each row is on disk when `write` returns.
+pub(crate) struct MetricsFile {
+    path: PathBuf,
+    writer: csv::Writer<File>,
+}
 
 impl MetricsFile {
     pub(crate) fn write(&mut self, row: &Metrics) -> Result<()> {
-        self.0.serialize(row)?;
-        Ok(self.0.flush()?)
+        let context = || self.path.display().to_string();
+        self.writer.serialize(row).with_context(context)?;
+        self.writer.flush().with_context(context)?;
+        self.writer.get_ref().sync_data().with_context(context)
     }
 }
 
 impl RunFolder {
-    /// Creates the folder with the config in it, or opens one of the same config.
+    /// Creates the folder with the config in it, or opens one whose config is the same in all that
+    /// touches what was trained already.
     ///
     /// # Errors
-    /// If the folder holds a run of another config: its checkpoints would not fit.
+    /// If the folder holds a run that another config began; the message names the first difference.
     pub(crate) fn create(path: &Path, config: &Config) -> Result<Self> {
         fs::create_dir_all(path).with_context(|| path.display().to_string())?;
         let folder = Self(path.to_owned());
@@ -63,14 +82,15 @@ impl RunFolder {
         let context = || file.display().to_string();
         if file.exists() {
             let text = fs::read_to_string(&file).with_context(context)?;
-            ensure!(
-                toml::from_str::<Config>(&text).with_context(context)? == *config,
-                "{} is of another run: give --out a new folder, or the same config to go on",
-                file.display()
-            );
-        } else {
-            replace(&file, toml::to_string(config)?.as_bytes()).with_context(context)?;
+            let before: Config = toml::from_str(&text).with_context(context)?;
+            if let Some(key) = before.conflict(config, &folder.begun())? {
+                anyhow::bail!(
+                    "{}: `{key}` differs, and the run has begun with it: give --out a new folder, or the same config to go on",
+                    file.display()
+                );
+            }
         }
+        replace(&file, toml::to_string(config)?.as_bytes()).with_context(context)?;
         Ok(folder)
     }
 
@@ -84,58 +104,252 @@ impl RunFolder {
         self.0.join(name)
     }
 
-    /// Opens the metrics of one network for appending.
-    pub(crate) fn metrics(&self, network: &str) -> Result<MetricsFile> {
-        let path = self.file(&format!("{network}.csv"));
-        let context = || path.display().to_string();
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .with_context(context)?;
-        let fresh = file.metadata().with_context(context)?.len() == 0;
-        Ok(MetricsFile(
-            csv::WriterBuilder::new()
-                .has_headers(fresh)
-                .from_writer(file),
-        ))
+    /// Phases with a checkpoint.
+    fn begun(&self) -> Vec<PhaseName> {
+        let begun = |name: &PhaseName| self.last_file(*name).exists();
+        PhaseName::ALL.into_iter().filter(begun).collect()
     }
 
-    /// Where training of a network stands, with its weights; none before the first checkpoint.
-    pub(crate) fn checkpoint(&self, network: &str) -> Result<Option<(Checkpoint, Params)>> {
-        let path = self.file(&format!("{network}-last.json"));
+    fn last_file(&self, name: PhaseName) -> PathBuf {
+        self.file(&format!("{}-last.safetensors", name.name()))
+    }
+
+    fn best_file(&self, name: PhaseName) -> PathBuf {
+        self.file(&format!("{}.safetensors", name.name()))
+    }
+
+    /// Opens the metrics for appending to a phase that stands at `step`. Rows of later steps are
+    /// taken out: those steps will be done again.
+    pub(crate) fn metrics(&self, name: PhaseName, step: usize) -> Result<MetricsFile> {
+        let path = self.file(METRICS);
+        let context = || path.display().to_string();
+        let mut kept = csv::Writer::from_writer(Vec::new());
+        if path.exists() {
+            let mut reader = csv::ReaderBuilder::new()
+                .flexible(true)
+                .from_path(&path)
+                .with_context(context)?;
+            let headers = reader.byte_headers().with_context(context)?.clone();
+            let stays = |row: &csv::ByteRecord| {
+                let step_of = |field: &[u8]| str::from_utf8(field).ok()?.parse::<usize>().ok();
+                let at = row.get(1).and_then(step_of);
+                // A row that was cut off while it was written ends early.
+                row.len() == headers.len()
+                    && (row.get(0) != Some(name.name().as_bytes())
+                        || at.is_some_and(|at| at <= step))
+            };
+            let rows: Vec<_> = reader
+                .byte_records()
+                .collect::<Result<_, _>>()
+                .with_context(context)?;
+            let mut rows: Vec<_> = rows.into_iter().filter(stays).collect();
+            if step == 0 {
+                rows.retain(|row| row.get(0) != Some(name.name().as_bytes()));
+            }
+            if !rows.is_empty() {
+                kept.write_byte_record(&headers)?;
+                for row in &rows {
+                    kept.write_byte_record(row)?;
+                }
+            }
+        }
+        let kept = kept.into_inner().map_err(|error| error.into_error())?;
+        let fresh = kept.is_empty();
+        replace(&path, &kept).with_context(context)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .with_context(context)?;
+        let writer = csv::WriterBuilder::new()
+            .has_headers(fresh)
+            .from_writer(file);
+        Ok(MetricsFile { path, writer })
+    }
+
+    /// Where a phase stands; none before its first checkpoint.
+    pub(crate) fn checkpoint(&self, name: PhaseName) -> Result<Option<Checkpoint>> {
+        let path = self.last_file(name);
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let checkpoint = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        let params = Params::load(&self.file(&format!("{network}-last.safetensors")))?;
-        Ok(Some((checkpoint, params)))
+        let (tensors, notes) = Params::load_noted(&path)?;
+        let state = notes
+            .get(STATE)
+            .with_context(|| format!("{}: no checkpoint: `{STATE}` is missing", path.display()))?;
+        let state = toml::from_str(state).with_context(|| path.display().to_string())?;
+        Ok(Some(Checkpoint { state, tensors }))
     }
 
-    /// Saves where training of a network stands. Weights go first: after a crash between the two
-    /// files, steps are taken again but none is left out.
-    pub(crate) fn save_checkpoint(
+    /// Saves where a phase stands, as one file: it is there whole, or the one before is.
+    ///
+    /// # Errors
+    /// If it cannot be written, for instance because the disk is full.
+    pub(crate) fn save_checkpoint(&self, name: PhaseName, checkpoint: &Checkpoint) -> Result<()> {
+        let notes = HashMap::from([(STATE.to_owned(), toml::to_string(&checkpoint.state)?)]);
+        let path = self.last_file(name);
+        checkpoint.tensors.save(&path, notes).with_context(|| {
+            format!(
+                "the checkpoint of step {} was not saved; the one before is unharmed. Make room, or mend what the cause says, and run the same command again",
+                checkpoint.state.step
+            )
+        })
+    }
+
+    /// Saves the best weights of a phase so far.
+    ///
+    /// # Errors
+    /// If they cannot be written, for instance because the disk is full.
+    pub(crate) fn save_best(
         &self,
-        network: &str,
-        checkpoint: Checkpoint,
+        name: PhaseName,
+        step: usize,
+        score: f64,
         params: &Params,
     ) -> Result<()> {
-        params.save(&self.file(&format!("{network}-last.safetensors")))?;
-        let path = self.file(&format!("{network}-last.json"));
-        replace(&path, serde_json::to_string(&checkpoint)?.as_bytes())
-            .with_context(|| path.display().to_string())
-    }
-
-    /// Saves the best weights of a network so far.
-    pub(crate) fn save_best(&self, network: &str, params: &Params) -> Result<()> {
-        Ok(params.save(&self.file(&format!("{network}.safetensors")))?)
-    }
-
-    /// The best weights of a network.
-    pub(crate) fn best(&self, network: &str) -> Result<Params> {
-        Params::load(&self.file(&format!("{network}.safetensors"))).with_context(|| {
-            format!("the run has no weights of its {network} yet: go on with `train run`")
+        let notes = HashMap::from([
+            ("step".to_owned(), step.to_string()),
+            ("score".to_owned(), score.to_string()),
+        ]);
+        params.save(&self.best_file(name), notes).with_context(|| {
+            "the best weights were not saved; those before are unharmed. Make room, or mend what the cause says, and run the same command again"
         })
+    }
+
+    /// Whether a phase is over.
+    pub(crate) fn is_done(&self, name: PhaseName) -> Result<bool> {
+        Ok(self.checkpoint(name)?.is_some_and(|at| at.state.done))
+    }
+
+    /// The weights that a phase ended with.
+    ///
+    /// # Errors
+    /// If the phase is not over.
+    pub(crate) fn result(&self, name: PhaseName) -> Result<Params> {
+        let label = name.name();
+        ensure!(
+            self.is_done(name)?,
+            "phase {label} is not over, and what comes after builds on it: run `train run` without --phase, or with --phase {label} first"
+        );
+        Ok(Params::load(&self.best_file(name))?)
+    }
+
+    /// The best weights of a network, `gate` or `unet`: those of its last phase that has any.
+    pub(crate) fn best(&self, network: &str) -> Result<Params> {
+        let of_network = |name: &PhaseName| name.is_gate() == (network == "gate");
+        let path = PhaseName::ALL
+            .into_iter()
+            .rev()
+            .filter(of_network)
+            .map(|name| self.best_file(name))
+            .find(|path| path.exists())
+            .with_context(|| {
+                format!(
+                    "{}: the run has no weights of its {network} yet: go on with `train run`",
+                    self.0.display()
+                )
+            })?;
+        Ok(Params::load(&path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(phase: &'static str, step: usize) -> Metrics {
+        Metrics {
+            phase,
+            step,
+            learning_rate: Some(0.1),
+            loss: None,
+            gradient_norm: None,
+            score: 0.5,
+            auc: None,
+            rejected: None,
+            dice_ships: None,
+            dice_all: Some(0.25),
+            images_per_s: 9.0,
+            data_wait: 0.0,
+        }
+    }
+
+    fn steps(folder: &RunFolder) -> Vec<String> {
+        let text = fs::read_to_string(folder.file(METRICS)).expect("metrics");
+        let cells = |line: &str| -> Vec<String> { line.split(',').map(str::to_owned).collect() };
+        text.lines()
+            .skip(1)
+            .map(|l| cells(l)[..2].join(" "))
+            .collect()
+    }
+
+    #[test]
+    fn rows_of_steps_that_are_done_again_go() {
+        let dir = tempfile::tempdir().expect("folder");
+        let folder = RunFolder::open(dir.path());
+        let mut metrics = folder.metrics(PhaseName::GateHead, 0).expect("opens");
+        for step in [0, 5] {
+            metrics.write(&row("gate-head", step)).expect("writes");
+        }
+        let mut metrics = folder.metrics(PhaseName::Unet, 0).expect("opens");
+        for step in [0, 5, 10] {
+            metrics.write(&row("unet", step)).expect("writes");
+        }
+        // Killed within a row.
+        let path = folder.file(METRICS);
+        let mut text = fs::read_to_string(&path).expect("reads");
+        text += "unet,15,0.1";
+        fs::write(&path, text).expect("writes");
+
+        let mut metrics = folder.metrics(PhaseName::Unet, 5).expect("opens");
+        metrics.write(&row("unet", 10)).expect("writes");
+        let want = ["gate-head 0", "gate-head 5", "unet 0", "unet 5", "unet 10"];
+        assert_eq!(steps(&folder), want);
+        folder.metrics(PhaseName::Unet, 0).expect("a fresh start");
+        assert_eq!(steps(&folder), want[..2]);
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().expect("folder");
+        let folder = RunFolder::open(dir.path());
+        assert!(folder.checkpoint(PhaseName::Unet).expect("reads").is_none());
+        let tensors = Params([("weights.x".to_owned(), [0.1f32, -2.5e-8].into())].into());
+        let state = State {
+            step: 7,
+            best: Some(0.1 + 0.2),
+            losses: 1.0 / 3.0,
+            mined: crate::miner::Mined {
+                round: 2,
+                scenes: vec![u64::MAX >> 1, 0],
+            },
+            ..State::default()
+        };
+        let checkpoint = Checkpoint { state, tensors };
+        folder
+            .save_checkpoint(PhaseName::Unet, &checkpoint)
+            .expect("saves");
+        let back = folder
+            .checkpoint(PhaseName::Unet)
+            .expect("reads")
+            .expect("is there");
+        assert_eq!(back.state, checkpoint.state);
+        assert_eq!(back.tensors, checkpoint.tensors);
+
+        // A disk that fills up harms no earlier checkpoint.
+        let partial = dir.path().join("unet-last.partial");
+        std::os::unix::fs::symlink("/dev/full", partial).expect("link");
+        let error = folder
+            .save_checkpoint(PhaseName::Unet, &checkpoint)
+            .expect_err("no room");
+        let error = format!("{error:#}");
+        assert!(
+            error.contains("No space left") && error.contains("unet-last"),
+            "{error}"
+        );
+        let back = folder
+            .checkpoint(PhaseName::Unet)
+            .expect("reads")
+            .expect("is there");
+        assert_eq!(back.state, checkpoint.state);
     }
 }

@@ -6,78 +6,141 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use shipwatch::metrics;
 
+use crate::config::Losses;
 use crate::data::Tile;
-use crate::loss::{binary_cross_entropy, soft_dice};
+use crate::loss;
 use crate::nn::{FusedOps, Gate, Mode, UNet, features};
 use crate::tensors;
 
-/// Tiles judged at once when tuning.
-const TUNE_BATCH: usize = 32;
+/// Tiles judged at once.
+const BATCH: usize = 32;
+
+/// Share of the tiles with ships that must pass the gate when it is judged by what it stops.
+const GATE_RECALL: f64 = 0.98;
+
+/// Quality on tiles that were not trained on; higher is better.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Score {
+    /// What weights are chosen by: the mean of the two that the network has.
+    pub(crate) combined: f64,
+    /// The gate's area under the ROC curve.
+    pub(crate) auc: Option<f64>,
+    /// Share of the empty tiles that the gate stops when 98 % of those with ships pass.
+    pub(crate) rejected: Option<f64>,
+    /// The U-Net's mean Dice of tiles with ships.
+    pub(crate) dice_ships: Option<f64>,
+    /// The U-Net's mean Dice of all tiles.
+    pub(crate) dice_all: Option<f64>,
+}
 
 /// A network that the training loop can train.
 pub(crate) trait Task<B: FusedOps>: AutodiffModule<Autodiff<B>> {
-    /// Stem of the run folder's files.
-    const NAME: &str;
+    /// The loss of a batch; the encoder's first `frozen_blocks` blocks get no gradient.
+    fn loss(
+        &self,
+        tiles: &[Tile],
+        frozen_blocks: usize,
+        losses: &Losses,
+        device: &B::Device,
+    ) -> Tensor<Autodiff<B>, 1>;
 
-    /// What [`Task::score`] measures.
-    const SCORE: &str;
+    /// Judges by tiles of both kinds.
+    fn judge(model: &Self::InnerModule, tiles: &[Tile], device: &B::Device) -> Score;
 
-    /// The loss of a batch; an encoder in [`Mode::Eval`] gets no gradient.
-    fn loss(&self, tiles: &[Tile], encoder: Mode, device: &B::Device) -> Tensor<Autodiff<B>, 1>;
-
-    /// Quality on tiles that were not trained on; higher is better.
-    fn score(model: &Self::InnerModule, tiles: &[Tile], device: &B::Device) -> f64;
+    /// How strongly the network fires on each of some ship-free tiles.
+    fn false_alarms(model: &Self::InnerModule, tiles: &[Tile], device: &B::Device) -> Vec<f32>;
 }
 
 impl<B: FusedOps> Task<B> for Gate<Autodiff<B>> {
-    const NAME: &str = "gate";
-    const SCORE: &str = "AUC";
-
-    fn loss(&self, tiles: &[Tile], encoder: Mode, device: &B::Device) -> Tensor<Autodiff<B>, 1> {
-        let features = features(&self.encoder, tensors::pixels(tiles, device), encoder);
+    fn loss(
+        &self,
+        tiles: &[Tile],
+        frozen_blocks: usize,
+        losses: &Losses,
+        device: &B::Device,
+    ) -> Tensor<Autodiff<B>, 1> {
+        let features = features(&self.encoder, tensors::pixels(tiles, device), frozen_blocks);
         let logits = self.classify(features, Mode::Train);
-        binary_cross_entropy(logits, tensors::labels(tiles, device))
+        let truth = tensors::labels(tiles, device);
+        loss::gate(logits, truth, losses.label_smoothing)
     }
 
-    fn score(model: &Gate<B>, tiles: &[Tile], device: &B::Device) -> f64 {
-        let mut scored = Vec::with_capacity(tiles.len());
-        for tiles in tiles.chunks(TUNE_BATCH) {
-            let logits = model.forward(tensors::pixels(tiles, device));
-            let logits = logits.into_data().convert::<f32>();
-            scored.extend(logits.iter::<f32>().zip(tiles.iter().map(Tile::has_ship)));
+    fn judge(model: &Gate<B>, tiles: &[Tile], device: &B::Device) -> Score {
+        let logits = by_batch(tiles, |tiles| {
+            read(model.forward(tensors::pixels(tiles, device)))
+        });
+        let ships = tiles.iter().map(Tile::has_ship);
+        let scored: Vec<(f32, bool)> = logits.into_iter().zip(ships).collect();
+        let auc = metrics::auc(&scored).unwrap_or(0.0);
+        let rejected = metrics::threshold_for_recall(&scored, GATE_RECALL)
+            .and_then(|threshold| metrics::pass_rate(&scored, threshold, false))
+            .map_or(0.0, |passed| 1.0 - passed);
+        Score {
+            combined: (auc + rejected) / 2.0,
+            auc: Some(auc),
+            rejected: Some(rejected),
+            ..Score::default()
         }
-        metrics::auc(&scored).unwrap_or(0.0)
+    }
+
+    /// The ship probability.
+    fn false_alarms(model: &Gate<B>, tiles: &[Tile], device: &B::Device) -> Vec<f32> {
+        read(sigmoid(model.forward(tensors::pixels(tiles, device))))
     }
 }
 
 impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
-    const NAME: &str = "unet";
-    const SCORE: &str = "Dice";
-
-    fn loss(&self, tiles: &[Tile], encoder: Mode, device: &B::Device) -> Tensor<Autodiff<B>, 1> {
-        let features = features(&self.encoder, tensors::pixels(tiles, device), encoder);
+    fn loss(
+        &self,
+        tiles: &[Tile],
+        frozen_blocks: usize,
+        losses: &Losses,
+        device: &B::Device,
+    ) -> Tensor<Autodiff<B>, 1> {
+        let features = features(&self.encoder, tensors::pixels(tiles, device), frozen_blocks);
         let logits = self.decode(features, Mode::Train);
-        let truth = tensors::masks(tiles, device);
-        binary_cross_entropy(logits.clone(), truth.clone()) + soft_dice(logits, truth)
+        loss::unet(logits, tensors::masks(tiles, device), losses)
     }
 
-    fn score(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> f64 {
-        let mut sum = 0.0;
-        for tiles in tiles.chunks(TUNE_BATCH) {
-            let n = tiles.len();
+    fn judge(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> Score {
+        let dice = by_batch(tiles, |tiles| {
             let logits = model.forward(tensors::pixels(tiles, device));
             let found = sigmoid(logits).greater_elem(0.5).float();
             let truth = tensors::masks::<B>(tiles, device);
-            let total = |t: Tensor<B, 4>| t.reshape([n as i32, -1]).sum_dim(1);
-            let both = total(found.clone() * truth.clone());
-            let dice = (both * 2.0 + 1.0) / (total(found) + total(truth) + 1.0);
-            sum += dice
-                .into_data()
-                .convert::<f32>()
-                .iter::<f32>()
-                .map(f64::from)
-                .sum::<f64>();
+            let both = per_tile(found.clone() * truth.clone());
+            read((both * 2.0 + 1.0) / (per_tile(found) + per_tile(truth) + 1.0))
+        });
+        let mean = |keep: fn(&Tile) -> bool| {
+            let kept = dice.iter().zip(tiles).filter(|(_, tile)| keep(tile));
+            metrics::mean(kept.map(|(dice, _)| f64::from(*dice))).unwrap_or(0.0)
+        };
+        let (ships, all) = (mean(Tile::has_ship), mean(|_| true));
+        Score {
+            combined: (ships + all) / 2.0,
+            dice_ships: Some(ships),
+            dice_all: Some(all),
+            ..Score::default()
         }
-        sum / tiles.len() as f64
     }
+
+    /// The sum of the squared probabilities, in pixels: a thin haze over a whole tile does not add
+    /// up to a ship.
+    fn false_alarms(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> Vec<f32> {
+        let p = sigmoid(model.forward(tensors::pixels(tiles, device)));
+        read(per_tile(p.clone() * p))
+    }
+}
+
+fn by_batch(tiles: &[Tile], work: impl Fn(&[Tile]) -> Vec<f32>) -> Vec<f32> {
+    tiles.chunks(BATCH).flat_map(work).collect()
+}
+
+/// `[N, 1, S, S] -> [N]`, summed.
+fn per_tile<B: FusedOps>(t: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [n, ..] = t.dims();
+    t.reshape([n as i32, -1]).sum_dim(1).reshape([n])
+}
+
+fn read<B: FusedOps>(t: Tensor<B, 1>) -> Vec<f32> {
+    t.into_data().convert::<f32>().iter::<f32>().collect()
 }

@@ -3,12 +3,18 @@
 mod augment;
 mod data;
 mod judge;
+mod loss;
+mod mining;
+mod optimiser;
 mod phases;
 
 pub(crate) use augment::Augment;
 pub(crate) use data::DataRoot;
 pub(crate) use judge::Judge;
-pub(crate) use phases::{Optimiser, Stage};
+pub(crate) use loss::{Losses, Reduction};
+pub(crate) use mining::Mining;
+pub(crate) use optimiser::Optimiser;
+pub(crate) use phases::{Phase, PhaseName, Phases};
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +52,9 @@ pub(crate) struct Config {
     /// Memory for decoded images, in MiB.
     #[serde(default = "default_cache")]
     pub(crate) cache_mib: usize,
+    /// Minutes between checkpoints, besides those at each look at the tune set.
+    #[serde(default = "default_checkpoint_minutes")]
+    pub(crate) checkpoint_minutes: f64,
     /// Changes to tiles, and made-up scenes.
     #[serde(default)]
     pub(crate) augment: Augment,
@@ -55,10 +64,14 @@ pub(crate) struct Config {
     /// What all phases share of the optimiser.
     #[serde(default)]
     pub(crate) optimiser: Optimiser,
-    /// Training the gate.
-    pub(crate) gate: Stage,
-    /// Training the U-Net.
-    pub(crate) unet: Stage,
+    /// What training lowers.
+    #[serde(default)]
+    pub(crate) loss: Losses,
+    /// Ship-free scenes that come back because a network fires on them.
+    #[serde(default)]
+    pub(crate) mining: Mining,
+    /// The stretches of training, in their order.
+    pub(crate) phases: Phases,
     /// Where images come from.
     pub(crate) data: Vec<DataRoot>,
 }
@@ -78,6 +91,23 @@ fn default_overlap() -> u32 {
 fn default_cache() -> usize {
     4096
 }
+fn default_checkpoint_minutes() -> f64 {
+    10.0
+}
+
+/// Keys that may change while a run lasts.
+const FREE: [&str; 7] = [
+    "name",
+    "overlap",
+    "cache-mib",
+    "checkpoint-minutes",
+    "pretrained",
+    "gsd",
+    "judge",
+];
+
+/// Keys of a data folder that may.
+const FREE_OF_DATA: [&str; 4] = ["root", "licence", "attribution", "eval-scales"];
 
 impl Config {
     /// Reads and checks a config; paths in it become absolute.
@@ -112,6 +142,37 @@ impl Config {
         Ok(config)
     }
 
+    /// The first key by which `other` would have trained the phases that have begun differently. Free
+    /// to change are the phases that have not, what says where things lie and how they are kept, and
+    /// what only export and judging read.
+    ///
+    /// # Errors
+    /// If a config cannot be written as TOML.
+    pub(crate) fn conflict(&self, other: &Self, begun: &[PhaseName]) -> Result<Option<String>> {
+        if begun.is_empty() {
+            return Ok(None);
+        }
+        let essence = |config: &Self| -> Result<toml::Table> {
+            let mut table = toml::Table::try_from(config)?;
+            for key in FREE {
+                table.remove(key);
+            }
+            if let Some(toml::Value::Table(phases)) = table.get_mut("phases") {
+                phases.retain(|name, _| begun.iter().any(|begun| begun.name() == name));
+            }
+            if let Some(toml::Value::Array(roots)) = table.get_mut("data") {
+                for root in roots.iter_mut().filter_map(toml::Value::as_table_mut) {
+                    for key in FREE_OF_DATA {
+                        root.remove(key);
+                    }
+                }
+            }
+            Ok(table)
+        };
+        let (mine, others) = (essence(self)?, essence(other)?);
+        Ok(difference(&mine.into(), &others.into()))
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(
             self.tile > 0 && self.tile.is_multiple_of(32),
@@ -127,10 +188,40 @@ impl Config {
             "`gsd` must be [finest, coarsest], both positive"
         );
         data::check(&self.data)?;
-        for (name, stage) in [("gate", &self.gate), ("unet", &self.unet)] {
-            stage.check(name)?;
+        ensure!(
+            is_positive(self.checkpoint_minutes),
+            "`checkpoint-minutes` must be positive"
+        );
+        self.optimiser.check()?;
+        self.loss.check()?;
+        self.mining.check()?;
+        self.phases.check()
+    }
+}
+
+/// The path of the first value by which two differ.
+fn difference(a: &toml::Value, b: &toml::Value) -> Option<String> {
+    use toml::Value::{Array, Table};
+    let nested = |key: &str, a, b| match difference(a, b)? {
+        inner if inner.is_empty() => Some(key.to_owned()),
+        inner => Some(format!("{key}.{inner}")),
+    };
+    match (a, b) {
+        (Table(a), Table(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.into_iter()
+                .find_map(|key| match (a.get(key), b.get(key)) {
+                    (Some(a), Some(b)) => nested(key, a, b),
+                    _ => Some(key.clone()),
+                })
         }
-        Ok(())
+        (Array(a), Array(b)) if a.len() == b.len() => {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs
+                .into_iter()
+                .find_map(|(i, (a, b))| nested(&i.to_string(), a, b))
+        }
+        (a, b) => (a != b).then(String::new),
     }
 }
 
@@ -150,8 +241,9 @@ mod tests {
         name = "toy"
         gsd = [1.0, 2.0]
         pretrained = "weights.safetensors"
-        gate = { batch = 4, head-steps = 0, steps = 3, learning-rate = 1e-3, ship-share = 0.5 }
-        unet = { batch = 5, head-steps = 2, steps = 0, learning-rate = 1e-3, ship-share = 1.0 }
+        [phases]
+        gate-head = { batch = 4, steps = 3, learning-rate = 1e-3, ship-share = 0.5 }
+        unet = { batch = 5, steps = 2, learning-rate = 1e-3, ship-share = 1.0 }
         [[data]]
         name = "sea"
         root = "."
@@ -194,21 +286,83 @@ mod tests {
                 "`eval-scales`",
             ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nweight = inf", "`weight`"),
-            ("steps = 3", "steps = 0", "of [gate] are both 0"),
-            ("batch = 5", "batch = 0", "`batch` of [unet]"),
-            ("learning-rate = 1e-3", "learning-rate = nan", "of [gate]"),
+            ("batch = 4, steps = 3", "batch = 4", "`steps`"),
+            ("batch = 5", "batch = 0", "`batch` of [phases.unet]"),
+            (
+                "learning-rate = 1e-3",
+                "learning-rate = nan",
+                "of [phases.gate-head]",
+            ),
             (
                 "ship-share = 1.0",
                 "ship-share = nan",
-                "`ship-share` of [unet]",
+                "`ship-share` of [phases.unet]",
+            ),
+            (
+                "batch = 4",
+                "first-block = 3",
+                "`first-block` of [phases.gate-head]",
+            ),
+            (
+                "batch = 5",
+                "first-block = 18",
+                "`first-block` of [phases.unet]",
+            ),
+            ("[phases]", "[loss]\nbce = -1\n[phases]", "`bce` of [loss]"),
+            (
+                "[phases]",
+                "[loss]\nbce = 0\ndice = 0\n[phases]",
+                "all weights of [loss] are 0",
+            ),
+            ("[phases]", "[optimiser]\nema = 1\n[phases]", "`ema`"),
+            (
+                "[phases]",
+                "[mining]\nshare = 1.5\n[phases]",
+                "`share` of [mining]",
             ),
         ] {
             let error = format!("{:#}", load(&GOOD.replacen(good, bad, 1)).expect_err(bad));
             assert!(error.contains(key), "{error}");
             assert!(error.contains("toy.toml"), "{error}");
         }
+        let idle = GOOD
+            .replace("steps = 3", "steps = 0")
+            .replace("steps = 2", "steps = 0");
+        let error = format!("{:#}", load(&idle).expect_err("nothing to do"));
+        assert!(error.contains("nothing would be trained"), "{error}");
         let twice = format!("{GOOD}{}", &GOOD[GOOD.find("[[data]]").expect("data")..]);
         let error = format!("{:#}", load(&twice).expect_err("one name for two folders"));
         assert!(error.contains("`sea`"), "{error}");
+    }
+
+    #[test]
+    fn what_was_trained_already_must_not_change() {
+        let before = load(GOOD).expect("good");
+        let conflict = |old: &str, new: &str, begun: &[PhaseName]| {
+            let after = load(&GOOD.replacen(old, new, 1)).expect("good");
+            assert_ne!(before, after, "{new}");
+            before.conflict(&after, begun).expect("compares")
+        };
+        let head = &[PhaseName::GateHead];
+        assert_eq!(conflict("batch = 4", "batch = 9", &[]), None);
+        assert_eq!(
+            conflict("batch = 4", "batch = 9", head).as_deref(),
+            Some("phases.gate-head.batch")
+        );
+        assert_eq!(conflict("batch = 5", "batch = 9", head), None);
+        assert_eq!(
+            conflict("[0.5, 0.5]", "[0.5, 0.7]", head).as_deref(),
+            Some("data.0.scale.1")
+        );
+        assert_eq!(conflict("[1.0, 2.0]", "[1.0, 3.0]", head), None);
+        assert_eq!(
+            conflict("\"none\"", "\"CC0\"", head),
+            None,
+            "the first `none` is the licence"
+        );
+        assert_eq!(
+            conflict("[phases]", "[mining]\nshare = 0\n[phases]", head).as_deref(),
+            Some("mining.share")
+        );
     }
 }

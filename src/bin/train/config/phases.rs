@@ -1,65 +1,209 @@
-//! How the networks are trained: `[gate]`, `[unet]` and `[optimiser]`.
+//! The four stretches of training, those of the original system: `[phases]`.
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::is_positive;
 
-/// Training one network: its new layers alone, then all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Stage {
+/// Blocks of MobileNetV2.
+const BLOCKS: usize = 17;
+
+/// A stretch of training. The order is that of a run.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PhaseName {
+    /// The gate's head on a frozen encoder.
+    GateHead,
+    /// The gate's head and the encoder's later blocks.
+    GateBlocks,
+    /// The U-Net's decoder on the gate's encoder, frozen.
+    Decoder,
+    /// The whole U-Net.
+    Unet,
+}
+
+impl PhaseName {
+    pub(crate) const ALL: [Self; 4] = [Self::GateHead, Self::GateBlocks, Self::Decoder, Self::Unet];
+
+    /// As in the config, on the command line and in the run folder.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GateHead => "gate-head",
+            Self::GateBlocks => "gate-blocks",
+            Self::Decoder => "decoder",
+            Self::Unet => "unet",
+        }
+    }
+
+    /// Whether it trains the gate; else the U-Net.
+    pub(crate) fn is_gate(self) -> bool {
+        matches!(self, Self::GateHead | Self::GateBlocks)
+    }
+}
+
+/// Settings of one phase.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Phase {
+    /// Steps; 0 leaves the phase out.
+    pub(crate) steps: usize,
     /// Tiles in a step.
     pub(crate) batch: usize,
-    /// Steps with the encoder frozen.
-    pub(crate) head_steps: usize,
-    /// Steps with everything trained.
-    pub(crate) steps: usize,
-    /// Peak learning rate of AdamW with everything trained; new layers alone take twice as much.
+    /// Peak learning rate of AdamW.
     pub(crate) learning_rate: f64,
     /// Share of tiles that hold a ship.
     pub(crate) ship_share: f64,
     /// Steps between two looks at the tune set.
-    #[serde(default = "default_every")]
     pub(crate) tune_every: usize,
+    /// Looks at the tune set without gain after which the phase ends early; 0 for never.
+    pub(crate) patience: usize,
+    /// First block of the encoder that is trained; the stem too if that is 0. None where the whole
+    /// encoder is frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_block: Option<usize>,
 }
 
-/// What all phases share of the optimiser.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// The settings of each phase.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Optimiser {}
-
-fn default_every() -> usize {
-    200
+pub(crate) struct Phases {
+    #[serde(deserialize_with = "gate_head")]
+    pub(crate) gate_head: Phase,
+    #[serde(deserialize_with = "gate_blocks")]
+    pub(crate) gate_blocks: Phase,
+    #[serde(deserialize_with = "decoder")]
+    pub(crate) decoder: Phase,
+    #[serde(deserialize_with = "unet")]
+    pub(crate) unet: Phase,
 }
 
-impl Stage {
-    /// Steps of both phases.
-    pub(crate) fn total_steps(&self) -> usize {
-        self.head_steps.saturating_add(self.steps)
+impl Default for Phases {
+    fn default() -> Self {
+        let gate = Phase {
+            steps: 0,
+            batch: 32,
+            learning_rate: 1e-3,
+            ship_share: 0.5,
+            tune_every: 200,
+            patience: 0,
+            first_block: None,
+        };
+        let unet = Phase {
+            batch: 24,
+            ship_share: 0.7,
+            ..gate
+        };
+        Self {
+            gate_head: gate,
+            gate_blocks: Phase {
+                learning_rate: 5e-4,
+                first_block: Some(6),
+                ..gate
+            },
+            decoder: unet,
+            unet: Phase {
+                learning_rate: 8e-4,
+                first_block: Some(0),
+                ..unet
+            },
+        }
+    }
+}
+
+/// A phase as written: what is left out takes the phase's own default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    steps: usize,
+    batch: Option<usize>,
+    learning_rate: Option<f64>,
+    ship_share: Option<f64>,
+    tune_every: Option<usize>,
+    patience: Option<usize>,
+    first_block: Option<usize>,
+}
+
+fn read<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    default: impl FnOnce(Phases) -> Phase,
+) -> Result<Phase, D::Error> {
+    let written = Written::deserialize(deserializer)?;
+    let default = default(Phases::default());
+    Ok(Phase {
+        steps: written.steps,
+        batch: written.batch.unwrap_or(default.batch),
+        learning_rate: written.learning_rate.unwrap_or(default.learning_rate),
+        ship_share: written.ship_share.unwrap_or(default.ship_share),
+        tune_every: written.tune_every.unwrap_or(default.tune_every),
+        patience: written.patience.unwrap_or(default.patience),
+        first_block: written.first_block.or(default.first_block),
+    })
+}
+
+fn gate_head<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.gate_head)
+}
+fn gate_blocks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.gate_blocks)
+}
+fn decoder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.decoder)
+}
+fn unet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.unet)
+}
+
+impl Phases {
+    pub(crate) fn get(&self, name: PhaseName) -> &Phase {
+        match name {
+            PhaseName::GateHead => &self.gate_head,
+            PhaseName::GateBlocks => &self.gate_blocks,
+            PhaseName::Decoder => &self.decoder,
+            PhaseName::Unet => &self.unet,
+        }
     }
 
     /// # Errors
     /// If a value makes no sense; the message names the key.
-    pub(super) fn check(&self, name: &str) -> Result<()> {
-        ensure!(self.batch > 0, "`batch` of [{name}] must be positive");
+    pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            self.total_steps() > 0,
-            "`head-steps` and `steps` of [{name}] are both 0: nothing would be trained"
+            PhaseName::ALL.iter().any(|&name| self.get(name).steps > 0),
+            "no phase under [phases] has `steps`: nothing would be trained"
         );
+        for name in PhaseName::ALL {
+            self.get(name).check(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Phase {
+    /// Blocks of the encoder that stay as they are; the stem with them, unless there are none.
+    pub(crate) fn frozen_blocks(&self) -> usize {
+        self.first_block.unwrap_or(BLOCKS)
+    }
+
+    fn check(&self, name: PhaseName) -> Result<()> {
+        let of = format!("of [phases.{}]", name.name());
+        ensure!(self.batch > 0, "`batch` {of} must be positive");
         ensure!(
             is_positive(self.learning_rate),
-            "`learning-rate` of [{name}] must be positive"
-        );
-        let share = self.ship_share;
-        ensure!(
-            (0.0..=1.0).contains(&share),
-            "`ship-share` of [{name}] must be 0 to 1"
+            "`learning-rate` {of} must be positive"
         );
         ensure!(
-            self.tune_every > 0,
-            "`tune-every` of [{name}] must be positive"
+            (0.0..=1.0).contains(&self.ship_share),
+            "`ship-share` {of} must be 0 to 1"
         );
+        ensure!(self.tune_every > 0, "`tune-every` {of} must be positive");
+        if let Some(block) = self.first_block {
+            ensure!(
+                matches!(name, PhaseName::GateBlocks | PhaseName::Unet),
+                "`first-block` {of} makes no sense: the phase trains no block of the encoder"
+            );
+            ensure!(block <= BLOCKS, "`first-block` {of} must be 0 to {BLOCKS}");
+        }
         Ok(())
     }
 }

@@ -6,9 +6,11 @@ mod pool;
 mod sample;
 mod tile;
 
-pub(crate) use loader::Loader;
+pub(crate) use loader::{Draws, Loader, key};
 pub(crate) use pool::Pool;
 pub(crate) use sample::Sampler;
+#[cfg(test)]
+pub(crate) use sample::fixtures;
 pub(crate) use tile::Tile;
 
 use serde::{Deserialize, Serialize};

@@ -75,20 +75,35 @@ impl<B: FusedOps> Encoder<B> {
     }
 }
 
-/// Features for training what stands on the encoder: in [`Mode::Eval`] they are constants, without
-/// gradient and without the memory that one would take.
+/// Features for training, with blocks before `first` frozen, and the stem too unless that is 0: the
+/// frozen part runs by running statistics, without gradient and without the memory that one would
+/// take.
 pub(crate) fn features<B: FusedOps>(
     encoder: &Encoder<Autodiff<B>>,
     x: Tensor<Autodiff<B>, 4>,
-    mode: Mode,
+    first: usize,
 ) -> Features<Autodiff<B>> {
-    match mode {
-        Mode::Train => encoder.forward(x, mode),
-        Mode::Eval | Mode::Measure => encoder
-            .valid()
-            .forward(x.inner(), mode)
-            .map(Tensor::from_inner),
+    let (frozen, trained) = encoder.blocks.split_at(first.min(encoder.blocks.len()));
+    let mut taps = Vec::with_capacity(TAPS.len());
+    let mut x = if first == 0 {
+        encoder.stem.forward(x, Mode::Train)
+    } else {
+        let mut still = encoder.stem.valid().forward(x.inner(), Mode::Eval);
+        for (index, block) in frozen.iter().enumerate() {
+            still = block.valid().forward(still, Mode::Eval);
+            if TAPS.contains(&index) {
+                taps.push(Tensor::from_inner(still.clone()));
+            }
+        }
+        Tensor::from_inner(still)
+    };
+    for (index, block) in trained.iter().enumerate() {
+        x = block.forward(x, Mode::Train);
+        if TAPS.contains(&(frozen.len() + index)) {
+            taps.push(x.clone());
+        }
     }
+    taps.try_into().expect("the trunk passes each tap once")
 }
 
 /// `base * width` rounded to a multiple of 8 without losing more than a tenth.

@@ -1,6 +1,6 @@
 //! A module's tensors by name: what checkpoints hold and what export reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -45,10 +45,16 @@ pub(crate) enum ParamError {
 impl Params {
     /// Reads a safetensors file of f32 tensors.
     pub(crate) fn load(path: &Path) -> Result<Self, ParamError> {
+        Self::load_noted(path).map(|(params, _)| params)
+    }
+
+    /// Reads a safetensors file of f32 tensors, and the notes in its header.
+    pub(crate) fn load_noted(path: &Path) -> Result<(Self, HashMap<String, String>), ParamError> {
         let io = |source| io_error(path, source);
         let format = |source| format_error(path, source);
         let bytes = std::fs::read(path).map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
         let mut params = BTreeMap::new();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
@@ -66,7 +72,8 @@ impl Params {
                 TensorData::new::<f32, _>(values, view.shape().to_vec()),
             );
         }
-        Ok(Self(params))
+        let notes = header.metadata().clone().unwrap_or_default();
+        Ok((Self(params), notes))
     }
 
     /// The values of a tensor.
@@ -92,8 +99,12 @@ impl Params {
             .insert(name.to_owned(), TensorData::new(values, shape));
     }
 
-    /// Writes a safetensors file, whole or not at all.
-    pub(crate) fn save(&self, path: &Path) -> Result<(), ParamError> {
+    /// Writes a safetensors file, whole or not at all, with `notes` in its header.
+    pub(crate) fn save(
+        &self,
+        path: &Path,
+        notes: HashMap<String, String>,
+    ) -> Result<(), ParamError> {
         let io = |source| io_error(path, source);
         let format = |source| format_error(path, source);
         let bytes: Vec<(&String, Vec<u8>, Vec<usize>)> = self
@@ -111,7 +122,7 @@ impl Params {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(format)?;
-        let file = serialize(views, None).map_err(format)?;
+        let file = serialize(views, Some(notes)).map_err(format)?;
         replace(path, &file).map_err(io)
     }
 }
@@ -223,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("gate.safetensors");
         let params = collect(&Gate::<Flex>::new(0.35, &FlexDevice));
-        params.save(&file).expect("saves");
+        params.save(&file, HashMap::new()).expect("saves");
         assert_eq!(Params::load(&file).expect("loads"), params);
 
         let other = Gate::<Flex>::new(0.35, &FlexDevice);

@@ -1,0 +1,278 @@
+//! The training loop: one phase after another, each from the best averaged weights of the one
+//! before.
+
+mod learner;
+mod state;
+mod window;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::backend::Backend;
+
+pub(crate) use learner::{Engine, Learner};
+pub(crate) use state::State;
+pub(crate) use window::Window;
+
+use crate::config::{Config, Phase, PhaseName};
+use crate::data::{Draws, Loader, Sampler, Tile};
+use crate::miner;
+use crate::nn::{Params, collect};
+use crate::progress::Progress;
+use crate::run_folder::{Checkpoint, Metrics, MetricsFile, RunFolder};
+use crate::schedule::learning_rate;
+use crate::task::Task;
+
+/// Everything a phase needs besides the network.
+pub(crate) struct Trainer<'a, B: Backend> {
+    pub(crate) config: &'a Config,
+    pub(crate) folder: &'a RunFolder,
+    /// Draws the tiles that are trained on.
+    pub(crate) sampler: &'a Sampler<'a>,
+    /// Tiles by which weights are compared; the same ones throughout a run.
+    pub(crate) tune: &'a [Tile],
+    pub(crate) device: B::Device,
+    /// Threads that make tiles.
+    pub(crate) workers: usize,
+    /// Set when the user asks to stop.
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// How a phase ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All steps were done, or patience ran out.
+    Done,
+    /// The user asked to stop; a checkpoint says where.
+    Stopped,
+}
+
+/// A phase in progress.
+struct Running<'a, B: Engine, M: Task<B>> {
+    trainer: &'a Trainer<'a, B>,
+    name: PhaseName,
+    phase: Phase,
+    learner: Learner<B, M>,
+    state: State,
+    window: Window<B>,
+    metrics: MetricsFile,
+    progress: Progress,
+    saved: Instant,
+}
+
+impl<B: Engine> Trainer<'_, B> {
+    /// Trains a phase to its end, from its last checkpoint if there is one, else from `model`.
+    ///
+    /// # Errors
+    /// If data or checkpoints fail, or the loss is no number.
+    pub(crate) fn train<M: Task<B>>(&self, name: PhaseName, model: M) -> Result<Outcome> {
+        let phase = *self.config.phases.get(name);
+        let checkpoint = self.folder.checkpoint(name)?;
+        let fresh = checkpoint.is_none();
+        let (state, learner) = match checkpoint {
+            Some(checkpoint) => {
+                let step = checkpoint.state.step;
+                let learner = Learner::restore(model, self.config, name, &checkpoint, &self.device)
+                    .with_context(|| format!("the checkpoint of {} does not fit", name.name()))?;
+                log::info!(
+                    "{}: going on from step {step} of {}",
+                    name.name(),
+                    phase.steps
+                );
+                (checkpoint.state, learner)
+            }
+            None => (State::default(), Learner::new(model, self.config, name)),
+        };
+        let mut running = Running {
+            trainer: self,
+            name,
+            phase,
+            metrics: self.folder.metrics(name, state.step)?,
+            window: Window::default(),
+            progress: Progress::new(name.name(), phase.steps, state.step),
+            saved: Instant::now(),
+            learner,
+            state,
+        };
+        if fresh {
+            running.look()?;
+        }
+        let outcome = running.train()?;
+        running.progress.finish();
+        Ok(outcome)
+    }
+}
+
+impl<B: Engine, M: Task<B>> Running<'_, B, M> {
+    fn train(&mut self) -> Result<Outcome> {
+        let mining = self.trainer.config.mining;
+        while !self.state.done {
+            let round = self.state.step / mining.every;
+            if mining.share > 0.0 && round > self.state.mined.round {
+                self.mine(round)?;
+            }
+            let draws = Draws {
+                seed: self.trainer.config.seed,
+                phase: self.name as u64,
+                batch: self.phase.batch,
+                ship_share: self.phase.ship_share,
+                hard: self.state.mined.scenes.clone(),
+                hard_share: mining.share,
+            };
+            let end = self.phase.steps.min((round + 1) * mining.every);
+            if self.train_until(end, &draws)? == Outcome::Stopped {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Trains up to step `end`, which has not been reached yet.
+    fn train_until(&mut self, end: usize, draws: &Draws) -> Result<Outcome> {
+        let trainer = self.trainer;
+        let often = Duration::from_secs_f64(trainer.config.checkpoint_minutes * 60.0);
+        std::thread::scope(|scope| {
+            let steps = self.state.step..end;
+            let mut loader = Loader::start(scope, trainer.sampler, draws, steps, trainer.workers);
+            while self.state.step < end && !self.state.done {
+                self.step(&mut loader)?;
+                let last = self.state.step == self.phase.steps;
+                let stop = trainer.stop.load(Ordering::Relaxed);
+                if last || self.state.step.is_multiple_of(self.phase.tune_every) {
+                    self.look()?;
+                } else if stop || self.saved.elapsed() > often {
+                    self.save()?;
+                }
+                if stop && !self.state.done {
+                    return Ok(Outcome::Stopped);
+                }
+            }
+            Ok(Outcome::Done)
+        })
+    }
+
+    fn step(&mut self, loader: &mut Loader) -> Result<()> {
+        let asked = Instant::now();
+        let tiles = loader.next()?;
+        let waited = asked.elapsed();
+        let rate = learning_rate(self.phase.learning_rate, self.state.step, self.phase.steps);
+        let figures = self.learner.step(&tiles, rate, &self.trainer.device);
+        // The figures of the step before: reading this one's would make a GPU wait for the CPU.
+        self.settle()?;
+        self.window.pending = Some(figures);
+        self.window.add(tiles.len(), waited, asked.elapsed());
+        self.state.step += 1;
+        self.progress
+            .step(self.state.step, self.state.mean_loss(), &self.window);
+        Ok(())
+    }
+
+    /// Takes the last step's loss and gradient norm into account.
+    fn settle(&mut self) -> Result<()> {
+        let Some(figures) = self.window.pending.take() else {
+            return Ok(());
+        };
+        let figures = figures.into_data().convert::<f32>();
+        let mut figures = figures.iter::<f32>().map(f64::from);
+        let mut next = || figures.next().unwrap_or(f64::NAN);
+        let (loss, norm) = (next(), next());
+        ensure!(
+            loss.is_finite() && norm.is_finite(),
+            "{}: after step {} the loss is {loss} and the gradient's norm {norm}: lower `learning-rate`",
+            self.name.name(),
+            self.state.step
+        );
+        self.state.losses += loss;
+        self.state.norms += norm;
+        self.state.counted += 1;
+        Ok(())
+    }
+
+    /// Judges the averaged weights by the tune tiles, and keeps them if they are the best so far.
+    fn look(&mut self) -> Result<()> {
+        self.settle()?;
+        let name = self.name.name();
+        let averaged = self.learner.averaged();
+        let params = collect(&averaged);
+        ensure!(
+            is_finite(&params),
+            "{name}: weights are no numbers after step {}: lower `learning-rate`",
+            self.state.step
+        );
+        let score = M::judge(&averaged, self.trainer.tune, &self.trainer.device);
+        let before = self.state.step.checked_sub(1);
+        let row = Metrics {
+            phase: name,
+            step: self.state.step,
+            learning_rate: before
+                .map(|step| learning_rate(self.phase.learning_rate, step, self.phase.steps)),
+            loss: self.state.mean_loss(),
+            gradient_norm: self.state.mean_norm(),
+            score: score.combined,
+            auc: score.auc,
+            rejected: score.rejected,
+            dice_ships: score.dice_ships,
+            dice_all: score.dice_all,
+            images_per_s: self.window.rate(),
+            data_wait: self.window.data_wait(),
+        };
+        self.metrics.write(&row)?;
+        if self.state.best.is_none_or(|best| score.combined > best) {
+            self.state.best = Some(score.combined);
+            self.state.stale = 0;
+            let folder = self.trainer.folder;
+            folder.save_best(self.name, self.state.step, score.combined, &params)?;
+        } else {
+            self.state.stale += 1;
+        }
+        let patience = self.phase.patience;
+        let impatient = patience > 0 && self.state.stale >= patience;
+        self.state.done = impatient || self.state.step == self.phase.steps;
+        self.state.start_window();
+        self.window = Window::default();
+        self.progress.tuned(&row, self.state.stale == 0);
+        if impatient {
+            log::info!("{name}: {patience} looks at the tune tiles without gain: ending early");
+        }
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.settle()?;
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            tensors: self.learner.save(),
+        };
+        self.trainer
+            .folder
+            .save_checkpoint(self.name, &checkpoint)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn mine(&mut self, round: usize) -> Result<()> {
+        let trainer = self.trainer;
+        let averaged = self.learner.averaged();
+        let seed = [trainer.config.seed, self.name as u64, round as u64];
+        let fires = |tiles: &[Tile]| M::false_alarms(&averaged, tiles, &trainer.device);
+        let mined = &mut self.state.mined;
+        let report = miner::mine(
+            mined,
+            round,
+            &seed,
+            trainer.sampler,
+            &trainer.config.mining,
+            fires,
+        )?;
+        self.progress
+            .say(&format!("{}: {report}", self.name.name()));
+        Ok(())
+    }
+}
+
+/// Whether every weight is a number.
+fn is_finite(params: &Params) -> bool {
+    let mut tensors = params.0.values();
+    tensors.all(|tensor| tensor.iter::<f32>().all(f32::is_finite))
+}
