@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use clap::{Parser, Subcommand};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -32,7 +33,7 @@ use crate::config::Config;
 use crate::data::{Pool, Sampler, Split, Tile};
 use crate::device::{DeviceChoice, use_cuda};
 use crate::eval::{Table, evaluate};
-use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained, unfold};
+use crate::nn::{FusedOps, Gate, Pretrained, UNet, apply};
 use crate::run_folder::RunFolder;
 use crate::trainer::Trainer;
 
@@ -54,7 +55,8 @@ enum Command {
         /// Folder for checkpoints and metrics.
         #[arg(long)]
         out: PathBuf,
-        /// ImageNet weights to start from (safetensors), instead of those the config names.
+        /// Weights to start from (ImageNet's in safetensors, or a bundle), instead of those the config
+        /// names.
         #[arg(long)]
         pretrained: Option<PathBuf>,
         /// Processor to train on.
@@ -148,44 +150,40 @@ fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
         stop: &STOP,
     };
 
-    let gate = start::<B>(config, &pool, &device)?;
+    let pretrained = config.pretrained.as_deref().map(Pretrained::load);
+    let pretrained = pretrained.transpose()?;
+    let images = || first_images::<B>(config, &pool, &device);
+
+    let mut gate = Gate::<Autodiff<B>>::new(config.width, &device);
+    if let Some(weights) = &pretrained {
+        let (start, report) = weights.gate(config.width, &device, images)?;
+        log::info!("gate starts from pretrained weights: {report}");
+        gate = apply(gate, &start)?;
+    }
     let best = trainer.train(gate, &config.gate)?;
     let gate = apply(Gate::<Autodiff<B>>::new(config.width, &device), &best)?;
-    let unet = UNet::on(gate.encoder, config.decoder, &device);
+    let mut unet = UNet::on(gate.encoder, config.decoder, &device);
+    if let Some(weights) = &pretrained
+        && let Some((start, report)) = weights.unet(unet.valid(), images)?
+    {
+        log::info!("U-Net starts from pretrained weights: {report}");
+        unet = apply(unet, &start)?;
+    }
     trainer.train(unet, &config.unet)?;
     Ok(())
 }
 
-/// A gate to train: from the pretrained weights if the config names some.
-fn start<B: FusedOps>(
+/// A batch `[N, 3, S, S]` to measure the statistics of pretrained weights on.
+fn first_images<B: FusedOps>(
     config: &Config,
     pool: &Pool,
     device: &B::Device,
-) -> Result<Gate<Autodiff<B>>> {
-    let gate = Gate::<Autodiff<B>>::new(config.width, device);
-    let Some(file) = &config.pretrained else {
-        return Ok(gate);
-    };
-    let context = || file.display().to_string();
-    let weights = Params::load(file)?;
-    let (gate, report) = load_pretrained(gate, &weights).with_context(context)?;
-    log::info!(
-        "{}: {} tensors applied; start anew: {:?}; unused: {:?}",
-        file.display(),
-        report.applied,
-        report.untouched,
-        report.unused
-    );
-    if !report.folded {
-        return Ok(gate);
-    }
-    log::info!("{}: measuring the folded batch norms", file.display());
+) -> Result<Tensor<B, 4>> {
     let sampler = Sampler::new(pool, Split::Train, config.tile, true)?;
     let mut rng = StdRng::seed_from_u64(config.seed);
     let mut draw = |i| sampler.draw(i % 2 == 0, rng.random(), rng.random());
     let tiles: Vec<Tile> = (0..config.gate.batch)
         .map(&mut draw)
         .collect::<Result<_>>()?;
-    let norms = unfold(&gate.valid(), tensors::pixels(&tiles, device));
-    Ok(apply(gate, &norms)?)
+    Ok(tensors::pixels(&tiles, device))
 }

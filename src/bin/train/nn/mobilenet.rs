@@ -84,7 +84,7 @@ pub(crate) fn features<B: FusedOps>(
 ) -> Features<Autodiff<B>> {
     match mode {
         Mode::Train => encoder.forward(x, mode),
-        Mode::Eval | Mode::Measure => encoder
+        Mode::Eval | Mode::Measure | Mode::Recalibrate => encoder
             .valid()
             .forward(x.inner(), mode)
             .map(Tensor::from_inner),

@@ -16,5 +16,5 @@ pub(crate) use gate::Gate;
 pub(crate) use layers::{ConvBn, Mode};
 pub(crate) use mobilenet::{Encoder, features};
 pub(crate) use params::{Params, apply, collect};
-pub(crate) use pretrained::{load_pretrained, unfold};
+pub(crate) use pretrained::Pretrained;
 pub(crate) use unet::{Decoder, DecoderKind, LightStage, SeedStage, UNet};
