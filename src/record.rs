@@ -36,6 +36,9 @@ pub struct FrameRecord {
 pub struct GateSummary {
     /// Highest ship probability of any tile, 0 to 1.
     pub score: f32,
+    /// Whether the frame shows a ship, by the highest score alone: what was segmented may say
+    /// otherwise.
+    pub ship: bool,
     /// Tiles the frame was cut into.
     pub tiles: usize,
     /// Tiles that the gate let through.

@@ -133,6 +133,7 @@ impl Detector {
         let segmentation = self.segment(&pixels, &passed, settings.mask)?;
         millis.segment = laps.lap();
 
+        let score = scores.iter().copied().fold(0.0, f32::max);
         let (width, height) = frame.pixels.dimensions();
         let ships = if segmentation.segmented == 0 {
             Vec::new()
@@ -155,7 +156,8 @@ impl Detector {
             },
             scale: settings.scale,
             gate: GateSummary {
-                score: scores.iter().copied().fold(0.0, f32::max),
+                score,
+                ship: score >= self.manifest.thresholds.classify,
                 tiles: scores.len(),
                 passed: passed.iter().filter(|&&passed| passed).count(),
                 segmented: segmentation.segmented,

@@ -56,6 +56,7 @@ fn detector(gate_pixels: usize) -> Detector {
         gsd: [0.5, 2.0],
         thresholds: Thresholds {
             gate: 0.5,
+            classify: 0.5,
             mask: 0.5,
             min_area: 1,
         },
@@ -190,6 +191,18 @@ fn a_frame_that_the_gate_stops_has_no_ship() {
     assert_eq!((record.gate.passed, record.gate.segmented), (0, 0));
     assert_eq!(record.gate.score, 0.1);
     assert!(record.ships.is_empty());
+}
+
+#[test]
+fn whether_a_frame_shows_a_ship_has_its_own_threshold() {
+    let mut image = dark(40, 40);
+    draw(&mut image, rectangle(4, 4, 3, 3));
+    let mut detector = detector(1);
+    for (classify, ship) in [(0.9, true), (0.91, false)] {
+        detector.manifest.thresholds.classify = classify;
+        let record = detect(&detector, image.clone(), Options::default());
+        assert_eq!((record.gate.passed > 0, record.gate.ship), (true, ship));
+    }
 }
 
 #[test]

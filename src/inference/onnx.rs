@@ -1,4 +1,7 @@
-//! Writing ONNX: a graph builder with the handful of operators that the networks are made of.
+//! Writing ONNX: a graph builder with the handful of operators that the networks are made of; and
+//! reading the weights of what was written.
+
+use std::collections::BTreeMap;
 
 use prost::Message;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -7,6 +10,8 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
+
+use super::InferenceError;
 
 /// The operator set that the files declare.
 const OPSET: i64 = 13;
@@ -36,6 +41,36 @@ pub struct Weights {
     pub shape: Vec<usize>,
     /// Its values.
     pub values: Vec<f32>,
+}
+
+/// The f32 constants of an ONNX file, by name.
+///
+/// # Errors
+/// [`InferenceError::Load`] if the bytes are no ONNX model.
+pub fn initializers(bytes: &[u8]) -> Result<BTreeMap<String, Weights>, InferenceError> {
+    let model = ModelProto::decode(bytes).map_err(|e| InferenceError::Load(e.to_string()))?;
+    let tensors = model.graph.unwrap_or_default().initializer;
+    let floats = tensors.into_iter().filter_map(|tensor| {
+        let shape: Vec<usize> = tensor
+            .dims
+            .iter()
+            .map(|&size| usize::try_from(size).ok())
+            .collect::<Option<_>>()?;
+        let values: Vec<f32> = floats(&tensor)?.collect();
+        let count = shape
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        (count == Some(values.len())).then_some((tensor.name, Weights { shape, values }))
+    });
+    Ok(floats.collect())
+}
+
+/// The values of an f32 tensor that lies in the file itself.
+pub(super) fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
+    let (words, _) = tensor.raw_data.as_chunks::<4>();
+    let raw = words.iter().map(|word| f32::from_le_bytes(*word));
+    let is_float = tensor.data_type == DataType::Float as i32;
+    is_float.then(|| raw.chain(tensor.float_data.iter().copied()))
 }
 
 impl GraphBuilder {

@@ -51,8 +51,11 @@ pub struct Normalisation {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
-    /// A tile whose gate score reaches this is segmented.
+    /// A tile whose gate score reaches this is segmented: set low, so that few ships are lost.
     pub gate: f32,
+    /// A frame of which a tile's gate score reaches this is said to show a ship: set where most
+    /// frames are judged right.
+    pub classify: f32,
     /// A pixel whose merged probability reaches this is ship.
     pub mask: f32,
     /// Components with fewer pixels at the networks' scale are dropped.
@@ -117,6 +120,16 @@ pub enum ManifestError {
     /// Not TOML, or a key that does not belong.
     #[error("{0}")]
     Syntax(#[from] toml::de::Error),
+    /// The layout of another version.
+    #[error(
+        "this shipwatch reads `schema = {wanted}`, not {found}: export the models again, or get those of \
+         this version",
+        wanted = Manifest::SCHEMA
+    )]
+    Schema {
+        /// The manifest's.
+        found: u32,
+    },
     /// Parses, but makes no sense.
     #[error("`{key}`: {reason}")]
     Value {
@@ -129,10 +142,19 @@ pub enum ManifestError {
 
 impl Manifest {
     /// The layout this version of shipwatch reads and writes.
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
 
     /// Parses and checks a manifest.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        /// What every layout has.
+        #[derive(Deserialize)]
+        struct Layout {
+            schema: u32,
+        }
+        let Layout { schema } = toml::from_str(text)?;
+        if schema != Self::SCHEMA {
+            return Err(ManifestError::Schema { found: schema });
+        }
         let manifest: Self = toml::from_str(text)?;
         manifest.check()?;
         Ok(manifest)
@@ -142,11 +164,6 @@ impl Manifest {
         let probability = |p: f32| p.is_finite() && (0.0..=1.0).contains(&p);
         let [fine, coarse] = self.gsd;
         let rules = [
-            (
-                "schema",
-                self.schema == Self::SCHEMA,
-                "this shipwatch reads schema 1",
-            ),
             (
                 "tile",
                 self.tile > 0 && self.tile.is_multiple_of(32),
@@ -173,6 +190,11 @@ impl Manifest {
                 "must lie between 0 and 1",
             ),
             (
+                "thresholds.classify",
+                probability(self.thresholds.classify),
+                "must lie between 0 and 1",
+            ),
+            (
                 "thresholds.mask",
                 probability(self.thresholds.mask),
                 "must lie between 0 and 1",
@@ -190,7 +212,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = r#"
-        schema = 1
+        schema = 2
         name = "test"
         version = "1"
         licence = "none"
@@ -198,7 +220,7 @@ mod tests {
         overlap = 32
         normalisation = { mean = 127.5, std = 127.5 }
         gsd = [0.4, 10.0]
-        thresholds = { gate = 0.3, mask = 0.5, min_area = 6 }
+        thresholds = { gate = 0.3, classify = 0.6, mask = 0.5, min_area = 6 }
         gate = { file = "gate.onnx", sha256 = "00" }
         unet = { file = "unet.onnx", sha256 = "00" }
         training = []
@@ -219,7 +241,8 @@ mod tests {
             ("overlap = 32", "overlap = 0", "`overlap`"),
             ("gsd = [0.4, 10.0]", "gsd = [2.0, 1.0]", "`gsd`"),
             ("gate = 0.3", "gate = 1.5", "`thresholds.gate`"),
-            ("schema = 1", "schema = 2", "`schema`"),
+            ("classify = 0.6", "classify = nan", "`thresholds.classify`"),
+            ("schema = 2", "schema = 1", "`schema = 2`, not 1"),
             (
                 "version = \"1\"",
                 "version = \"1\"\nnonsense = 1",

@@ -46,6 +46,7 @@ pub(crate) fn sample_record(frame: &str, ships: &[&str]) -> FrameRecord {
         scale: 1.0,
         gate: GateSummary {
             score: 0.5,
+            ship: true,
             tiles: 1,
             passed: 1,
             segmented: 1,

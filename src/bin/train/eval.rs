@@ -97,6 +97,7 @@ pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thre
         .flat_map(|&mask| {
             MIN_AREAS.map(|min_area| Thresholds {
                 gate,
+                classify: gate,
                 mask,
                 min_area,
             })

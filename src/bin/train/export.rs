@@ -228,7 +228,7 @@ mod tests {
     use shipwatch::inference::Network;
 
     use super::*;
-    use crate::nn::{DecoderKind, Params, apply, collect};
+    use crate::nn::{DecoderKind, Params, Pretrained, apply, collect};
 
     const TILE: usize = 64;
 
@@ -247,6 +247,10 @@ mod tests {
             }
         }
         apply(module, &params).expect("the same names and shapes")
+    }
+
+    fn fresh(kind: DecoderKind) -> UNet<Flex> {
+        UNet::on(Encoder::new(0.35, &FlexDevice), kind, &FlexDevice)
     }
 
     fn image() -> Tensor<Flex, 4> {
@@ -282,13 +286,96 @@ mod tests {
         let want = tensor_values(sigmoid(model.forward(x.clone())));
         assert_same(&gate(&model, TILE, &[]), x.clone(), want);
         for kind in [DecoderKind::Light, DecoderKind::Seed] {
-            let model = shaken(UNet::<Flex>::on(
-                Encoder::new(0.35, &FlexDevice),
-                kind,
-                &FlexDevice,
-            ));
+            let model = shaken(fresh(kind));
             let want = tensor_values(sigmoid(model.forward(x.clone())));
             assert_same(&unet(&model, TILE, &[]), x.clone(), want);
         }
+    }
+
+    /// Writes `file`, reads it as pretrained weights, and compares what both networks say.
+    fn assert_same_again(got: Vec<f32>, want: Vec<f32>) {
+        let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
+        let worst = worst.fold(0.0, f32::max);
+        assert!(worst < 5e-3, "{worst}");
+    }
+
+    #[test]
+    fn training_goes_on_from_an_exported_network() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("network.onnx");
+        let pretrained = |onnx: Vec<u8>| {
+            std::fs::write(&file, onnx).expect("writes");
+            Pretrained::load(&file).expect("loads")
+        };
+        let x = image();
+        let model = shaken(Gate::<Flex>::new(0.35, &FlexDevice));
+        let start = pretrained(gate(&model, TILE, &[]));
+        let (params, report) = start
+            .gate::<Flex>(0.35, &FlexDevice, || Ok(x.clone()))
+            .expect("fits");
+        assert!(
+            report.untouched.is_empty() && report.unused.is_empty(),
+            "{report}"
+        );
+        let again = apply(Gate::<Flex>::new(0.35, &FlexDevice), &params).expect("fits");
+        let logit = |gate: &Gate<Flex>| tensor_values(sigmoid(gate.forward(x.clone())));
+        assert_same_again(logit(&again), logit(&model));
+        assert!(
+            start
+                .unet(fresh(DecoderKind::Light), || Ok(x.clone()))
+                .expect("none")
+                .is_none()
+        );
+
+        for kind in [DecoderKind::Light, DecoderKind::Seed] {
+            let model = shaken(fresh(kind));
+            let start = pretrained(unet(&model, TILE, &[]));
+            let (params, report) = start
+                .unet(fresh(kind), || Ok(x.clone()))
+                .expect("fits")
+                .expect("a U-Net");
+            assert!(
+                report.untouched.is_empty() && report.unused.is_empty(),
+                "{report}"
+            );
+            let again = apply(fresh(kind), &params).expect("fits");
+            let map = |unet: &UNet<Flex>| tensor_values(sigmoid(unet.forward(x.clone())));
+            assert_same_again(map(&again), map(&model));
+        }
+    }
+
+    #[test]
+    fn another_decoder_takes_the_encoder_alone() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("network.onnx");
+        std::fs::write(&file, unet(&fresh(DecoderKind::Light), TILE, &[])).expect("writes");
+        let start = Pretrained::load(&file).expect("loads");
+        let other = fresh(DecoderKind::Seed);
+        let before = collect(&other);
+        let start = start.unet(other, || Ok(image())).expect("fits");
+        let (params, report) = start.expect("a U-Net");
+        let anew = |name: &String| !name.starts_with("encoder.");
+        assert!(
+            report.applied > 50 && report.untouched.iter().all(anew),
+            "{report}"
+        );
+        assert!(
+            report
+                .untouched
+                .iter()
+                .all(|name| params.0[name] == before.0[name])
+        );
+    }
+
+    #[test]
+    fn a_unet_of_another_width_is_refused() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("network.onnx");
+        std::fs::write(&file, unet(&fresh(DecoderKind::Light), TILE, &[])).expect("writes");
+        let start = Pretrained::load(&file).expect("loads");
+        let encoder = Encoder::new(0.5, &FlexDevice);
+        let wide = UNet::<Flex>::on(encoder, DecoderKind::Light, &FlexDevice);
+        let error = start.unet(wide, || Ok(image())).expect_err("too wide");
+        assert!(error.to_string().contains("`width = 0.35`"), "{error}");
     }
 }

@@ -11,32 +11,30 @@ mod miner;
 mod nn;
 mod progress;
 mod release;
+mod run;
 mod run_folder;
 mod schedule;
+mod start;
 mod task;
 mod tensors;
 mod trainer;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use burn::backend::Autodiff;
-use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
-use rayon::prelude::*;
 use shipwatch::detect::Detector;
 use shipwatch::model::Bundle;
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Pool, Sampler, Split, Tile, key};
+use crate::data::{Pool, Split};
 use crate::device::{DeviceChoice, use_cuda};
 use crate::eval::{Table, evaluate};
-use crate::nn::{Gate, Params, UNet, apply, load_pretrained, unfold};
-use crate::run_folder::RunFolder;
-use crate::trainer::{Engine, Outcome, Trainer};
+use crate::run::run;
+use crate::trainer::Outcome;
 
 /// Trains shipwatch's gate and U-Net, exports them as ONNX and judges them.
 #[derive(Parser)]
@@ -62,7 +60,8 @@ enum Command {
         /// Only this phase; those before it must be over.
         #[arg(long, value_enum)]
         phase: Option<PhaseName>,
-        /// ImageNet weights to start from (safetensors), instead of those the config names.
+        /// Weights to start from (ImageNet's in safetensors, or a bundle), instead of those the config
+        /// names.
         #[arg(long)]
         pretrained: Option<PathBuf>,
         /// Processor to train on.
@@ -95,15 +94,6 @@ enum Command {
     },
 }
 
-/// Tiles by which weights are compared.
-const TUNE_TILES: u64 = 512;
-
-/// Tiles by which batch norms that a pretrained file lacks are measured.
-const NORM_TILES: u64 = 32;
-
-/// Sets the draws of tune tiles apart from those of the phases.
-const TUNE: u64 = 0x7e57;
-
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
@@ -135,8 +125,8 @@ fn main() -> Result<ExitCode> {
             let workers = workers.map_or_else(|| spare_cores(cuda), NonZeroUsize::get);
             let outcome = match cuda {
                 #[cfg(feature = "cuda")]
-                true => run::<burn::backend::Cuda>(&config, &out, phase, workers)?,
-                _ => run::<burn_flex::Flex>(&config, &out, phase, workers)?,
+                true => run::<burn::backend::Cuda>(&config, &out, phase, workers, &STOP)?,
+                _ => run::<burn_flex::Flex>(&config, &out, phase, workers, &STOP)?,
             };
             if outcome == Outcome::Stopped {
                 log::info!("stopped: run the same command again to go on");
@@ -168,128 +158,4 @@ fn main() -> Result<ExitCode> {
 fn spare_cores(cuda: bool) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     if cuda { cores - 1 } else { cores / 2 }.max(1)
-}
-
-/// Trains one phase, or all that the config has steps for.
-fn run<B: Engine>(
-    config: &Config,
-    out: &Path,
-    only: Option<PhaseName>,
-    workers: usize,
-) -> Result<Outcome> {
-    let device = B::Device::default();
-    let folder = RunFolder::create(out, config)?;
-    let pool = Pool::open(&config.data, config.cache_mib)?;
-    let sampler = Sampler::new(&pool, Split::Train, config.tile, true)?;
-    let tune = tune_tiles(&pool, config)?;
-    log::info!("{sampler:?}, {} tune tiles", tune.len());
-    let trainer = Trainer::<B> {
-        config,
-        folder: &folder,
-        sampler: &sampler,
-        tune: &tune,
-        device: device.clone(),
-        workers,
-        stop: &STOP,
-    };
-    let planned = |name: &PhaseName| config.phases.get(*name).steps > 0;
-    if let Some(name) = only {
-        ensure!(
-            planned(&name),
-            "the config has no steps for phase {}",
-            name.name()
-        );
-    }
-    for name in PhaseName::ALL.into_iter().filter(planned) {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        if folder.is_done(name)? {
-            log::info!("{}: done", name.name());
-            continue;
-        }
-        // Random starts follow from the phase alone, whatever ran before it.
-        B::seed(&device, key(&[config.seed, name as u64]));
-        let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
-        let before = match earlier.find(planned) {
-            Some(before) => Some((before, folder.result(before)?)),
-            None => None,
-        };
-        let gate = || Gate::<Autodiff<B>>::new(config.width, &device);
-        let unet = |encoder| UNet::on(encoder, config.decoder, &device);
-        let start = || start::<B>(config, &sampler, &device);
-        let outcome = if name.is_gate() {
-            let gate = match before {
-                Some((_, weights)) => apply(gate(), &weights)?,
-                None => start()?,
-            };
-            trainer.train(name, gate)?
-        } else {
-            let unet = match before {
-                Some((before, weights)) if before.is_gate() => {
-                    unet(apply(gate(), &weights)?.encoder)
-                }
-                Some((_, weights)) => apply(unet(gate().encoder), &weights)?,
-                None => unet(start()?.encoder),
-            };
-            trainer.train(name, unet)?
-        };
-        if outcome == Outcome::Stopped || STOP.load(Ordering::Relaxed) {
-            return Ok(Outcome::Stopped);
-        }
-    }
-    Ok(Outcome::Done)
-}
-
-/// Tiles by which weights are compared: half of them with ships, as far as the images allow.
-///
-/// # Errors
-/// If all are of one kind, for then no score would tell good weights from bad.
-fn tune_tiles(pool: &Pool, config: &Config) -> Result<Vec<Tile>> {
-    let sampler = Sampler::new(pool, Split::Tune, config.tile, false)?;
-    let draw = |i: u64| sampler.draw(i.is_multiple_of(2), key(&[config.seed, TUNE, i]), 0);
-    let tiles: Vec<Tile> = (0..TUNE_TILES)
-        .into_par_iter()
-        .map(draw)
-        .collect::<Result<_>>()?;
-    for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
-        ensure!(
-            tiles.iter().any(|tile| tile.has_ship() == ship),
-            "the images for tuning show no tile with {lack}: name others as `tune` under [[data]]"
-        );
-    }
-    Ok(tiles)
-}
-
-/// A gate to train: from the pretrained weights if the config names some.
-fn start<B: Engine>(
-    config: &Config,
-    sampler: &Sampler,
-    device: &B::Device,
-) -> Result<Gate<Autodiff<B>>> {
-    let gate = Gate::<Autodiff<B>>::new(config.width, device);
-    let Some(file) = &config.pretrained else {
-        return Ok(gate);
-    };
-    let context = || file.display().to_string();
-    let weights = Params::load(file)?;
-    let (gate, report) = load_pretrained(gate, &weights).with_context(context)?;
-    log::info!(
-        "{}: {} tensors applied; start anew: {:?}; unused: {:?}",
-        file.display(),
-        report.applied,
-        report.untouched,
-        report.unused
-    );
-    if !report.folded {
-        return Ok(gate);
-    }
-    log::info!("{}: measuring the folded batch norms", file.display());
-    let draw = |i: u64| {
-        let choice = |what| key(&[config.seed, TUNE, i, what]);
-        sampler.draw(i.is_multiple_of(2), choice(1), choice(2))
-    };
-    let tiles: Vec<Tile> = (0..NORM_TILES).map(draw).collect::<Result<_>>()?;
-    let norms = unfold(&gate.valid(), tensors::pixels(&tiles, device));
-    Ok(apply(gate, &norms)?)
 }

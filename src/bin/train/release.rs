@@ -75,6 +75,7 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         gsd: config.gsd,
         thresholds: Thresholds {
             gate: 0.5,
+            classify: 0.5,
             mask: 0.5,
             min_area: 1,
         },

@@ -45,7 +45,7 @@ pub(crate) struct Config {
     /// Least overlap of neighbouring tiles at the edge, in pixels.
     #[serde(default = "default_overlap")]
     pub(crate) overlap: u32,
-    /// ImageNet weights in safetensors; random where absent.
+    /// Weights to start from: ImageNet's in safetensors, or a bundle; random where absent.
     pub(crate) pretrained: Option<PathBuf>,
     /// Finest and coarsest ground resolution that the data and its scales cover, metres per pixel.
     pub(crate) gsd: [f64; 2],

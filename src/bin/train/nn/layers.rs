@@ -23,6 +23,8 @@ pub(crate) enum Mode {
     Eval,
     /// The running ones, which the batch's own then replace.
     Measure,
+    /// The batch's own, which replace the running ones.
+    Recalibrate,
 }
 
 /// A convolution without bias, batch norm, and ReLU6 unless it is a linear projection.
@@ -99,6 +101,10 @@ impl<B: FusedOps> ConvBn<B> {
                 let y = self.normalise_by_history(x.clone());
                 self.replace_history(x);
                 y
+            }
+            Mode::Recalibrate => {
+                self.replace_history(x.clone());
+                self.normalise_by_history(x)
             }
         }
     }

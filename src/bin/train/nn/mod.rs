@@ -18,5 +18,5 @@ pub(crate) use layers::{ConvBn, Mode};
 pub(crate) use mobilenet::{Encoder, features};
 pub(crate) use optimiser::{AdamW, Ema, UpdateOps};
 pub(crate) use params::{Params, apply, collect};
-pub(crate) use pretrained::{load_pretrained, unfold};
+pub(crate) use pretrained::Pretrained;
 pub(crate) use unet::{Decoder, DecoderKind, LightStage, SeedStage, UNet};

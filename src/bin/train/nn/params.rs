@@ -84,6 +84,22 @@ impl Params {
         self.0[name].iter::<f32>().collect()
     }
 
+    /// The tensors whose names fulfil a condition.
+    pub(crate) fn filter(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(name, _)| keep(name));
+        Self(
+            kept.map(|(name, data)| (name.clone(), data.clone()))
+                .collect(),
+        )
+    }
+
+    /// A tensor that holds infinities or no numbers, if one does.
+    pub(crate) fn not_finite(&self) -> Option<&str> {
+        let finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
+        let mut damaged = self.0.iter().filter(|(_, data)| !finite(data));
+        damaged.next().map(|(name, _)| name.as_str())
+    }
+
     /// Changes each value of a tensor, by index.
     ///
     /// # Panics
