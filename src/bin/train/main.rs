@@ -8,6 +8,7 @@ mod export;
 mod files;
 mod loss;
 mod nn;
+mod plot;
 mod progress;
 mod release;
 mod run_folder;
