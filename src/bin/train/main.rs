@@ -13,6 +13,7 @@ mod progress;
 mod release;
 mod run_folder;
 mod schedule;
+mod split;
 mod task;
 mod tensors;
 mod trainer;
@@ -74,6 +75,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Set images aside for tuning and testing so that no scene is on two sides.
+    Split(split::Args),
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
             run::<burn_flex::Flex>(&config, &out, workers)
         }
         Command::Export { run, out } => release::export(&run, &out),
+        Command::Split(args) => split::run(&args),
         Command::Eval {
             models,
             config,

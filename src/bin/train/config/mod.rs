@@ -101,6 +101,17 @@ impl Config {
                     path.display()
                 )
             })?;
+            if let Some(split) = &mut data.split {
+                let path = base.join(&split);
+                *split = fs::canonicalize(&path).with_context(|| {
+                    format!(
+                        "{}: `split` of data `{}`: {}",
+                        file(),
+                        data.name,
+                        path.display()
+                    )
+                })?;
+            }
         }
         if let Some(weights) = &mut config.pretrained {
             // Only a run that starts from them needs them to be there.
@@ -194,6 +205,8 @@ mod tests {
                 "`eval-scales`",
             ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nweight = inf", "`weight`"),
+            ("[0.5, 0.5]", "[0.5, 0.5]\nheld-out = true", "`held-out`"),
+            ("[0.5, 0.5]", "[0.5, 0.5]\nsplit = \"no.csv\"", "no.csv"),
             ("steps = 3", "steps = 0", "of [gate] are both 0"),
             ("batch = 5", "batch = 0", "`batch` of [unet]"),
             ("learning-rate = 1e-3", "learning-rate = nan", "of [gate]"),

@@ -11,6 +11,8 @@ pub(crate) use pool::Pool;
 pub(crate) use sample::Sampler;
 pub(crate) use tile::Tile;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What an image is for. No image serves two purposes.
@@ -23,4 +25,14 @@ pub(crate) enum Split {
     Tune,
     /// Reports.
     Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Train => "train",
+            Self::Tune => "tune",
+            Self::Test => "test",
+        })
+    }
 }
