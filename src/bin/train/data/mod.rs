@@ -4,6 +4,7 @@ mod augment;
 mod loader;
 mod pool;
 mod sample;
+pub(crate) mod scene;
 mod tile;
 
 pub(crate) use loader::Loader;
