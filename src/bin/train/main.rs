@@ -9,10 +9,12 @@ mod files;
 mod loss;
 mod miner;
 mod nn;
+mod plot;
 mod progress;
 mod release;
 mod run_folder;
 mod schedule;
+mod split;
 mod task;
 mod tensors;
 mod trainer;
@@ -81,6 +83,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Set images aside for tuning and testing so that no scene is on two sides.
+    Split(split::Args),
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -144,6 +148,7 @@ fn main() -> Result<ExitCode> {
             }
         }
         Command::Export { run, out } => release::export(&run, &out)?,
+        Command::Split(args) => split::run(&args)?,
         Command::Eval {
             models,
             config,
