@@ -1,9 +1,11 @@
 //! The training binary as a process: from labelled images to a bundle that the edge loads.
 #![cfg(feature = "train")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
 
 use image::{Rgb, RgbImage};
 use shipwatch::mask::Mask;
@@ -45,21 +47,16 @@ tile = 64
 overlap = 16
 gsd = [1.0, 2.0]
 
-[gate]
-batch = 4
-head-steps = 2
-steps = 3
-learning-rate = 1e-3
-ship-share = 0.5
-tune-every = 2
+[mining]
+every = 3
+pool = 6
+keep = 4
 
-[unet]
-batch = 4
-head-steps = 2
-steps = 3
-learning-rate = 1e-3
-ship-share = 0.5
-tune-every = 2
+[phases]
+gate-head = { batch = 4, steps = 2, tune-every = 2 }
+gate-blocks = { batch = 4, steps = 5, tune-every = 2, first-block = 14 }
+decoder = { batch = 4, steps = 2, tune-every = 2 }
+unet = { batch = 4, steps = 5, tune-every = 2 }
 
 [[data]]
 name = "toy sea"
@@ -71,11 +68,19 @@ tune = ["08", "09"]
 test = ["10", "11"]
 "#;
 
-fn train(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_train"))
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
+    command
         .args(args)
         .current_dir(dir)
         .env_remove("RUST_BACKTRACE")
+        .stderr(Stdio::null());
+    command
+}
+
+fn train(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args)
+        .stderr(Stdio::piped())
         .output()
         .expect("train starts")
 }
@@ -88,34 +93,63 @@ fn assert_success(output: &Output) {
     );
 }
 
+const RUN: [&str; 9] = [
+    "run",
+    "--config",
+    "toy.toml",
+    "--out",
+    "run",
+    "--device",
+    "cpu",
+    "--workers",
+    "2",
+];
+
+const PHASES: [&str; 4] = ["gate-head", "gate-blocks", "decoder", "unet"];
+
+/// Two columns of the metrics: phase and step.
+fn looks(run: &Path) -> Vec<String> {
+    let metrics = fs::read_to_string(run.join("metrics.csv")).expect("metrics");
+    assert!(metrics.starts_with("phase,step,"), "{metrics}");
+    let two = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(" ");
+    metrics.lines().skip(1).map(two).collect()
+}
+
 #[test]
 fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     let dir = tempfile::tempdir().expect("folder");
     write_data(&dir.path().join("data"));
     fs::write(dir.path().join("toy.toml"), CONFIG).expect("config");
-    let run = [
-        "run", "--config", "toy.toml", "--out", "run", "--device", "cpu",
-    ];
-    let first = train(dir.path(), &run);
+    let first = train(dir.path(), &RUN);
     assert_success(&first);
     let log = String::from_utf8_lossy(&first.stderr);
     assert!(log.contains("broken.jpg"), "{log}");
-    let metrics = fs::read_to_string(dir.path().join("run/gate.csv")).expect("metrics");
-    assert!(metrics.starts_with("phase,step,"), "{metrics}");
-    let steps: Vec<&str> = metrics
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split(',').nth(1))
-        .collect();
-    assert_eq!(steps, ["2", "4", "5"]);
+    assert!(log.contains("mining round 1"), "{log}");
+    let run = dir.path().join("run");
+    let want = [
+        "gate-head 0",
+        "gate-head 2",
+        "gate-blocks 0",
+        "gate-blocks 2",
+        "gate-blocks 4",
+        "gate-blocks 5",
+        "decoder 0",
+        "decoder 2",
+        "unet 0",
+        "unet 2",
+        "unet 4",
+        "unet 5",
+    ];
+    assert_eq!(looks(&run), want);
 
     // All steps are done: the same command finds nothing left to do and changes no weight.
-    let weights = fs::read(dir.path().join("run/unet.safetensors")).expect("weights");
-    let again = train(dir.path(), &run);
+    let weights = fs::read(run.join("unet.safetensors")).expect("weights");
+    let again = train(dir.path(), &RUN);
     assert_success(&again);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("going on from step 5 of 5"));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("unet: done"));
+    assert_eq!(looks(&run), want);
     assert_eq!(
-        fs::read(dir.path().join("run/unet.safetensors")).expect("weights"),
+        fs::read(run.join("unet.safetensors")).expect("weights"),
         weights
     );
 
@@ -183,5 +217,128 @@ fn what_is_wrong_is_named() {
     let text = fs::read_to_string(&csv).expect("csv");
     fs::write(&csv, text.replacen("00.png,", "00.png,9217 1\n00.png,", 1)).expect("csv");
     fails(CONFIG, "00.png: a mask reaches pixel 9217");
-    assert!(!dir.path().join("run/gate.safetensors").exists());
+    assert!(!dir.path().join("run/gate-blocks.safetensors").exists());
+}
+
+/// Every file of a run by name, the metrics without their timing.
+fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = |name: &str| fs::read(run.join(name)).expect("a file of the run");
+    let weights = PHASES.iter().flat_map(|phase| {
+        [
+            format!("{phase}.safetensors"),
+            format!("{phase}-last.safetensors"),
+        ]
+    });
+    let mut contents: BTreeMap<String, Vec<u8>> = weights
+        .map(|name| {
+            let bytes = read(&name);
+            (name, bytes)
+        })
+        .collect();
+    let metrics = String::from_utf8(read("metrics.csv")).expect("text");
+    let timing = |cells: &[&str]| cells[..cells.len() - 2].join(",");
+    let rows = metrics
+        .lines()
+        .map(|line| timing(&line.split(',').collect::<Vec<_>>()));
+    let rows = rows.collect::<Vec<_>>().join("\n");
+    contents.insert("metrics".to_owned(), rows.into_bytes());
+    contents
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_gives_the_same_bits() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    // A checkpoint after nearly every step.
+    let config = format!("checkpoint-minutes = 1e-6\n{CONFIG}");
+    fs::write(dir.path().join("toy.toml"), config).expect("config");
+    assert_success(&train(dir.path(), &RUN));
+    let want = contents(&dir.path().join("run"));
+    fs::rename(dir.path().join("run"), dir.path().join("whole")).expect("renames");
+
+    let checkpoints = || -> Vec<SystemTime> {
+        let saved = |phase: &&str| {
+            let file = dir.path().join(format!("run/{phase}-last.safetensors"));
+            fs::metadata(file).and_then(|data| data.modified()).ok()
+        };
+        PHASES.iter().filter_map(saved).collect()
+    };
+    let mut kills = 0;
+    'run: loop {
+        let before = checkpoints();
+        let mut child = command(dir.path(), &RUN).spawn().expect("starts");
+        // Until it has got on a little, however slow the machine is.
+        while checkpoints() == before {
+            if let Some(status) = child.try_wait().expect("a child") {
+                assert!(status.success());
+                break 'run;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(kills * 53 % 200));
+        // SIGKILL on Unix: nothing is tidied up.
+        child.kill().expect("kills");
+        child.wait().expect("a child");
+        kills += 1;
+    }
+    assert!(kills > 0, "the run was over before it could be killed");
+    let got = contents(&dir.path().join("run"));
+    for (name, bytes) in &want {
+        assert!(got[name] == *bytes, "{name} differs after {kills} kills");
+    }
+}
+
+#[test]
+fn a_phase_needs_what_it_builds_on() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    fs::write(dir.path().join("toy.toml"), CONFIG).expect("config");
+    let run = |phase| train(dir.path(), &[&RUN[..], &["--phase", phase]].concat());
+    let early = run("decoder");
+    assert!(!early.status.success());
+    let error = String::from_utf8_lossy(&early.stderr);
+    assert!(error.contains("phase gate-blocks is not over"), "{error}");
+    assert_success(&run("gate-head"));
+    assert_eq!(
+        looks(&dir.path().join("run")),
+        ["gate-head 0", "gate-head 2"]
+    );
+
+    // What was trained is fixed, what was not may change.
+    let change = |old: &str, new: &str| {
+        assert!(CONFIG.contains(old));
+        fs::write(dir.path().join("toy.toml"), CONFIG.replacen(old, new, 1)).expect("config");
+        run("gate-blocks")
+    };
+    let refused = change("steps = 2", "steps = 3");
+    assert!(!refused.status.success());
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        error.contains("`phases.gate-head.steps` differs"),
+        "{error}"
+    );
+    assert_success(&change("steps = 5", "steps = 1"));
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    let long = CONFIG.replace("steps = 2,", "steps = 100000,");
+    fs::write(dir.path().join("toy.toml"), long).expect("config");
+    let child = command(dir.path(), &RUN)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let last = dir.path().join("run/gate-head-last.safetensors");
+    while !last.exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.expect("kill runs").success());
+    let output = child.wait_with_output().expect("a child");
+    assert_eq!(output.status.code(), Some(130));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("run the same command again to go on"), "{log}");
 }

@@ -9,11 +9,13 @@ mod files;
 mod loss;
 mod miner;
 mod nn;
+mod plot;
 mod progress;
 mod release;
 mod run;
 mod run_folder;
 mod schedule;
+mod split;
 mod start;
 mod task;
 mod tensors;
@@ -80,6 +82,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Set images aside for tuning and testing so that no scene is on two sides.
+    Split(split::Args),
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -134,6 +138,7 @@ fn main() -> Result<ExitCode> {
             }
         }
         Command::Export { run, out } => release::export(&run, &out)?,
+        Command::Split(args) => split::run(&args)?,
         Command::Eval {
             models,
             config,

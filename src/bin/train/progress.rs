@@ -6,6 +6,18 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::run_folder::Metrics;
 use crate::trainer::Window;
 
+/// A bar over `length` things to do.
+pub(crate) fn count(name: &'static str, length: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
+    let style = "{prefix} [{bar:30}] {pos}/{len} {per_sec}, {eta} to go";
+    bar.set_style(
+        ProgressStyle::with_template(style)
+            .expect("the template is well formed")
+            .progress_chars("=> "),
+    );
+    bar.with_prefix(name)
+}
+
 /// Progress of one phase.
 pub(crate) struct Progress {
     bar: ProgressBar,

@@ -19,6 +19,16 @@ const METRICS: &str = "metrics.csv";
 /// The note in a checkpoint's header that holds its [`State`] as TOML.
 const STATE: &str = "state";
 
+/// The note in the header of a phase's weights that holds its [`Best`] as TOML.
+const BEST: &str = "best";
+
+/// Which weights a phase's best ones are.
+#[derive(Serialize)]
+struct Best {
+    step: usize,
+    score: f64,
+}
+
 /// A run's folder.
 pub(crate) struct RunFolder(PathBuf);
 
@@ -206,10 +216,8 @@ impl RunFolder {
         score: f64,
         params: &Params,
     ) -> Result<()> {
-        let notes = HashMap::from([
-            ("step".to_owned(), step.to_string()),
-            ("score".to_owned(), score.to_string()),
-        ]);
+        let note = toml::to_string(&Best { step, score })?;
+        let notes = HashMap::from([(BEST.to_owned(), note)]);
         params.save(&self.best_file(name), notes).with_context(|| {
             "the best weights were not saved; those before are unharmed. Make room, or mend what the cause says, and run the same command again"
         })

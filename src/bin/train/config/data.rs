@@ -28,12 +28,17 @@ pub(crate) struct DataRoot {
     /// Relative share of the tiles.
     #[serde(default = "default_weight")]
     pub(crate) weight: f64,
-    /// Ids that start so are for tuning; besides those that `split.csv` sets aside.
+    /// Ids that start so are for tuning; besides those that `split` or `split.csv` sets aside.
     #[serde(default)]
     pub(crate) tune: Vec<String>,
     /// Ids that start so are for testing.
     #[serde(default)]
     pub(crate) test: Vec<String>,
+    /// What `train split` wrote, in place of the folder's `split.csv`; relative to the config file.
+    pub(crate) split: Option<PathBuf>,
+    /// Whether all of its images are for testing: how models do on a sensor that they never saw.
+    #[serde(default)]
+    pub(crate) held_out: bool,
 }
 
 fn default_eval_scales() -> Vec<f64> {
@@ -47,6 +52,10 @@ fn default_weight() -> f64 {
 /// If a value makes no sense; the message names the key.
 pub(super) fn check(roots: &[DataRoot]) -> Result<()> {
     ensure!(!roots.is_empty(), "no [[data]] folder is named");
+    ensure!(
+        roots.iter().any(|root| !root.held_out),
+        "all [[data]] folders are `held-out`: nothing is left to train on"
+    );
     let mut names = BTreeSet::new();
     for root in roots {
         let name = &root.name;
@@ -62,6 +71,11 @@ pub(super) fn check(roots: &[DataRoot]) -> Result<()> {
         ensure!(
             is_positive(root.weight),
             "`weight` of data `{name}` must be positive"
+        );
+        ensure!(
+            !root.held_out
+                || (root.split.is_none() && root.tune.is_empty() && root.test.is_empty()),
+            "`held-out` of data `{name}` leaves nothing for `split`, `tune` and `test` to say"
         );
     }
     Ok(())

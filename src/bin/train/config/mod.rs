@@ -131,6 +131,17 @@ impl Config {
                     path.display()
                 )
             })?;
+            if let Some(split) = &mut data.split {
+                let path = base.join(&split);
+                *split = fs::canonicalize(&path).with_context(|| {
+                    format!(
+                        "{}: `split` of data `{}`: {}",
+                        file(),
+                        data.name,
+                        path.display()
+                    )
+                })?;
+            }
         }
         if let Some(weights) = &mut config.pretrained {
             // Only a run that starts from them needs them to be there.
@@ -286,6 +297,8 @@ mod tests {
                 "`eval-scales`",
             ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nweight = inf", "`weight`"),
+            ("[0.5, 0.5]", "[0.5, 0.5]\nheld-out = true", "`held-out`"),
+            ("[0.5, 0.5]", "[0.5, 0.5]\nsplit = \"no.csv\"", "no.csv"),
             ("batch = 4, steps = 3", "batch = 4", "`steps`"),
             ("batch = 5", "batch = 0", "`batch` of [phases.unet]"),
             (

@@ -4,6 +4,7 @@ mod augment;
 mod loader;
 mod pool;
 mod sample;
+pub(crate) mod scene;
 mod tile;
 
 pub(crate) use loader::{Draws, Loader, key};
@@ -12,6 +13,8 @@ pub(crate) use sample::Sampler;
 #[cfg(test)]
 pub(crate) use sample::fixtures;
 pub(crate) use tile::Tile;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,4 +28,14 @@ pub(crate) enum Split {
     Tune,
     /// Reports.
     Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Train => "train",
+            Self::Tune => "tune",
+            Self::Test => "test",
+        })
+    }
 }

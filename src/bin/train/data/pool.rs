@@ -1,12 +1,16 @@
 //! The images of a run: which serve what, decoded once as far as memory allows.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
+use serde::Deserialize;
 use shipwatch::dataset::{Dataset, LabelledImage};
 use shipwatch::mask::Rle;
+use shipwatch::model::digest;
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::config::DataRoot;
@@ -50,16 +54,34 @@ impl Pool {
             if data.images.is_empty() {
                 bail!("{}: no labelled image found", config.root.display());
             }
-            let images = assign(config, data.images);
+            let images = assign(config, data.images)?;
             sources.push(Source {
                 config: config.clone(),
                 images,
             });
         }
+        check_apart(&sources)?;
         Ok(Self {
             sources,
             budget: AtomicUsize::new(cache_mib.saturating_mul(1 << 20)),
         })
+    }
+
+    /// SHA-256, in lower-case hexadecimal, of what each image is for: sorted lines `source/id=split`.
+    pub(crate) fn split_hash(&self) -> String {
+        let line = |source: &Source, image: &PoolImage| {
+            format!(
+                "{}/{}={}\n",
+                source.config.name, image.labelled.id, image.split
+            )
+        };
+        let mut lines: Vec<String> = self
+            .sources
+            .iter()
+            .flat_map(|source| source.images.iter().map(move |image| line(source, image)))
+            .collect();
+        lines.sort();
+        digest(lines.concat().as_bytes())
     }
 
     /// Runs `work` on an image's pixels. A file that cannot be decoded is reported once and gives
@@ -111,6 +133,23 @@ impl Source {
     }
 }
 
+/// Checks that no file serves two purposes, as it could where two sources name one folder.
+fn check_apart(sources: &[Source]) -> Result<()> {
+    let mut seen: BTreeMap<&Path, Split> = BTreeMap::new();
+    for image in sources.iter().flat_map(|source| &source.images) {
+        let path = image.labelled.path.as_path();
+        if let Some(other) = seen.insert(path, image.split) {
+            ensure!(
+                other == image.split,
+                "{} is for {other} and for {}: two [[data]] folders disagree",
+                path.display(),
+                image.split
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the masks lie on the image.
 fn check_masks(image: &LabelledImage, pixels: &RgbImage) -> Result<()> {
     let pixels = u64::from(pixels.width()) * u64::from(pixels.height());
@@ -125,35 +164,184 @@ fn check_masks(image: &LabelledImage, pixels: &RgbImage) -> Result<()> {
     Ok(())
 }
 
-/// Splits by the config's id prefixes first. What `split.csv` sets aside is halved between tuning
-/// and testing in the order of ids; the rest is for training.
-fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Vec<PoolImage> {
+/// What each image of a folder is for: by the config's id prefixes first, then by the file that
+/// `split` names. Without one, what the folder's `split.csv` sets aside is halved between tuning and
+/// testing in the order of ids, and the rest is for training.
+fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Result<Vec<PoolImage>> {
     let listed =
         |prefixes: &[String], id: &str| prefixes.iter().any(|p| id.starts_with(p.as_str()));
+    let file = config.split.as_deref().map(SplitFile::read).transpose()?;
     let mut set_aside = 0;
-    let mut split = |image: &LabelledImage| {
-        if listed(&config.test, &image.id) {
-            Split::Test
-        } else if listed(&config.tune, &image.id) {
-            Split::Tune
-        } else if image.split.as_deref().is_some_and(|split| split != "train") {
-            set_aside += 1;
-            if set_aside % 2 == 0 {
-                Split::Test
-            } else {
-                Split::Tune
-            }
-        } else {
-            Split::Train
+    let mut split = |image: &LabelledImage| -> Result<Split> {
+        if config.held_out || listed(&config.test, &image.id) {
+            return Ok(Split::Test);
         }
+        if listed(&config.tune, &image.id) {
+            return Ok(Split::Tune);
+        }
+        if let Some(file) = &file {
+            return file.of(&image.id);
+        }
+        if image.split.as_deref().is_none_or(|split| split == "train") {
+            return Ok(Split::Train);
+        }
+        set_aside += 1;
+        Ok(match set_aside % 2 {
+            0 => Split::Test,
+            _ => Split::Tune,
+        })
     };
     images
         .into_iter()
-        .map(|labelled| PoolImage {
-            split: split(&labelled),
-            labelled,
-            decoded: OnceLock::new(),
-            broken: AtomicBool::new(false),
+        .map(|labelled| {
+            Ok(PoolImage {
+                split: split(&labelled)?,
+                labelled,
+                decoded: OnceLock::new(),
+                broken: AtomicBool::new(false),
+            })
         })
         .collect()
+}
+
+/// A CSV that `train split` wrote.
+struct SplitFile<'a> {
+    path: &'a Path,
+    splits: BTreeMap<String, Split>,
+}
+
+/// One row of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitRow {
+    #[serde(rename = "ImageId")]
+    id: String,
+    split: Split,
+}
+
+impl<'a> SplitFile<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let context = || path.display().to_string();
+        let mut splits = BTreeMap::new();
+        let mut rows = csv::Reader::from_path(path)
+            .with_context(context)?
+            .into_deserialize();
+        while let Some(row) = rows.next() {
+            let SplitRow { id, split } = row.with_context(context)?;
+            if let Some(other) = splits.insert(id.clone(), split) {
+                ensure!(
+                    other == split,
+                    "{}: {id} is for {other} and for {split}",
+                    path.display()
+                );
+            }
+        }
+        Ok(Self { path, splits })
+    }
+
+    fn of(&self, id: &str) -> Result<Split> {
+        self.splits.get(id).copied().with_context(|| {
+            format!(
+                "{}: says nothing of {id}: write it anew by `train split`",
+                self.path.display()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::data::sample::fixtures;
+
+    fn opened(change: impl FnOnce(&mut DataRoot)) -> Result<Pool> {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut config = fixtures::pool(dir.path()).sources.remove(0).config;
+        fs::write(
+            dir.path().join("s.csv"),
+            "ImageId,split\na.png,tune\nb.png,test\n",
+        )
+        .expect("csv");
+        fs::write(dir.path().join("part.csv"), "ImageId,split\na.png,tune\n").expect("csv");
+        fs::write(dir.path().join("bad.csv"), "ImageId,split\na.png,valid\n").expect("csv");
+        change(&mut config);
+        Pool::open(&[config], 1)
+    }
+
+    fn splits(pool: &Pool) -> Vec<Split> {
+        pool.sources[0]
+            .images
+            .iter()
+            .map(|image| image.split)
+            .collect()
+    }
+
+    #[test]
+    fn a_split_file_decides_unless_a_prefix_does() {
+        let pool = opened(|config| config.split = Some(config.root.join("s.csv"))).expect("opens");
+        assert_eq!(splits(&pool), [Split::Tune, Split::Test]);
+        let pool = opened(|config| {
+            config.split = Some(config.root.join("s.csv"));
+            config.test = vec!["a".into()];
+        });
+        assert_eq!(splits(&pool.expect("opens")), [Split::Test, Split::Test]);
+        let pool = opened(|config| config.held_out = true).expect("opens");
+        assert_eq!(splits(&pool), [Split::Test, Split::Test]);
+    }
+
+    #[test]
+    fn a_split_file_that_does_not_fit_is_named() {
+        for (file, word) in [
+            ("part.csv", "b.png"),
+            ("bad.csv", "valid"),
+            ("none.csv", "none.csv"),
+        ] {
+            let Err(error) = opened(|config| config.split = Some(config.root.join(file))) else {
+                panic!("{file} was taken");
+            };
+            let error = format!("{error:#}");
+            assert!(error.contains(word) && error.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_split_hash_changes_with_the_split_alone() {
+        let train = opened(|_| ()).expect("opens").split_hash();
+        assert_eq!(
+            opened(|config| config.weight = 2.0)
+                .expect("opens")
+                .split_hash(),
+            train
+        );
+        // SHA-256 of "white ships/a.png=train\nwhite ships/b.png=train\n", by sha256sum.
+        assert_eq!(
+            train,
+            "0956be6d8de2b82d48f0f55c1c1a0920d3a04adcebe698d14321de35de7e6ffa"
+        );
+        let held_out = opened(|config| config.held_out = true)
+            .expect("opens")
+            .split_hash();
+        assert_ne!(held_out, train);
+    }
+
+    #[test]
+    fn one_file_cannot_serve_two_splits() {
+        let dir = tempfile::tempdir().expect("folder");
+        let first = fixtures::pool(dir.path()).sources.remove(0).config;
+        let mut second = first.clone();
+        second.name = "the same again".into();
+        second.test = vec!["b".into()];
+        let Err(error) = Pool::open(&[first.clone(), second.clone()], 1) else {
+            panic!("b.png was taken for training and for testing");
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains("b.png") && error.contains("train and for test"),
+            "{error}"
+        );
+        second.test.clear();
+        Pool::open(&[first, second], 1).expect("twice for training is no harm");
+    }
 }

@@ -341,6 +341,8 @@ pub(crate) mod fixtures {
             weight: 1.0,
             tune: Vec::new(),
             test: Vec::new(),
+            split: None,
+            held_out: false,
         };
         Pool::open(&[config], 1).expect("opens")
     }
