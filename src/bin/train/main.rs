@@ -1,5 +1,6 @@
 //! Trains shipwatch's networks on a workstation and exports them for the edge.
 
+mod bench;
 mod config;
 mod data;
 mod device;
@@ -73,6 +74,14 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Measure how fast this machine trains, on made-up tiles.
+    Bench {
+        #[command(flatten)]
+        workload: bench::Workload,
+        /// Processor to train on.
+        #[arg(long, value_enum, default_value = "cpu")]
+        device: DeviceChoice,
+    },
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -112,6 +121,18 @@ fn main() -> Result<()> {
             run::<burn_flex::Flex>(&config, &out, workers)
         }
         Command::Export { run, out } => release::export(&run, &out),
+        Command::Bench { workload, device } => {
+            if use_cuda(device)? {
+                #[cfg(feature = "cuda")]
+                {
+                    let report = bench::bench::<burn::backend::Cuda>(&workload, &Default::default())?;
+                    print!("{report}");
+                    return Ok(());
+                }
+            }
+            print!("{}", bench::bench::<burn_flex::Flex>(&workload, &Default::default())?);
+            Ok(())
+        }
         Command::Eval {
             models,
             config,

@@ -4,7 +4,7 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::fused::FusedOps;
+use super::ops::FusedOps;
 use super::layers::{ConvBn, InvertedResidual, Mode};
 
 /// Expansion, channels at width 1, repeats and first stride of each stage.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::fused::FusedOps;
+use super::ops::FusedOps;
 use super::gate::Gate;
 use super::layers::{BATCH_NORM_EPSILON, Mode};
 use super::params::{ParamError, Params, apply, collect};
