@@ -1,5 +1,6 @@
 //! Trains shipwatch's networks on a workstation and exports them for the edge.
 
+mod bench;
 mod config;
 mod data;
 mod device;
@@ -84,6 +85,14 @@ enum Command {
     },
     /// Set images aside for tuning and testing so that no scene is on two sides.
     Split(split::Args),
+    /// Measure how fast this machine trains, on made-up tiles.
+    Bench {
+        #[command(flatten)]
+        workload: bench::Workload,
+        /// Processor to train on.
+        #[arg(long, value_enum, default_value = "cpu")]
+        device: DeviceChoice,
+    },
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -139,6 +148,14 @@ fn main() -> Result<ExitCode> {
         }
         Command::Export { run, out } => release::export(&run, &out)?,
         Command::Split(args) => split::run(&args)?,
+        Command::Bench { workload, device } => {
+            let report = match use_cuda(device)? {
+                #[cfg(feature = "cuda")]
+                true => bench::bench::<burn::backend::Cuda>(&workload, &Default::default())?,
+                _ => bench::bench::<burn_flex::Flex>(&workload, &Default::default())?,
+            };
+            print!("{report}");
+        }
         Command::Eval {
             models,
             config,

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::fused::FusedOps;
 use super::layers::{ConvBn, Mode};
 use super::mobilenet::{Encoder, Features, channels};
+use super::ops::{FusedOps, spatial_mean};
 
 /// MobileNetV2 with one logit.
 #[derive(Module, Debug)]
@@ -36,12 +36,8 @@ impl<B: FusedOps> Gate<B> {
 
     /// Ship logits `[N]` from the encoder's features.
     pub(crate) fn classify(&self, [.., deepest]: Features<B>, mode: Mode) -> Tensor<B, 1> {
-        let y = self.head.forward(deepest, mode);
-        let [n, features, height, width] = y.dims();
-        let pooled = y
-            .reshape([n, features, height * width])
-            .mean_dim(2)
-            .reshape([n, features]);
+        let n = deepest.dims()[0];
+        let pooled = spatial_mean(self.head.forward(deepest, mode));
         self.classifier.forward(pooled).reshape([n])
     }
 }

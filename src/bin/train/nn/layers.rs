@@ -2,11 +2,9 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{BatchNorm, BatchNormConfig};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::fused::{FusedOps, affine_relu6, depthwise, norm_relu6, pad_same, pointwise};
+use super::ops::{Chain, ConvNorm, FusedOps, chain, chain_eval, primitive};
 
 /// Added to the variance, as in Keras's MobileNetV2.
 pub(crate) const BATCH_NORM_EPSILON: f64 = 1e-3;
@@ -23,7 +21,7 @@ pub(crate) enum Mode {
     Eval,
     /// The running ones, which the batch's own then replace.
     Measure,
-    /// The batch's own, which replace the running ones.
+    /// The batch's own, which then are the running ones.
     Recalibrate,
 }
 
@@ -74,70 +72,99 @@ impl<B: Backend> ConvBn<B> {
             relu6,
         }
     }
+}
 
-    /// Whether each channel has a filter of its own.
-    pub(crate) fn is_depthwise(&self) -> bool {
-        let [_, inputs, kernel, _] = self.weight.dims();
-        inputs == 1 && kernel == 3
+/// Layers one after the other, `[N, I, H, W] -> [N, O, ..]` in TensorFlow's "SAME" padding; added to
+/// their input if `residual`.
+pub(crate) fn forward_all<B: FusedOps, const L: usize>(
+    layers: [&ConvBn<B>; L],
+    residual: bool,
+    x: Tensor<B, 4>,
+    mode: Mode,
+) -> Tensor<B, 4> {
+    match mode {
+        Mode::Train => {
+            let layers = layers.as_slice();
+            let parts = Chain {
+                layers: layers.iter().map(|layer| layer.by_batch()).collect(),
+                residual,
+            };
+            let (y, statistics) = chain(x, &parts);
+            for (layer, [mean, inv_std]) in layers.iter().zip(statistics) {
+                layer.follow(mean, inv_std);
+            }
+            y
+        }
+        Mode::Eval => {
+            let layers = layers.iter().map(|layer| layer.by_history()).collect();
+            chain_eval(x, &Chain { layers, residual })
+        }
+        Mode::Measure | Mode::Recalibrate => {
+            let y = layers.iter().fold(x.clone(), |x, layer| {
+                let by_history = || layer.forward(x.clone(), Mode::Eval);
+                let before = (mode == Mode::Measure).then(by_history);
+                layer.replace_history(x.clone());
+                before.unwrap_or_else(by_history)
+            });
+            if residual { x + y } else { y }
+        }
     }
 }
 
 impl<B: FusedOps> ConvBn<B> {
     /// `[N, I, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)]`, TensorFlow's "SAME" padding.
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Tensor<B, 4> {
-        let weight = self.weight.val();
-        let x = if self.is_depthwise() {
-            depthwise(x, weight, self.stride)
-        } else if weight.dims()[2] == 1 {
-            pointwise(x, weight)
-        } else {
-            let options = ConvOptions::new([self.stride; 2], [0, 0], [1, 1], 1);
-            conv2d(pad_same(x, self.stride), weight, None, options)
-        };
-        match mode {
-            Mode::Train => self.normalise_by_batch(x),
-            Mode::Eval => self.normalise_by_history(x),
-            Mode::Measure => {
-                let y = self.normalise_by_history(x.clone());
-                self.replace_history(x);
-                y
-            }
-            Mode::Recalibrate => {
-                self.replace_history(x.clone());
-                self.normalise_by_history(x)
-            }
+        forward_all([self], false, x, mode)
+    }
+
+    /// With batch norm by the batch's own statistics.
+    fn by_batch(&self) -> ConvNorm<B> {
+        self.normed_by(self.bn.gamma.val(), self.bn.beta.val())
+    }
+
+    /// With batch norm by the running statistics.
+    fn by_history(&self) -> ConvNorm<B> {
+        let bn = &self.bn;
+        let scale = bn.gamma.val() / (bn.running_var.value_sync() + bn.epsilon).sqrt();
+        let shift = bn.beta.val() - bn.running_mean.value_sync() * scale.clone();
+        self.normed_by(scale, shift)
+    }
+
+    fn normed_by(&self, scale: Tensor<B, 1>, shift: Tensor<B, 1>) -> ConvNorm<B> {
+        ConvNorm {
+            weight: primitive(self.weight.val()),
+            scale: primitive(scale),
+            shift: primitive(shift),
+            epsilon: self.bn.epsilon as f32,
+            stride: self.stride,
+            relu6: self.relu6,
         }
     }
 
-    fn replace_history(&self, x: Tensor<B, 4>) {
-        let channels = x.dims()[1];
-        let mean = |x: Tensor<B, 4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
-        let centre = mean(x.clone());
-        let variance = mean((x - centre.clone()).powi_scalar(2));
+    /// Moves the running statistics towards a batch's.
+    fn follow(&self, mean: Tensor<B, 1>, inv_std: Tensor<B, 1>) {
         let bn = &self.bn;
-        for (state, new) in [(&bn.running_mean, centre), (&bn.running_var, variance)] {
-            state.update(new.reshape([channels]));
-            state.value_sync();
-        }
-    }
-
-    fn normalise_by_batch(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let bn = &self.bn;
-        let (gamma, beta) = (bn.gamma.val(), bn.beta.val());
-        let (y, mean, inv_std) = norm_relu6(x, gamma, beta, bn.epsilon as f32, self.relu6);
         let variance = inv_std.powi_scalar(-2) - bn.epsilon;
         for (state, new) in [(&bn.running_mean, mean), (&bn.running_var, variance)] {
             let old = state.value_sync();
             state.update((old * (1.0 - bn.momentum) + new * bn.momentum).detach());
         }
-        y
     }
 
-    fn normalise_by_history(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    /// Sets the running statistics to those of the output for `x`.
+    fn replace_history(&self, x: Tensor<B, 4>) {
+        let own = Chain {
+            layers: vec![self.by_batch()],
+            residual: false,
+        };
+        let (_, mut statistics) = chain(x, &own);
+        let [mean, inv_std] = statistics.remove(0);
+        let variance = inv_std.powi_scalar(-2) - self.bn.epsilon;
         let bn = &self.bn;
-        let scale = bn.gamma.val() / (bn.running_var.value_sync() + bn.epsilon).sqrt();
-        let shift = bn.beta.val() - bn.running_mean.value_sync() * scale.clone();
-        affine_relu6(x, scale, shift, self.relu6)
+        for (state, new) in [(&bn.running_mean, mean), (&bn.running_var, variance)] {
+            state.update(new);
+            state.value_sync();
+        }
     }
 }
 
@@ -170,14 +197,11 @@ impl<B: Backend> InvertedResidual<B> {
 
 impl<B: FusedOps> InvertedResidual<B> {
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Tensor<B, 4> {
-        let hidden = match &self.expand {
-            Some(expand) => expand.forward(x.clone(), mode),
-            None => x.clone(),
-        };
-        let y = self
-            .project
-            .forward(self.depthwise.forward(hidden, mode), mode);
-        if self.residual { x + y } else { y }
+        let (depthwise, project) = (&self.depthwise, &self.project);
+        match &self.expand {
+            Some(expand) => forward_all([expand, depthwise, project], self.residual, x, mode),
+            None => forward_all([depthwise, project], self.residual, x, mode),
+        }
     }
 }
 
@@ -199,7 +223,6 @@ impl<B: Backend> SeparableConv<B> {
 
 impl<B: FusedOps> SeparableConv<B> {
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Tensor<B, 4> {
-        self.pointwise
-            .forward(self.depthwise.forward(x, mode), mode)
+        forward_all([&self.depthwise, &self.pointwise], false, x, mode)
     }
 }

@@ -4,8 +4,8 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::fused::FusedOps;
 use super::layers::{ConvBn, InvertedResidual, Mode};
+use super::ops::FusedOps;
 
 /// Expansion, channels at width 1, repeats and first stride of each stage.
 const STAGES: [(usize, usize, usize, usize); 7] = [

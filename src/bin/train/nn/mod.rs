@@ -1,21 +1,19 @@
 //! The two networks, in burn.
 
-mod fused;
-mod fused_autodiff;
-mod fused_cpu;
-mod fused_generic;
 mod gate;
 mod layers;
 mod mobilenet;
+mod ops;
 mod optimiser;
 mod params;
 mod pretrained;
+pub(crate) mod profile;
 mod unet;
 
-pub(crate) use fused::{FusedOps, same_padding};
 pub(crate) use gate::Gate;
 pub(crate) use layers::{ConvBn, Mode};
 pub(crate) use mobilenet::{Encoder, features};
+pub(crate) use ops::{FusedOps, same_padding};
 pub(crate) use optimiser::{AdamW, Ema, UpdateOps};
 pub(crate) use params::{Params, apply, collect};
 pub(crate) use pretrained::Pretrained;

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::fused::primitive;
+use super::ops::primitive;
 use super::params::{ParamError, Params};
 use crate::config::Optimiser;
 

@@ -5,9 +5,9 @@ use burn::nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use super::fused::FusedOps;
-use super::layers::{ConvBn, Mode, SeparableConv};
+use super::layers::{ConvBn, Mode, SeparableConv, forward_all};
 use super::mobilenet::{Encoder, Features};
+use super::ops::{self, FusedOps, upsample_add};
 
 /// Decoder channels at strides 16, 8, 4 and 2.
 const LIGHT_CHANNELS: [usize; 4] = [96, 48, 32, 16];
@@ -124,20 +124,20 @@ impl<B: FusedOps> UNet<B> {
 
     /// Ship logits `[N, 1, S, S]` from the encoder's features.
     pub(crate) fn decode(&self, features: Features<B>, mode: Mode) -> Tensor<B, 4> {
-        self.head.forward(match &self.decoder {
+        let x = match &self.decoder {
             Decoder::Light(light) => light.forward(features, mode),
             Decoder::Seed(seed) => seed.forward(features, mode),
-        })
+        };
+        doubled(&self.head, x)
     }
 }
 
 impl<B: FusedOps> LightDecoder<B> {
     fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
         for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
-            let up = upsample(stage.reduce.forward(x, mode));
-            x = stage
-                .refine
-                .forward(up + stage.lateral.forward(skip, mode), mode);
+            let skip = stage.lateral.forward(skip, mode);
+            let sum = upsample_add(stage.reduce.forward(x, mode), skip);
+            x = stage.refine.forward(sum, mode);
         }
         x
     }
@@ -146,10 +146,8 @@ impl<B: FusedOps> LightDecoder<B> {
 impl<B: FusedOps> SeedDecoder<B> {
     fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
         for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
-            let joined = Tensor::cat(vec![stage.up.forward(x), skip], 1);
-            x = stage
-                .second
-                .forward(stage.first.forward(joined, mode), mode);
+            let joined = Tensor::cat(vec![doubled(&stage.up, x), skip], 1);
+            x = forward_all([&stage.first, &stage.second], false, joined, mode);
         }
         x
     }
@@ -160,10 +158,8 @@ fn double(inputs: usize, outputs: usize) -> ConvTranspose2dConfig {
     ConvTranspose2dConfig::new([inputs, outputs], [2, 2]).with_stride([2, 2])
 }
 
-/// Nearest upsampling by two: `[N, C, H, W] -> [N, C, 2H, 2W]`.
-fn upsample<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
-    let [n, c, height, width] = x.dims();
-    x.reshape([n, c, height, 1, width, 1])
-        .repeat(&[1, 1, 1, 2, 1, 2])
-        .reshape([n, c, height * 2, width * 2])
+/// What a layer from [`double`] makes of `x`.
+fn doubled<B: FusedOps>(layer: &ConvTranspose2d<B>, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let bias = layer.bias.as_ref().expect("the layer was made with a bias");
+    ops::double(x, layer.weight.val(), bias.val())
 }

@@ -13,10 +13,10 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use shipwatch::model::Bundle;
 
-use super::fused::FusedOps;
 use super::gate::Gate;
 use super::layers::Mode;
 use super::mobilenet::channels;
+use super::ops::FusedOps;
 use super::params::{ParamError, Params, apply, collect};
 use super::unet::UNet;
 use crate::tensors::NORMALISATION;

@@ -1,0 +1,263 @@
+//! [`FusedOps`] for the CPU back end: channels last, compiled for the vector units that are found
+//! at run time.
+
+mod channels;
+mod depthwise;
+mod double;
+mod gemm;
+mod layer;
+mod layout;
+mod resample;
+mod window;
+
+use burn_flex::{Flex, FlexTensor};
+
+use self::channels::{Affine, AffineGrad, Sums};
+use self::layer::{Input, Layer, OutputGrad};
+use self::layout::{activation, channels_last, dims4, images, values, vector, weights};
+use super::{Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, FusedOps, LayerGrads, Normed};
+use crate::nn::profile::timed;
+
+impl FusedOps for Flex {
+    fn chain(x: FlexTensor, chain: &Chain<Self>) -> Chained<Self> {
+        let mut source = Source::new(x);
+        let x = source.raw.clone();
+        let mut layers = Vec::with_capacity(chain.layers.len());
+        for conv in &chain.layers {
+            let layer = source.layer(conv);
+            let (raw, sums) = source.run(&layer, conv);
+            let count = layer.count() as f64;
+            let (mean, inv_std): (Vec<f32>, Vec<f32>) = sums
+                .into_iter()
+                .map(|[sum, squares]| {
+                    let mean = sum / count;
+                    let variance = (squares / count - mean * mean).max(0.0);
+                    let inv_std = 1.0 / (variance + f64::from(conv.epsilon)).sqrt();
+                    (mean as f32, inv_std as f32)
+                })
+                .unzip();
+            let affine = batch_affine(conv, &mean, &inv_std);
+            source = source.follow(&layer, raw, affine);
+            layers.push(Normed {
+                raw: source.raw.clone(),
+                mean: vector(mean),
+                inv_std: vector(inv_std),
+            });
+        }
+        let output = source.output(chain.residual.then_some(&x));
+        Chained { output, layers }
+    }
+
+    fn chain_eval(x: FlexTensor, chain: &Chain<Self>) -> FlexTensor {
+        let mut source = Source::new(x);
+        let skip = chain.residual.then(|| source.raw.clone());
+        for conv in &chain.layers {
+            let layer = source.layer(conv);
+            let (raw, _) = source.run(&layer, conv);
+            let (scale, shift) = (weights(&conv.scale), weights(&conv.shift));
+            let affine = Affine::new(values(&scale), values(&shift), conv.relu6);
+            source = source.follow(&layer, raw, affine);
+        }
+        source.output(skip.as_ref())
+    }
+
+    fn chain_grad(
+        x: FlexTensor,
+        chain: &Chain<Self>,
+        layers: Vec<Normed<Self>>,
+        grad: FlexTensor,
+        wants_input: bool,
+    ) -> ChainGrads<Self> {
+        let x = channels_last(x);
+        let skip = channels_last(grad);
+        let shapes = shapes(&x, &layers);
+        let affines: Vec<Affine> = chain
+            .layers
+            .iter()
+            .zip(&layers)
+            .map(|(conv, normed)| batch_affine(conv, values(&normed.mean), values(&normed.inv_std)))
+            .collect();
+        let mut grads = Vec::with_capacity(layers.len());
+        let mut passed = Vec::new();
+        let mut sums = Vec::new();
+        for (index, normed) in layers.iter().enumerate().rev() {
+            let conv = &chain.layers[index];
+            let weight = weights(&conv.weight);
+            let layer = Layer::new(shapes[index], dims4(&weight), conv.stride);
+            let raw = images(&normed.raw);
+            let last = index + 1 == layers.len();
+            let values_of_grad = if last { images(&skip) } else { &passed };
+            if last {
+                sums = timed("norm sums", || {
+                    count_passing(&layer, &affines[index], raw, values_of_grad)
+                });
+            }
+            let (mean, inv_std) = (values(&normed.mean), values(&normed.inv_std));
+            let beta: Vec<f32> = sums.iter().map(|[sum, _]| *sum as f32).collect();
+            let gamma: Vec<f32> = sums
+                .iter()
+                .zip(mean.iter().zip(inv_std))
+                .map(|([sum, product], (mean, inv_std))| {
+                    ((product - f64::from(*mean) * sum) * f64::from(*inv_std)) as f32
+                })
+                .collect();
+            let count = layer.count() as f32;
+            let affine = &affines[index];
+            let slope = |c: usize| -affine.scale()[c] * inv_std[c] * gamma[c] / count;
+            let offset = |c: usize| -affine.scale()[c] * beta[c] / count - mean[c] * slope(c);
+            let input = match index {
+                0 => Input {
+                    values: images(&x),
+                    norm: None,
+                },
+                _ => Input {
+                    values: images(&layers[index - 1].raw),
+                    norm: Some(&affines[index - 1]),
+                },
+            };
+            let grad = OutputGrad {
+                values: values_of_grad,
+                raw,
+                norm: &AffineGrad::new(affine, slope, offset),
+            };
+            let first_skip = (chain.residual && index == 0).then(|| images(&skip));
+            let back = timed(layer.name_backward(), || {
+                layer.backward(values(&weight), input, grad, first_skip, wants_input)
+            });
+            grads.push(LayerGrads {
+                weight: layout::tensor(back.weight, &dims4(&weight)),
+                scale: vector(gamma),
+                shift: vector(beta),
+            });
+            (passed, sums) = (back.input, back.sums);
+        }
+        grads.reverse();
+        ChainGrads {
+            input: (!passed.is_empty()).then(|| activation(passed, shapes[0])),
+            layers: grads,
+        }
+    }
+
+    fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
+        timed("upsample", || resample::upsample_add(x, skip))
+    }
+
+    fn upsample_grad(grad: FlexTensor) -> FlexTensor {
+        timed("upsample backward", || resample::upsample_grad(grad))
+    }
+
+    fn spatial_mean(x: FlexTensor) -> FlexTensor {
+        timed("spatial mean", || resample::spatial_mean(x))
+    }
+
+    fn spatial_mean_grad(grad: FlexTensor, size: [usize; 2]) -> FlexTensor {
+        timed("spatial mean backward", || {
+            resample::spatial_mean_grad(grad, size)
+        })
+    }
+
+    fn double(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        timed("double", || double::forward(x, weight, bias))
+    }
+
+    fn double_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor) -> DoubleGrads<Self> {
+        timed("double backward", || double::backward(x, weight, grad))
+    }
+}
+
+/// What the next layer of a chain reads.
+struct Source {
+    raw: FlexTensor,
+    shape: [usize; 4],
+    norm: Option<Affine>,
+}
+
+impl Source {
+    fn new(x: FlexTensor) -> Self {
+        let raw = channels_last(x);
+        Self {
+            shape: dims4(&raw),
+            raw,
+            norm: None,
+        }
+    }
+
+    fn layer(&self, conv: &ConvNorm<Flex>) -> Layer {
+        Layer::new(self.shape, dims4(&conv.weight), conv.stride)
+    }
+
+    fn run(&self, layer: &Layer, conv: &ConvNorm<Flex>) -> (Vec<f32>, Vec<[f64; 2]>) {
+        let weight = weights(&conv.weight);
+        let input = Input {
+            values: images(&self.raw),
+            norm: self.norm.as_ref(),
+        };
+        timed(layer.name_forward(), || {
+            layer.forward(values(&weight), input)
+        })
+    }
+
+    fn follow(&self, layer: &Layer, raw: Vec<f32>, norm: Affine) -> Self {
+        let shape = [
+            self.shape[0],
+            layer.outputs,
+            layer.out_height,
+            layer.out_width,
+        ];
+        Self {
+            raw: activation(raw, shape),
+            shape,
+            norm: Some(norm),
+        }
+    }
+
+    /// The normalised activation, on top of `skip` if there is one.
+    fn output(self, skip: Option<&FlexTensor>) -> FlexTensor {
+        let Some(norm) = self.norm else {
+            return self.raw;
+        };
+        timed("norm", || {
+            let out = resample::normalise(&norm, images(&self.raw), skip.map(images), self.shape);
+            activation(out, self.shape)
+        })
+    }
+}
+
+/// Shapes `[N, C, H, W]` of what each layer reads.
+fn shapes(x: &FlexTensor, layers: &[Normed<Flex>]) -> Vec<[usize; 4]> {
+    let raws = layers.iter().map(|normed| &normed.raw);
+    std::iter::once(x).chain(raws).map(dims4).collect()
+}
+
+/// Batch norm as an affine map.
+fn batch_affine(conv: &ConvNorm<Flex>, mean: &[f32], inv_std: &[f32]) -> Affine {
+    let (gamma, beta) = (weights(&conv.scale), weights(&conv.shift));
+    let scale: Vec<f32> = values(&gamma)
+        .iter()
+        .zip(inv_std)
+        .map(|(gamma, inv_std)| gamma * inv_std)
+        .collect();
+    let shift: Vec<f32> = values(&beta)
+        .iter()
+        .zip(mean.iter().zip(&scale))
+        .map(|(beta, (mean, scale))| beta - mean * scale)
+        .collect();
+    Affine::new(&scale, &shift, conv.relu6)
+}
+
+/// Sums per channel of a gradient that passes a clip, and of its products with `raw`.
+fn count_passing(layer: &Layer, affine: &Affine, raw: &[f32], grad: &[f32]) -> Vec<[f64; 2]> {
+    use rayon::prelude::*;
+
+    let len = layer.part_len();
+    let parts = raw
+        .par_chunks(len)
+        .zip(grad.par_chunks(len))
+        .map(|(raw, grad)| {
+            let mut sums = Sums::new(layer.outputs);
+            affine.count_passing(raw, grad, &mut sums);
+            sums
+        })
+        .collect();
+    Sums::total(parts)
+}

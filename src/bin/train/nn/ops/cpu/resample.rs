@@ -1,0 +1,102 @@
+//! Passes over activations between chains.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::channels::Affine;
+use super::layout::{activation, channels_last, dims4, images, tensor, weights};
+
+/// `norm(x)`, plus `skip` if there is one; one task per image.
+pub(super) fn normalise(
+    norm: &Affine,
+    x: &[f32],
+    skip: Option<&[f32]>,
+    [_, c, h, w]: [usize; 4],
+) -> Vec<f32> {
+    let len = c * h * w;
+    let mut out = vec![0.0; x.len()];
+    let chunks = out.par_chunks_mut(len).zip(x.par_chunks(len)).enumerate();
+    chunks.for_each(|(image, (out, x))| match skip {
+        Some(skip) => norm.apply_and_add(x, &skip[image * len..][..len], out),
+        None => norm.apply(x, out),
+    });
+    out
+}
+
+/// `[N, C, H, W]` and `[N, C, 2H, 2W]`: nearest upsampling of one, added to the other.
+pub(super) fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
+    let (x, skip) = (channels_last(x), channels_last(skip));
+    let [n, c, h, w] = dims4(&x);
+    let row = 2 * w * c;
+    let mut out = vec![0.0; n * 2 * h * row];
+    let rows = images(&skip).par_chunks(2 * row);
+    out.par_chunks_mut(2 * row)
+        .zip(rows)
+        .zip(images(&x).par_chunks(w * c))
+        .for_each(|((out, skip), x)| {
+            for (out, skip) in out.chunks_exact_mut(row).zip(skip.chunks_exact(row)) {
+                let pairs = out.chunks_exact_mut(2 * c).zip(skip.chunks_exact(2 * c));
+                for ((out, skip), x) in pairs.zip(x.chunks_exact(c)) {
+                    for (out, skip) in out.chunks_exact_mut(c).zip(skip.chunks_exact(c)) {
+                        for ((out, skip), x) in out.iter_mut().zip(skip).zip(x) {
+                            *out = skip + x;
+                        }
+                    }
+                }
+            }
+        });
+    activation(out, [n, c, 2 * h, 2 * w])
+}
+
+/// The adjoint of nearest upsampling: sums of 2x2 pixels.
+pub(super) fn upsample_grad(grad: FlexTensor) -> FlexTensor {
+    let grad = channels_last(grad);
+    let [n, c, h, w] = dims4(&grad);
+    let row = w * c;
+    let mut out = vec![0.0; n * c * h * w / 4];
+    out.par_chunks_mut(row / 2)
+        .zip(images(&grad).par_chunks(2 * row))
+        .for_each(|(out, grad)| {
+            let (upper, lower) = grad.split_at(row);
+            let pairs = upper.chunks_exact(2 * c).zip(lower.chunks_exact(2 * c));
+            for (out, (upper, lower)) in out.chunks_exact_mut(c).zip(pairs) {
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = upper[i] + upper[c + i] + lower[i] + lower[c + i];
+                }
+            }
+        });
+    activation(out, [n, c, h / 2, w / 2])
+}
+
+/// `[N, C, H, W] -> [N, C]`.
+pub(super) fn spatial_mean(x: FlexTensor) -> FlexTensor {
+    let x = channels_last(x);
+    let [n, c, h, w] = dims4(&x);
+    let mut out = vec![0.0; n * c];
+    let images = images(&x).chunks_exact(c * h * w);
+    for (out, x) in out.chunks_exact_mut(c).zip(images) {
+        for x in x.chunks_exact(c) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+        }
+        for out in out {
+            *out /= (h * w) as f32;
+        }
+    }
+    tensor(out, &[n, c])
+}
+
+/// The gradient of [`spatial_mean`] for pixels of that height and width.
+pub(super) fn spatial_mean_grad(grad: FlexTensor, [h, w]: [usize; 2]) -> FlexTensor {
+    let grad = weights(&grad);
+    let [n, c] = burn::tensor::TensorMetadata::shape(&grad).dims();
+    let mut out = vec![0.0; n * c * h * w];
+    let images = grad.storage::<f32>().chunks_exact(c);
+    for (out, grad) in out.chunks_exact_mut(c * h * w).zip(images) {
+        for out in out.chunks_exact_mut(c) {
+            for (out, grad) in out.iter_mut().zip(grad) {
+                *out = grad / (h * w) as f32;
+            }
+        }
+    }
+    activation(out, [n, c, h, w])
+}

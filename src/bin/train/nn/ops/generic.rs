@@ -1,0 +1,328 @@
+//! [`FusedOps`](super::FusedOps) composed of burn's own operators, for any back end.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn::tensor::module::conv_transpose2d;
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor};
+
+use super::{
+    Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, LayerGrads, Normed, primitive, same_padding,
+    tensor,
+};
+
+pub(super) fn chain<B: Backend>(x: FloatTensor<B>, chain: &Chain<B>) -> Chained<B> {
+    let mut layers = Vec::with_capacity(chain.layers.len());
+    let input: Tensor<B, 4> = tensor(x);
+    let mut x = input.clone();
+    for layer in &chain.layers {
+        let raw = convolve(x, layer);
+        let mean = channel_mean(raw.clone());
+        let centred = raw.clone() - over_channels(mean.clone());
+        let variance = channel_mean(centred.clone() * centred);
+        let inv_std = (variance + layer.epsilon).sqrt().recip();
+        let normed = Normed {
+            raw: primitive(raw),
+            mean: primitive(mean),
+            inv_std: primitive(inv_std),
+        };
+        x = normalise(layer, &normed);
+        layers.push(normed);
+    }
+    let output = primitive(if chain.residual { x + input } else { x });
+    Chained { output, layers }
+}
+
+pub(super) fn chain_eval<B: Backend>(x: FloatTensor<B>, chain: &Chain<B>) -> FloatTensor<B> {
+    let input: Tensor<B, 4> = tensor(x);
+    let mut x = input.clone();
+    for layer in &chain.layers {
+        let [scale, shift] = [&layer.scale, &layer.shift].map(|t| tensor(t.clone()));
+        x = affine(convolve(x, layer), scale, shift, layer.relu6);
+    }
+    primitive(if chain.residual { x + input } else { x })
+}
+
+pub(super) fn chain_grad<B: Backend>(
+    x: FloatTensor<B>,
+    chain: &Chain<B>,
+    normed: Vec<Normed<B>>,
+    grad: FloatTensor<B>,
+    wants_input: bool,
+) -> ChainGrads<B> {
+    let mut upstream: Tensor<B, 4> = tensor(grad);
+    let skip = chain.residual.then(|| upstream.clone());
+    let mut grads = Vec::with_capacity(normed.len());
+    for (index, layer) in chain.layers.iter().enumerate().rev() {
+        let norm = norm_grad(layer, &normed[index], upstream);
+        let x = match index {
+            0 => tensor(x.clone()),
+            _ => normalise(&chain.layers[index - 1], &normed[index - 1]),
+        };
+        grads.push(LayerGrads {
+            weight: convolve_grad_weight(x.clone(), layer, norm.input.clone()),
+            scale: primitive(norm.scale),
+            shift: primitive(norm.shift),
+        });
+        if index == 0 && !wants_input {
+            upstream = norm.input;
+            break;
+        }
+        upstream = convolve_grad_input(x, layer, norm.input);
+    }
+    grads.reverse();
+    let input = match skip {
+        Some(skip) if wants_input => upstream + skip,
+        _ => upstream,
+    };
+    ChainGrads {
+        input: wants_input.then(|| primitive(input)),
+        layers: grads,
+    }
+}
+
+/// Batch norm by a batch's statistics, then the activation.
+fn normalise<B: Backend>(layer: &ConvNorm<B>, normed: &Normed<B>) -> Tensor<B, 4> {
+    let [gamma, beta, mean, inv_std] =
+        [&layer.scale, &layer.shift, &normed.mean, &normed.inv_std].map(|t| tensor(t.clone()));
+    let scale: Tensor<B, 1> = gamma * inv_std;
+    let shift = beta - mean * scale.clone();
+    affine(tensor(normed.raw.clone()), scale, shift, layer.relu6)
+}
+
+fn affine<B: Backend>(
+    x: Tensor<B, 4>,
+    scale: Tensor<B, 1>,
+    shift: Tensor<B, 1>,
+    relu6: bool,
+) -> Tensor<B, 4> {
+    let y = x * over_channels(scale) + over_channels(shift);
+    if relu6 { y.clamp(0.0, 6.0) } else { y }
+}
+
+struct NormGrads<B: Backend> {
+    input: Tensor<B, 4>,
+    scale: Tensor<B, 1>,
+    shift: Tensor<B, 1>,
+}
+
+/// Gradients of batch norm and activation (Ioffe and Szegedy 2015, section 3).
+fn norm_grad<B: Backend>(
+    layer: &ConvNorm<B>,
+    normed: &Normed<B>,
+    mut grad: Tensor<B, 4>,
+) -> NormGrads<B> {
+    let [gamma, beta, mean, inv_std]: [Tensor<B, 1>; 4] =
+        [&layer.scale, &layer.shift, &normed.mean, &normed.inv_std].map(|t| tensor(t.clone()));
+    let raw: Tensor<B, 4> = tensor(normed.raw.clone());
+    let normal = (raw - over_channels(mean)) * over_channels(inv_std.clone());
+    if layer.relu6 {
+        let y = normal.clone() * over_channels(gamma.clone()) + over_channels(beta);
+        let clipped = y
+            .clone()
+            .lower_equal_elem(0.0)
+            .bool_or(y.greater_equal_elem(6.0));
+        grad = grad.mask_fill(clipped, 0.0);
+    }
+    let [n, _, height, width] = grad.dims();
+    let count = (n * height * width) as f32;
+    let grad_mean = channel_mean(grad.clone());
+    let grad_normal_mean = channel_mean(grad.clone() * normal.clone());
+    let input = (grad
+        - over_channels(grad_mean.clone())
+        - normal * over_channels(grad_normal_mean.clone()))
+        * over_channels(gamma * inv_std);
+    NormGrads {
+        input,
+        scale: grad_normal_mean * count,
+        shift: grad_mean * count,
+    }
+}
+
+/// Whether each channel has a filter of its own.
+fn is_depthwise<B: Backend>(weight: &Tensor<B, 4>) -> bool {
+    weight.dims()[1] == 1 && weight.dims()[2] == 3
+}
+
+fn convolve<B: Backend>(x: Tensor<B, 4>, layer: &ConvNorm<B>) -> Tensor<B, 4> {
+    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+    let [outputs, inputs, kernel, _] = weight.dims();
+    if kernel == 1 {
+        let [n, _, height, width] = x.dims();
+        return weight
+            .reshape([1, outputs, inputs])
+            .matmul(x.reshape([n, inputs, height * width]))
+            .reshape([n, outputs, height, width]);
+    }
+    let options = options(&weight, layer.stride);
+    let x = primitive(pad_same(x, layer.stride));
+    tensor(B::conv2d(x, primitive(weight), None, options))
+}
+
+fn convolve_grad_input<B: Backend>(
+    x: Tensor<B, 4>,
+    layer: &ConvNorm<B>,
+    grad: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+    let [outputs, inputs, kernel, _] = weight.dims();
+    let [n, _, height, width] = x.dims();
+    if kernel == 1 {
+        return weight
+            .reshape([1, outputs, inputs])
+            .swap_dims(1, 2)
+            .matmul(grad.reshape([n, outputs, height * width]))
+            .reshape([n, inputs, height, width]);
+    }
+    let options = options(&weight, layer.stride);
+    let [top, left] = [height, width].map(|length| same_padding(length, layer.stride).0);
+    let padded = primitive(pad_same(x, layer.stride));
+    let grad: Tensor<B, 4> = tensor(B::conv2d_x_backward(
+        padded,
+        primitive(weight),
+        primitive(grad),
+        options,
+    ));
+    grad.narrow(2, top, height).narrow(3, left, width)
+}
+
+fn convolve_grad_weight<B: Backend>(
+    x: Tensor<B, 4>,
+    layer: &ConvNorm<B>,
+    grad: Tensor<B, 4>,
+) -> FloatTensor<B> {
+    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+    let [outputs, inputs, kernel, _] = weight.dims();
+    if kernel == 1 {
+        let [n, _, height, width] = x.dims();
+        let x = x.reshape([n, inputs, height * width]).swap_dims(1, 2);
+        let grad = grad.reshape([n, outputs, height * width]);
+        let products = grad.matmul(x).sum_dim(0);
+        return primitive(products.reshape([outputs, inputs, 1, 1]));
+    }
+    let x = pad_same(x, layer.stride);
+    if is_depthwise(&weight) {
+        return depthwise_grad_weight(x, grad, layer.stride);
+    }
+    let options = options(&weight, layer.stride);
+    B::conv2d_weight_backward(primitive(x), primitive(weight), primitive(grad), options)
+}
+
+/// One grouped convolution in which the batch takes the place of the input channels.
+fn depthwise_grad_weight<B: Backend>(
+    x: Tensor<B, 4>,
+    grad: Tensor<B, 4>,
+    stride: usize,
+) -> FloatTensor<B> {
+    let [n, channels, height, width] = x.dims();
+    let [_, _, out_height, out_width] = grad.dims();
+    let x = x.swap_dims(0, 1).reshape([1, channels * n, height, width]);
+    let kernel = grad
+        .swap_dims(0, 1)
+        .reshape([channels, n, out_height, out_width]);
+    let options = ConvOptions::new([1, 1], [0, 0], [stride, stride], channels);
+    let taps: Tensor<B, 4> = tensor(B::conv2d(primitive(x), primitive(kernel), None, options));
+    let taps = taps.narrow(2, 0, 3).narrow(3, 0, 3);
+    primitive(taps.reshape([channels, 1, 3, 3]))
+}
+
+fn options<B: Backend>(weight: &Tensor<B, 4>, stride: usize) -> ConvOptions<2> {
+    let groups = if is_depthwise(weight) {
+        weight.dims()[0]
+    } else {
+        1
+    };
+    ConvOptions::new([stride; 2], [0, 0], [1, 1], groups)
+}
+
+/// Zero-pads height and width as [`same_padding`] says.
+pub(super) fn pad_same<B: Backend>(x: Tensor<B, 4>, stride: usize) -> Tensor<B, 4> {
+    let [_, _, height, width] = x.dims();
+    let (top, bottom) = same_padding(height, stride);
+    let (left, right) = same_padding(width, stride);
+    x.pad((left, right, top, bottom), 0.0)
+}
+
+pub(super) fn upsample_add<B: Backend>(x: FloatTensor<B>, skip: FloatTensor<B>) -> FloatTensor<B> {
+    let x: Tensor<B, 4> = tensor(x);
+    let [n, c, height, width] = x.dims();
+    let up = x
+        .reshape([n, c, height, 1, width, 1])
+        .repeat(&[1, 1, 1, 2, 1, 2])
+        .reshape([n, c, height * 2, width * 2]);
+    primitive(up + tensor(skip))
+}
+
+pub(super) fn upsample_grad<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
+    let grad: Tensor<B, 4> = tensor(grad);
+    let [n, c, height, width] = grad.dims();
+    let sums = grad
+        .reshape([n, c, height / 2, 2, width / 2, 2])
+        .sum_dim(5)
+        .sum_dim(3);
+    primitive(sums.reshape([n, c, height / 2, width / 2]))
+}
+
+pub(super) fn spatial_mean<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let x: Tensor<B, 4> = tensor(x);
+    let [n, c, height, width] = x.dims();
+    let mean = x.reshape([n, c, height * width]).mean_dim(2);
+    primitive(mean.reshape([n, c]))
+}
+
+pub(super) fn spatial_mean_grad<B: Backend>(
+    grad: FloatTensor<B>,
+    [height, width]: [usize; 2],
+) -> FloatTensor<B> {
+    let grad: Tensor<B, 2> = tensor(grad);
+    let [n, c] = grad.dims();
+    let share = grad.reshape([n, c, 1, 1]) / (height * width) as f32;
+    primitive(share.repeat(&[1, 1, height, width]))
+}
+
+pub(super) fn double<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let options = ConvTransposeOptions::new([2, 2], [0, 0], [0, 0], [1, 1], 1);
+    let bias = Some(tensor::<B, 1>(bias));
+    primitive(conv_transpose2d(
+        tensor::<B, 4>(x),
+        tensor(weight),
+        bias,
+        options,
+    ))
+}
+
+/// The transposed convolution's adjoint is a convolution, and its weight's gradient that of the
+/// convolution with input and gradient exchanged.
+pub(super) fn double_grad<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> DoubleGrads<B> {
+    let options = || ConvOptions::new([2, 2], [0, 0], [1, 1], 1);
+    DoubleGrads {
+        input: B::conv2d(grad.clone(), weight.clone(), None, options()),
+        weight: B::conv2d_weight_backward(grad.clone(), weight, x, options()),
+        bias: primitive(channel_sum::<B>(tensor(grad))),
+    }
+}
+
+fn channel_sum<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [n, channels, height, width] = x.dims();
+    x.swap_dims(0, 1)
+        .reshape([channels, n * height * width])
+        .sum_dim(1)
+        .reshape([channels])
+}
+
+fn channel_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [n, _, height, width] = x.dims();
+    channel_sum(x) / (n * height * width) as f32
+}
+
+fn over_channels<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 4> {
+    let channels = x.dims()[0];
+    x.reshape([1, channels, 1, 1])
+}

@@ -1,0 +1,358 @@
+//! Every operator against burn's own operators and their gradients.
+
+use burn::backend::Autodiff;
+use burn::tensor::module::{conv_transpose2d, conv2d, interpolate};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Distribution, Tolerance};
+use burn_flex::Flex;
+
+use super::generic::pad_same;
+use super::*;
+
+type Ad = Autodiff<Flex>;
+
+fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &B::Device::default())
+}
+
+fn assert_close<B: Backend, const D: usize>(got: Tensor<B, D>, want: Tensor<B, D>) {
+    let tolerance = Tolerance::<f32>::rel_abs(1e-3, 1e-3);
+    got.into_data()
+        .assert_approx_eq::<f32>(&want.into_data(), tolerance);
+}
+
+/// A layer's shape: weight, stride, ReLU6.
+type Shape = ([usize; 4], usize, bool);
+
+/// A chain's test case: the input's shape, the layers', whether the input is added.
+type Case = ([usize; 4], Vec<Shape>, bool);
+
+/// Even and odd sides, both strides, channels that fill no vector and several, one image and more
+/// than there are parts, a tile and several.
+fn cases() -> Vec<Case> {
+    let pointwise = |i, o| ([o, i, 1, 1], 1, true);
+    let linear = |i, o| ([o, i, 1, 1], 1, false);
+    let dense = |i, o, stride| ([o, i, 3, 3], stride, true);
+    let depthwise = |c, stride| ([c, 1, 3, 3], stride, true);
+    vec![
+        ([2, 3, 8, 8], vec![dense(3, 5, 2)], false),
+        ([1, 3, 9, 7], vec![dense(3, 16, 2)], false),
+        ([3, 20, 6, 5], vec![dense(20, 7, 1), dense(7, 32, 1)], false),
+        ([2, 5, 7, 9], vec![depthwise(5, 1), pointwise(5, 3)], false),
+        ([11, 16, 8, 6], vec![depthwise(16, 2), linear(16, 8)], false),
+        ([2, 24, 5, 5], vec![depthwise(24, 2), linear(24, 16)], false),
+        (
+            [3, 8, 9, 9],
+            vec![pointwise(8, 48), depthwise(48, 1), linear(48, 8)],
+            true,
+        ),
+        (
+            [2, 8, 9, 12],
+            vec![pointwise(8, 48), depthwise(48, 2), linear(48, 24)],
+            false,
+        ),
+        ([1, 24, 2, 2], vec![linear(24, 120)], false),
+        ([4, 7, 3, 1], vec![linear(7, 7)], true),
+    ]
+}
+
+struct Params<B: Backend>(Vec<(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>)>);
+
+impl Params<Flex> {
+    fn random(shapes: &[Shape]) -> Self {
+        let of = |&(weight, _, _): &Shape| {
+            let scale = random::<Flex, 1>([weight[0]]) * 0.5 + 1.5;
+            let shift = random::<Flex, 1>([weight[0]]) * 2.0;
+            (random(weight), scale, shift)
+        };
+        Self(shapes.iter().map(of).collect())
+    }
+
+    fn leaves(&self) -> Params<Ad> {
+        let of = |(weight, scale, shift): &(Tensor<Flex, 4>, Tensor<Flex, 1>, Tensor<Flex, 1>)| {
+            (
+                Tensor::from_inner(weight.clone()).require_grad(),
+                Tensor::from_inner(scale.clone()).require_grad(),
+                Tensor::from_inner(shift.clone()).require_grad(),
+            )
+        };
+        Params(self.0.iter().map(of).collect())
+    }
+}
+
+impl<B: Backend> Params<B> {
+    fn chain(&self, shapes: &[Shape], residual: bool) -> Chain<B> {
+        let layers = self.0.iter().zip(shapes);
+        let layer = |((weight, scale, shift), &(_, stride, relu6)): (
+            &(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>),
+            &Shape,
+        )| ConvNorm {
+            weight: primitive(weight.clone()),
+            scale: primitive(scale.clone()),
+            shift: primitive(shift.clone()),
+            epsilon: 1e-3,
+            stride,
+            relu6,
+        };
+        Chain {
+            layers: layers.map(layer).collect(),
+            residual,
+        }
+    }
+
+    /// The chain of burn's convolution and of batch norm as the paper writes it; by known
+    /// statistics if `known`.
+    fn composed(
+        &self,
+        x: Tensor<B, 4>,
+        shapes: &[Shape],
+        residual: bool,
+        known: bool,
+    ) -> Tensor<B, 4> {
+        let mut y = x.clone();
+        for ((weight, scale, shift), &(shape, stride, relu6)) in self.0.iter().zip(shapes) {
+            let groups = y.dims()[1] / shape[1];
+            let options = ConvOptions::new([stride; 2], [0, 0], [1, 1], groups);
+            let padded = if shape[2] == 3 {
+                pad_same(y, stride)
+            } else {
+                y
+            };
+            let raw = conv2d(padded, weight.clone(), None, options);
+            let normal = if known { raw } else { standardise(raw) };
+            let over = |t: &Tensor<B, 1>| t.clone().reshape([1, shape[0], 1, 1]);
+            y = normal * over(scale) + over(shift);
+            if relu6 {
+                y = y.clamp(0.0, 6.0);
+            }
+        }
+        if residual { x + y } else { y }
+    }
+}
+
+fn standardise<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let mean = |t: Tensor<B, 4>| t.mean_dim(0).mean_dim(2).mean_dim(3);
+    let centred = x.clone() - mean(x);
+    let variance = mean(centred.clone() * centred.clone());
+    centred / (variance + 1e-3).sqrt()
+}
+
+#[test]
+fn same_padding_is_tensorflows() {
+    // total = (ceil(n / s) - 1) * s + 3 - n, the smaller half first.
+    assert_eq!(same_padding(224, 1), (1, 1));
+    assert_eq!(same_padding(224, 2), (0, 1));
+    assert_eq!(same_padding(7, 2), (1, 1));
+    assert_eq!(same_padding(1, 2), (1, 1));
+}
+
+#[test]
+fn chains_have_the_values_and_gradients_of_burns_operators() {
+    for (shape, shapes, residual) in cases() {
+        let (x, params) = (random::<Flex, 4>(shape), Params::random(&shapes));
+        let mut weights = None;
+        let mut run = |fused: bool| {
+            let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
+            let params = params.leaves();
+            let y = if fused {
+                chain(x.clone(), &params.chain(&shapes, residual)).0
+            } else {
+                params.composed(x.clone(), &shapes, residual, false)
+            };
+            // A loss whose gradient differs from pixel to pixel.
+            let weights = weights
+                .get_or_insert_with(|| random::<Flex, 4>(y.dims()))
+                .clone();
+            let grads = (y.clone() * Tensor::from_inner(weights)).sum().backward();
+            let mut flat = vec![x.grad(&grads).expect("a leaf").flatten(0, 3)];
+            for (weight, scale, shift) in &params.0 {
+                flat.push(weight.grad(&grads).expect("a leaf").flatten(0, 3));
+                flat.push(scale.grad(&grads).expect("a leaf"));
+                flat.push(shift.grad(&grads).expect("a leaf"));
+            }
+            (y.inner(), flat)
+        };
+        let (got, want) = (run(true), run(false));
+        assert_close(got.0, want.0);
+        for (got, want) in got.1.into_iter().zip::<Vec<Tensor<Flex, 1>>>(want.1) {
+            assert_close(got, want);
+        }
+    }
+}
+
+#[test]
+fn a_chain_reports_the_moments_of_its_convolutions() {
+    let (shape, shapes) = ([3, 8, 6, 7], [([24, 8, 1, 1], 1, true)]);
+    let (x, params) = (random::<Flex, 4>(shape) + 0.5, Params::random(&shapes));
+    let (_, statistics) = chain(x.clone(), &params.chain(&shapes, false));
+    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+    let raw = conv2d(x, params.0[0].0.clone(), None, options);
+    let raw = raw.swap_dims(0, 1).reshape([24, 3 * 6 * 7]);
+    let (variance, mean) = raw.var_mean_bias(1);
+    let [got_mean, got_inv_std] = statistics[0].clone();
+    assert_close(got_mean, mean.reshape([24]));
+    assert_close(got_inv_std, (variance + 1e-3).sqrt().recip().reshape([24]));
+}
+
+#[test]
+fn chains_by_known_statistics_are_burns_operators() {
+    for (shape, shapes, residual) in cases() {
+        let (x, params) = (random::<Flex, 4>(shape), Params::random(&shapes));
+        let got = chain_eval(x.clone(), &params.chain(&shapes, residual));
+        assert_close(got, params.composed(x, &shapes, residual, true));
+    }
+}
+
+#[test]
+fn an_input_that_is_a_constant_gets_no_gradient_and_parameters_still_do() {
+    for (shape, shapes, residual) in cases() {
+        let (x, params) = (random::<Flex, 4>(shape), Params::random(&shapes));
+        let run = |wanted: bool| {
+            let x = Tensor::<Ad, 4>::from_inner(x.clone()).set_require_grad(wanted);
+            let params = params.leaves();
+            let (y, _) = chain(x, &params.chain(&shapes, residual));
+            let grads = (y.clone() * y).sum().backward();
+            params.0[0].0.grad(&grads).expect("a leaf")
+        };
+        assert_close(run(false), run(true));
+    }
+}
+
+#[test]
+fn the_generic_chain_agrees_with_the_cpu_back_end() {
+    for (shape, shapes, residual) in cases() {
+        let x = primitive(random::<Flex, 4>(shape));
+        let chain = Params::random(&shapes).chain(&shapes, residual);
+        let (a, b) = (
+            Flex::chain(x.clone(), &chain),
+            generic::chain::<Flex>(x.clone(), &chain),
+        );
+        let grad = random::<Flex, 4>(tensor::<Flex, 4>(a.output.clone()).dims());
+        assert_close::<Flex, 4>(tensor(a.output), tensor(b.output));
+        assert_close::<Flex, 4>(
+            tensor(Flex::chain_eval(x.clone(), &chain)),
+            tensor(generic::chain_eval::<Flex>(x.clone(), &chain)),
+        );
+        for wanted in [true, false] {
+            let grad = primitive(grad.clone());
+            let a = Flex::chain_grad(x.clone(), &chain, a.layers.clone(), grad.clone(), wanted);
+            let b = generic::chain_grad::<Flex>(x.clone(), &chain, b.layers.clone(), grad, wanted);
+            assert_eq!(a.input.is_some(), wanted);
+            for (a, b) in a.input.into_iter().zip(b.input) {
+                assert_close::<Flex, 4>(tensor(a), tensor(b));
+            }
+            for (a, b) in a.layers.into_iter().zip(b.layers) {
+                assert_close::<Flex, 4>(tensor(a.weight), tensor(b.weight));
+                assert_close::<Flex, 1>(tensor(a.scale), tensor(b.scale));
+                assert_close::<Flex, 1>(tensor(a.shift), tensor(b.shift));
+            }
+        }
+    }
+}
+
+#[test]
+fn resampling_has_the_values_and_gradients_of_burns_operators() {
+    let (x, skip) = (
+        random::<Flex, 4>([3, 5, 4, 3]),
+        random::<Flex, 4>([3, 5, 8, 6]),
+    );
+    let run = |fused: bool| {
+        let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
+        let skip = Tensor::<Ad, 4>::from_inner(skip.clone()).require_grad();
+        let y = if fused {
+            upsample_add(x.clone(), skip.clone())
+        } else {
+            let options = InterpolateOptions::new(InterpolateMode::Nearest);
+            interpolate(x.clone(), [8, 6], options) + skip.clone()
+        };
+        let means = if fused {
+            spatial_mean(y.clone())
+        } else {
+            y.clone().mean_dim(2).mean_dim(3).reshape([3, 5])
+        };
+        let loss = (y.clone() * y).sum() + (means.clone() * means.clone()).sum() * 10.0;
+        let grads = loss.backward();
+        let [dx, dskip] = [x, skip].map(|leaf| leaf.grad(&grads).expect("a leaf"));
+        (means.inner(), dx, dskip)
+    };
+    let (got, want) = (run(true), run(false));
+    assert_close(got.0, want.0);
+    assert_close(got.1, want.1);
+    assert_close(got.2, want.2);
+}
+
+#[test]
+fn upsampling_repeats_pixels() {
+    let x = Tensor::<Flex, 4>::from_floats([[[[1.0, 2.0], [3.0, 4.0]]]], &Default::default());
+    let skip = Tensor::zeros([1, 1, 4, 4], &Default::default());
+    let want = Tensor::<Flex, 4>::from_floats(
+        [[[
+            [1.0, 1.0, 2.0, 2.0],
+            [1.0, 1.0, 2.0, 2.0],
+            [3.0, 3.0, 4.0, 4.0],
+            [3.0, 3.0, 4.0, 4.0],
+        ]]],
+        &Default::default(),
+    );
+    assert_close(upsample_add(x, skip), want);
+}
+
+#[test]
+fn doubling_has_the_values_and_gradients_of_burns_transposed_convolution() {
+    for (shape, outputs) in [([2, 16, 5, 4], 1), ([3, 7, 3, 5], 6), ([1, 20, 2, 2], 16)] {
+        let x = random::<Flex, 4>(shape);
+        let weight = random::<Flex, 4>([shape[1], outputs, 2, 2]);
+        let bias = random::<Flex, 1>([outputs]);
+        let run = |fused: bool| {
+            let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
+            let weight = Tensor::<Ad, 4>::from_inner(weight.clone()).require_grad();
+            let bias = Tensor::<Ad, 1>::from_inner(bias.clone()).require_grad();
+            let y = if fused {
+                double(x.clone(), weight.clone(), bias.clone())
+            } else {
+                let options = ConvTransposeOptions::new([2, 2], [0, 0], [0, 0], [1, 1], 1);
+                conv_transpose2d(x.clone(), weight.clone(), Some(bias.clone()), options)
+            };
+            let grads = (y.clone() * y.clone() * 0.5).sum().backward();
+            let [dx, dw] = [x, weight].map(|leaf| leaf.grad(&grads).expect("a leaf"));
+            (y.inner(), dx, dw, bias.grad(&grads).expect("a leaf"))
+        };
+        let (got, want) = (run(true), run(false));
+        let (x, weight) = (primitive(x.clone()), primitive(weight.clone()));
+        let generic = generic::double_grad::<Flex>(x, weight, primitive(got.0.clone()));
+        assert_close(tensor(generic.input), want.1.clone());
+        assert_close(tensor(generic.weight), want.2.clone());
+        assert_close(tensor(generic.bias), want.3.clone());
+        assert_close(got.0, want.0);
+        assert_close(got.1, want.1);
+        assert_close(got.2, want.2);
+        assert_close(got.3, want.3);
+    }
+}
+
+#[test]
+fn results_repeat_to_the_bit() {
+    let (shape, shapes) = (
+        [9, 8, 12, 12],
+        [
+            ([48, 8, 1, 1], 1, true),
+            ([48, 1, 3, 3], 1, true),
+            ([8, 48, 1, 1], 1, false),
+        ],
+    );
+    let x = primitive(random::<Flex, 4>(shape));
+    let chain = Params::random(&shapes).chain(&shapes, true);
+    let run = || {
+        let Chained { output, layers } = Flex::chain(x.clone(), &chain);
+        let back = Flex::chain_grad(x.clone(), &chain, layers, output.clone(), true);
+        let mut tensors = vec![output, back.input.expect("wanted")];
+        let params = back.layers.into_iter();
+        tensors.extend(params.flat_map(|layer| [layer.weight, layer.scale, layer.shift]));
+        let data = tensors.into_iter().map(|t| t.to_contiguous().into_data());
+        data.collect::<Vec<_>>()
+    };
+    let first = run();
+    for _ in 0..3 {
+        assert_eq!(run(), first);
+    }
+}
