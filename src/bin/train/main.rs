@@ -14,6 +14,7 @@ mod run_folder;
 mod schedule;
 mod task;
 mod tensors;
+mod tiles;
 mod trainer;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +65,18 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         workers: usize,
     },
+    /// Write contact sheets of the tiles that training sees, the ships outlined.
+    Tiles {
+        /// What would be trained on what (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder for the sheets.
+        #[arg(long)]
+        out: PathBuf,
+        /// Tiles with ships, and as many without.
+        #[arg(long, default_value_t = 48)]
+        count: usize,
+    },
     /// Write a trained run as a model bundle: ONNX, thresholds tuned, scores measured.
     Export {
         /// Folder of the run.
@@ -111,6 +124,9 @@ fn main() -> Result<()> {
             }
             run::<burn_flex::Flex>(&config, &out, workers)
         }
+        Command::Tiles { config, out, count } => {
+            tiles::write_sheets(&Config::load(&config)?, &out, count)
+        }
         Command::Export { run, out } => release::export(&run, &out),
         Command::Eval {
             models,
@@ -143,6 +159,7 @@ fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
         folder: &folder,
         device: device.clone(),
         tile: config.tile,
+        augment: config.augment,
         seed: config.seed,
         workers: workers.max(1),
         stop: &STOP,
@@ -180,7 +197,7 @@ fn start<B: FusedOps>(
         return Ok(gate);
     }
     log::info!("{}: measuring the folded batch norms", file.display());
-    let sampler = Sampler::new(pool, Split::Train, config.tile, true)?;
+    let sampler = Sampler::new(pool, Split::Train, config.tile, Some(config.augment))?;
     let mut rng = StdRng::seed_from_u64(config.seed);
     let mut draw = |i| sampler.draw(i % 2 == 0, rng.random(), rng.random());
     let tiles: Vec<Tile> = (0..config.gate.batch)

@@ -11,7 +11,7 @@ use burn::tensor::backend::Backend;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::config::Stage;
+use crate::config::{Augment, Stage};
 use crate::data::{Loader, Pool, Sampler, Split, Tile};
 use crate::nn::{FusedOps, Mode, Params, apply, collect};
 use crate::progress::Progress;
@@ -34,6 +34,7 @@ pub(crate) struct Trainer<'a, B: Backend> {
     pub(crate) folder: &'a RunFolder,
     pub(crate) device: B::Device,
     pub(crate) tile: u32,
+    pub(crate) augment: Augment,
     pub(crate) seed: u64,
     pub(crate) workers: usize,
     /// Set when the user asks to stop.
@@ -92,7 +93,7 @@ impl<B: FusedOps> Trainer<'_, B> {
             },
         };
 
-        let training = Sampler::new(self.pool, Split::Train, self.tile, true)?;
+        let training = Sampler::new(self.pool, Split::Train, self.tile, Some(self.augment))?;
         let tune = self.tune_tiles()?;
         log::info!("{}: {training:?}, {} tune tiles", M::NAME, tune.len());
         let mut optimiser = AdamWConfig::new()
@@ -177,7 +178,7 @@ impl<B: FusedOps> Trainer<'_, B> {
     /// # Errors
     /// If all are of one kind, for then no score would tell good weights from bad.
     fn tune_tiles(&self) -> Result<Vec<Tile>> {
-        let sampler = Sampler::new(self.pool, Split::Tune, self.tile, false)?;
+        let sampler = Sampler::new(self.pool, Split::Tune, self.tile, None)?;
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0x7e57);
         let tiles: Vec<Tile> = (0..TUNE_TILES)
             .map(|i| sampler.draw(i % 2 == 0, rng.random(), rng.random()))

@@ -126,6 +126,7 @@ impl Config {
             is_range(self.gsd),
             "`gsd` must be [finest, coarsest], both positive"
         );
+        self.augment.check()?;
         data::check(&self.data)?;
         for (name, stage) in [("gate", &self.gate), ("unet", &self.unet)] {
             stage.check(name)?;
@@ -197,6 +198,17 @@ mod tests {
             ("steps = 3", "steps = 0", "of [gate] are both 0"),
             ("batch = 5", "batch = 0", "`batch` of [unet]"),
             ("learning-rate = 1e-3", "learning-rate = nan", "of [gate]"),
+            (
+                "[[data]]",
+                "[augment]\njpeg = 1.1\n[[data]]",
+                "`jpeg` of [augment]",
+            ),
+            (
+                "[[data]]",
+                "[augment]\nmade-up = nan\n[[data]]",
+                "`made-up` of [augment]",
+            ),
+            ("[[data]]", "[augment]\nmadeup = 1\n[[data]]", "`madeup`"),
             (
                 "ship-share = 1.0",
                 "ship-share = nan",

@@ -68,6 +68,7 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Augment;
     use crate::data::Split;
     use crate::data::sample::fixtures;
 
@@ -75,7 +76,8 @@ mod tests {
     fn batches_do_not_depend_on_the_number_of_workers() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let sampler =
+            Sampler::new(&pool, Split::Train, 64, Some(Augment::default())).expect("has ships");
         let draw = |workers| -> Vec<Vec<u8>> {
             std::thread::scope(|scope| {
                 let mut loader = Loader::start(scope, &sampler, 3, 0.5, 9, workers);
