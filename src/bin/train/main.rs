@@ -20,6 +20,7 @@ mod split;
 mod start;
 mod task;
 mod tensors;
+mod tiles;
 mod trainer;
 
 use std::num::NonZeroUsize;
@@ -73,6 +74,18 @@ enum Command {
         /// Threads that prepare tiles; as the processor has cores to spare if not given.
         #[arg(long)]
         workers: Option<NonZeroUsize>,
+    },
+    /// Write contact sheets of the tiles that training sees, the ships outlined.
+    Tiles {
+        /// What would be trained on what (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder for the sheets.
+        #[arg(long)]
+        out: PathBuf,
+        /// Tiles with ships, and as many without.
+        #[arg(long, default_value_t = 48)]
+        count: usize,
     },
     /// Write a trained run as a model bundle: ONNX, thresholds tuned, scores measured.
     Export {
@@ -145,6 +158,9 @@ fn main() -> Result<ExitCode> {
                 log::info!("stopped: run the same command again to go on");
                 return Ok(ExitCode::from(INTERRUPTED));
             }
+        }
+        Command::Tiles { config, out, count } => {
+            tiles::write_sheets(&Config::load(&config)?, &out, count)?;
         }
         Command::Export { run, out } => release::export(&run, &out)?,
         Command::Split(args) => split::run(&args)?,

@@ -127,7 +127,13 @@ mod tests {
     fn the_hardest_scenes_stay_and_rounds_repeat() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let sampler = Sampler::new(
+            &pool,
+            Split::Train,
+            64,
+            Some(crate::config::Augment::default()),
+        )
+        .expect("has ships");
         let mining = Mining {
             pool: 40,
             keep: 6,
@@ -156,7 +162,13 @@ mod tests {
     fn scenes_that_no_longer_fool_the_network_leave() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let sampler = Sampler::new(
+            &pool,
+            Split::Train,
+            64,
+            Some(crate::config::Augment::default()),
+        )
+        .expect("has ships");
         let mining = Mining {
             pool: 20,
             keep: 5,

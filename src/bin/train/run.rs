@@ -29,7 +29,7 @@ pub(crate) fn run<B: Engine>(
     let device = B::Device::default();
     let folder = RunFolder::create(out, config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
-    let sampler = Sampler::new(&pool, Split::Train, config.tile, true)?;
+    let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
     let tune = tune_tiles(&pool, config)?;
     log::info!("{sampler:?}, {} tune tiles", tune.len());
     let trainer = Trainer::<B> {
@@ -83,7 +83,7 @@ pub(crate) fn run<B: Engine>(
 /// # Errors
 /// If all are of one kind, for then no score would tell good weights from bad.
 fn tune_tiles(pool: &Pool, config: &Config) -> Result<Vec<Tile>> {
-    let sampler = Sampler::new(pool, Split::Tune, config.tile, false)?;
+    let sampler = Sampler::new(pool, Split::Tune, config.tile, None)?;
     let draw = |i: u64| sampler.draw(i.is_multiple_of(2), key(&[config.seed, TUNE, i]), 0);
     let tiles: Vec<Tile> = (0..TUNE_TILES)
         .into_par_iter()

@@ -198,6 +198,7 @@ impl Config {
             is_range(self.gsd),
             "`gsd` must be [finest, coarsest], both positive"
         );
+        self.augment.check()?;
         data::check(&self.data)?;
         ensure!(
             is_positive(self.checkpoint_minutes),
@@ -306,6 +307,17 @@ mod tests {
                 "learning-rate = nan",
                 "of [phases.gate-head]",
             ),
+            (
+                "[[data]]",
+                "[augment]\njpeg = 1.1\n[[data]]",
+                "`jpeg` of [augment]",
+            ),
+            (
+                "[[data]]",
+                "[augment]\nmade-up = nan\n[[data]]",
+                "`made-up` of [augment]",
+            ),
+            ("[[data]]", "[augment]\nmadeup = 1\n[[data]]", "`madeup`"),
             (
                 "ship-share = 1.0",
                 "ship-share = nan",

@@ -119,6 +119,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::config::Augment;
     use crate::data::Split;
     use crate::data::sample::fixtures;
 
@@ -144,7 +145,8 @@ mod tests {
     fn batches_depend_on_their_step_alone() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let sampler =
+            Sampler::new(&pool, Split::Train, 64, Some(Augment::default())).expect("has ships");
         let draws = draws();
         let load = |steps: Range<usize>, workers| -> Vec<Vec<Vec<u8>>> {
             std::thread::scope(|scope| {
@@ -164,7 +166,7 @@ mod tests {
     fn hard_scenes_come_back_among_the_ship_free_tiles() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, false).expect("has ships");
+        let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
         let batch = |hard: Vec<u64>| {
             let draws = Draws { hard, ..draws() };
             bytes(draws.batch(&sampler, 0).expect("draws"))

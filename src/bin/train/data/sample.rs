@@ -1,296 +1,108 @@
-//! Tiles for training: crops at a random scale, set side by side where one image is too small.
+//! Tiles for training, each named by two numbers.
 
-use anyhow::{Result, bail};
-use image::{GrayImage, RgbImage, imageops};
+use anyhow::Result;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt, SeedableRng};
-use shipwatch::frame::{resample_gray, resample_rgb};
-use shipwatch::mask::Rle;
+use rand::{RngExt, SeedableRng};
 
+use crate::config::Augment;
 use crate::data::Split;
-use crate::data::augment::augment;
-use crate::data::pool::{Pool, PoolImage, Source};
+use crate::data::augment::{look, middle};
+use crate::data::pool::Pool;
+use crate::data::scene::{Canvas, Images, composed, cropped, overcast};
 use crate::data::tile::Tile;
 
 /// Tries before a draw that must fulfil a condition takes what it has.
 const TRIES: usize = 12;
 
-/// Images in a row that cannot be read, after which a source is given up.
-const MOST_BROKEN: usize = 100;
-
-/// A crop leaves at least this many tile pixels, or none, for the ones beside and below it.
-const MIN_CELL: u32 = 24;
-
 /// Draws tiles from the images of one split.
 pub(crate) struct Sampler<'a> {
-    pool: &'a Pool,
+    images: Images<'a>,
     split: Split,
     tile: u32,
-    augmented: bool,
-    with_ships: Vec<Drawer<'a>>,
-    all: Vec<Drawer<'a>>,
-}
-
-/// Images of one source among which a draw chooses.
-struct Drawer<'a> {
-    source: &'a Source,
-    images: Vec<&'a PoolImage>,
-}
-
-/// A rectangle in tile pixels still to be filled.
-#[derive(Clone, Copy)]
-struct Cell {
-    x: u32,
-    y: u32,
-    width: u32,
-    height: u32,
-}
-
-/// A rectangle in an image's own pixels.
-struct Crop {
-    x: u32,
-    y: u32,
-    width: u32,
-    height: u32,
-}
-
-/// What a crop must show.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Ship,
-    NoShip,
-    Anything,
+    augment: Option<Augment>,
 }
 
 impl<'a> Sampler<'a> {
+    /// Without `augment`, tiles are crops of the images as they are.
+    ///
     /// # Errors
     /// If the split lacks images with ships.
-    pub(crate) fn new(pool: &'a Pool, split: Split, tile: u32, augmented: bool) -> Result<Self> {
-        let drawers = |keep: &dyn Fn(&PoolImage) -> bool| -> Vec<Drawer<'a>> {
-            let of = |source: &'a Source| Drawer {
-                source,
-                images: source.of(split).filter(|image| keep(image)).collect(),
-            };
-            pool.sources
-                .iter()
-                .map(of)
-                .filter(|drawer| !drawer.images.is_empty())
-                .collect()
-        };
-        let with_ships = drawers(&|image| !image.labelled.ships.is_empty());
-        let all = drawers(&|_| true);
-        if with_ships.is_empty() {
-            bail!(
-                "no image with ships is in the {split:?} split: see to `tune` and `test` under [[data]], and to split.csv"
-            );
-        }
+    pub(crate) fn new(
+        pool: &'a Pool,
+        split: Split,
+        tile: u32,
+        augment: Option<Augment>,
+    ) -> Result<Self> {
         Ok(Self {
-            pool,
+            images: Images::new(pool, split)?,
             split,
             tile,
-            augmented,
-            with_ships,
-            all,
+            augment,
         })
     }
 
     /// Images to draw from.
     pub(crate) fn images(&self) -> usize {
-        self.all.iter().map(|drawer| drawer.images.len()).sum()
+        self.images
+            .all
+            .iter()
+            .map(|drawer| drawer.images.len())
+            .sum()
     }
 
     /// A tile with a ship, or one without. `scene` alone decides what it shows, `look` how that is
     /// turned, lit and spoilt: a scene worth seeing again comes back by its number.
-    pub(crate) fn draw(&self, ship: bool, scene: u64, look: u64) -> Result<Tile> {
+    pub(crate) fn draw(&self, ship: bool, scene: u64, look_at: u64) -> Result<Tile> {
         let rng = &mut StdRng::seed_from_u64(scene);
-        let drawers = if ship { &self.with_ships } else { &self.all };
-        let mut tile = None;
-        for _ in 0..TRIES {
-            let drawer = drawers
-                .choose_weighted(rng, |drawer| drawer.source.config.weight)
-                .expect("weights are positive and a drawer is there");
-            let candidate = self.compose(drawer, ship, rng)?;
-            let fits = candidate.has_ship() == ship && (ship || candidate.ship_pixels() == 0);
-            tile = Some(candidate);
-            if fits {
+        let mut canvas = self.scene(ship, rng)?;
+        for _ in 1..TRIES {
+            if self.fits(&canvas, ship) {
                 break;
             }
+            canvas = self.scene(ship, rng)?;
         }
-        let mut tile = tile.expect("at least one try");
-        if self.augmented {
-            augment(&mut tile, &mut StdRng::seed_from_u64(look));
-        }
-        Ok(tile)
+        Ok(match &self.augment {
+            Some(augment) => {
+                let rng = &mut StdRng::seed_from_u64(look_at);
+                look(&canvas, self.tile, augment, rng)
+            }
+            None => middle(&canvas, self.tile),
+        })
     }
 
-    /// Fills a tile with crops of one source at one scale.
-    fn compose(&self, drawer: &Drawer, ship: bool, rng: &mut StdRng) -> Result<Tile> {
-        let [low, high] = drawer.source.config.scale;
-        let scale = (rng.random_range(low.ln()..=high.ln())).exp();
-        let mut tile = Tile {
-            pixels: RgbImage::new(self.tile, self.tile),
-            mask: GrayImage::new(self.tile, self.tile),
+    /// How far from the centre a ship may lie that every tile of the scene is to show.
+    fn reach(&self) -> f32 {
+        self.tile as f32 / 2.0 - 1.0
+    }
+
+    fn scene(&self, ship: bool, rng: &mut StdRng) -> Result<Canvas> {
+        let wanted = ship.then(|| self.reach());
+        let Some(augment) = &self.augment else {
+            return cropped(&self.images, self.tile, wanted, rng);
         };
-        let mut open = vec![Cell {
-            x: 0,
-            y: 0,
-            width: self.tile,
-            height: self.tile,
-        }];
-        let mut wanted = if ship { Wanted::Ship } else { Wanted::NoShip };
-        while let Some(cell) = open.pop() {
-            let filled = self.fill(drawer, &mut tile, cell, scale, wanted, rng)?;
-            if wanted == Wanted::Ship {
-                wanted = Wanted::Anything;
-            }
-            let right = Cell {
-                x: cell.x + filled.0,
-                width: cell.width - filled.0,
-                height: filled.1,
-                ..cell
-            };
-            let below = Cell {
-                y: cell.y + filled.1,
-                height: cell.height - filled.1,
-                ..cell
-            };
-            open.extend(
-                [right, below]
-                    .into_iter()
-                    .filter(|c| c.width > 0 && c.height > 0),
-            );
-        }
-        Ok(tile)
-    }
-
-    /// Fills the cell's top-left corner from an image that can be read; says how far.
-    fn fill(
-        &self,
-        drawer: &Drawer,
-        tile: &mut Tile,
-        cell: Cell,
-        scale: f64,
-        wanted: Wanted,
-        rng: &mut StdRng,
-    ) -> Result<(u32, u32)> {
-        for _ in 0..MOST_BROKEN {
-            let image = drawer.images.choose(rng).expect("a drawer holds images");
-            let piece = |pixels: &RgbImage| place(image, pixels, tile, cell, scale, wanted, rng);
-            if let Some(size) = self.pool.with_pixels(image, piece)? {
-                return Ok(size);
-            }
-        }
-        bail!(
-            "{}: hardly any image can be read",
-            drawer.source.config.root.display()
-        )
-    }
-}
-
-/// Puts a crop of `pixels` into the cell's top-left corner; says how wide and high it came out.
-fn place(
-    image: &PoolImage,
-    pixels: &RgbImage,
-    tile: &mut Tile,
-    cell: Cell,
-    scale: f64,
-    wanted: Wanted,
-    rng: &mut StdRng,
-) -> (u32, u32) {
-    let ships = &image.labelled.ships;
-    let size = |grid: u32, want: u32| ((f64::from(grid) * scale) as u32).clamp(1, want);
-    let mut width = avoid_sliver(size(pixels.width(), cell.width), cell.width);
-    let mut height = avoid_sliver(size(pixels.height(), cell.height), cell.height);
-    let mut crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
-    for _ in 0..TRIES {
-        if wanted != Wanted::NoShip || crop.is_free_of(ships, pixels.height()) {
-            break;
-        }
-        // Ships are everywhere in a small image: a smaller piece may lie between them.
-        if width.min(height) > 2 * MIN_CELL && rng.random_bool(0.5) {
-            width = avoid_sliver(width / 2, cell.width);
-            height = avoid_sliver(height / 2, cell.height);
-        }
-        crop = Crop::around(pixels, ships, (width, height), scale, wanted, rng);
-    }
-    let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
-    let piece = resample_rgb(&view.to_image(), width, height);
-    let mask = resample_gray(&crop.rasterise(ships, pixels.height()), width, height);
-    imageops::replace(&mut tile.pixels, &piece, cell.x.into(), cell.y.into());
-    for (x, y, p) in mask.enumerate_pixels() {
-        let value = if p.0[0] >= 128 { 255 } else { 0 };
-        tile.mask
-            .put_pixel(cell.x + x, cell.y + y, image::Luma([value]));
-    }
-    (width, height)
-}
-
-impl Crop {
-    /// A random crop that comes out `size` tile pixels large; around a random ship if one is wanted.
-    fn around(
-        pixels: &RgbImage,
-        ships: &[Rle],
-        size: (u32, u32),
-        scale: f64,
-        wanted: Wanted,
-        rng: &mut impl Rng,
-    ) -> Self {
-        let own = |tile: u32, grid: u32| ((f64::from(tile) / scale).round() as u32).clamp(1, grid);
-        let (width, height) = (own(size.0, pixels.width()), own(size.1, pixels.height()));
-        let anchor = match ships.choose(rng) {
-            Some(ship) if wanted == Wanted::Ship => random_pixel(ship, pixels.height(), rng),
-            _ => None,
+        // Room for any turn.
+        let side = (self.tile as f32 * std::f32::consts::SQRT_2).ceil() as u32 + 2;
+        let share = if ship {
+            augment.pasted
+        } else {
+            augment.made_up
         };
-        let mut corner = |anchor: Option<u32>, length: u32, grid: u32| {
-            let last = grid - length;
-            match anchor {
-                // Anywhere in the crop: at the edge only a part of the ship shows, as at a seam.
-                Some(at) => rng.random_range((at + 1).saturating_sub(length)..=at.min(last)),
-                None => rng.random_range(0..=last),
-            }
-        };
-        Self {
-            x: corner(anchor.map(|a| a.0), width, pixels.width()),
-            y: corner(anchor.map(|a| a.1), height, pixels.height()),
-            width,
-            height,
+        if rng.random_bool(share) {
+            return composed(&self.images, augment, side, wanted, rng);
         }
-    }
-
-    /// Ship pixels within the crop as 255.
-    fn rasterise(&self, ships: &[Rle], grid_height: u32) -> GrayImage {
-        let mut mask = GrayImage::new(self.width, self.height);
-        for (x, y) in ships.iter().flat_map(|ship| ship.pixels(grid_height)) {
-            if self.contains(x, y) {
-                mask.put_pixel(x - self.x, y - self.y, image::Luma([255]));
-            }
+        let mut canvas = cropped(&self.images, side, wanted, rng)?;
+        if rng.random_bool(augment.weather / 2.0) {
+            overcast(&mut canvas, rng);
         }
-        mask
+        Ok(canvas)
     }
 
-    fn is_free_of(&self, ships: &[Rle], grid_height: u32) -> bool {
-        let mut pixels = ships.iter().flat_map(|ship| ship.pixels(grid_height));
-        !pixels.any(|(x, y)| self.contains(x, y))
-    }
-
-    fn contains(&self, x: u32, y: u32) -> bool {
-        (self.x..self.x + self.width).contains(&x) && (self.y..self.y + self.height).contains(&y)
-    }
-}
-
-/// Any pixel of the ship, as column and row.
-fn random_pixel(ship: &Rle, grid_height: u32, rng: &mut impl Rng) -> Option<(u32, u32)> {
-    let nth = rng.random_range(0..ship.area().max(1)) as usize;
-    ship.pixels(grid_height).nth(nth)
-}
-
-/// Gives way rather than leave a strip too narrow for a crop of any sense.
-fn avoid_sliver(size: u32, cell: u32) -> u32 {
-    match cell - size {
-        0 => size,
-        rest if rest < MIN_CELL && size > MIN_CELL => size - (MIN_CELL - rest).min(size - 1),
-        _ => size,
+    fn fits(&self, canvas: &Canvas, ship: bool) -> bool {
+        if ship {
+            canvas.ship_pixels_within(self.reach()) > Tile::MIN_SHIP_PIXELS
+        } else {
+            !canvas.has_ships()
+        }
     }
 }
 
@@ -356,21 +168,32 @@ mod tests {
     fn masks_lie_on_their_ships_in_crops_and_mosaics() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, false).expect("has ships");
+        let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
+        let (mut at_rims, mut ships) = (0, 0);
         for i in 0..200 {
             let tile = sampler.draw(i % 2 == 0, i, i).expect("draws");
             assert_eq!(tile.pixels.dimensions(), (64, 64));
-            for (pixel, mask) in tile.pixels.pixels().zip(tile.mask.pixels()) {
-                assert_eq!(pixel.0[0] >= 128, mask.0[0] == 255);
+            let wrong = tile
+                .pixels
+                .pixels()
+                .zip(tile.mask.pixels())
+                .filter(|(pixel, mask)| (pixel.0[0] >= 128) != (mask.0[0] > 0));
+            // Where the rims of ships fade into other pieces, levels between may go either way.
+            for (pixel, mask) in wrong.clone() {
+                assert!((60..195).contains(&pixel.0[0]), "{pixel:?} {mask:?} {i}");
             }
+            at_rims += wrong.count();
+            ships += tile.ship_pixels();
         }
+        assert!(at_rims * 20 < ships, "{at_rims} of {ships}");
     }
 
     #[test]
     fn gives_tiles_with_and_without_ships_as_asked() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let sampler = Sampler::new(&pool, Split::Train, 64, true).expect("has ships");
+        let augment = Some(Augment::default());
+        let sampler = Sampler::new(&pool, Split::Train, 64, augment).expect("has ships");
         let drawn: Vec<bool> = (0..100)
             .map(|i| sampler.draw(i % 2 == 0, i, i).expect("draws").has_ship())
             .collect();
@@ -386,7 +209,7 @@ mod tests {
     fn a_split_without_ships_is_refused() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
-        let error = Sampler::new(&pool, Split::Test, 64, false).expect_err("no test images");
+        let error = Sampler::new(&pool, Split::Test, 64, None).expect_err("no test images");
         assert!(error.to_string().contains("Test"), "{error}");
     }
 }

@@ -6,7 +6,8 @@ use image::{GrayImage, RgbImage};
 pub(crate) struct Tile {
     /// `[S, S, 3]`.
     pub(crate) pixels: RgbImage,
-    /// `[S, S]`, 255 where a ship is, else 0.
+    /// `[S, S]`, 0 where no ship is, else the number of the ship: 1 to 255, each ship on the tile its
+    /// own as long as they suffice.
     pub(crate) mask: GrayImage,
 }
 

@@ -1,0 +1,139 @@
+//! What a scene is painted on.
+
+use image::{GrayImage, Luma, RgbImage};
+
+/// A square picture in the making, larger than a tile so that the tile may be turned in it.
+pub(crate) struct Canvas {
+    /// `[S, S, 3]`.
+    pub(crate) pixels: RgbImage,
+    /// `[S, S]`, 0 where no ship is, else the ship's number.
+    pub(crate) ships: GrayImage,
+    /// `[S, S]`, 255 where something stands or lies on which no ship can be.
+    pub(crate) solid: GrayImage,
+    next: u8,
+}
+
+/// A rectangle of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rect {
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+impl Rect {
+    pub(crate) fn new(x: u32, y: u32, width: u32, height: u32) -> Self {
+        Self {
+            x,
+            y,
+            width,
+            height,
+        }
+    }
+
+    pub(crate) fn contains(&self, x: u32, y: u32) -> bool {
+        x.wrapping_sub(self.x) < self.width && y.wrapping_sub(self.y) < self.height
+    }
+
+    /// Grown by `margin` on each side, as far as a picture of `width` x `height` reaches.
+    pub(crate) fn grown(&self, margin: u32, width: u32, height: u32) -> Self {
+        let x = self.x.saturating_sub(margin);
+        let y = self.y.saturating_sub(margin);
+        Self {
+            x,
+            y,
+            width: (self.x + self.width + margin).min(width) - x,
+            height: (self.y + self.height + margin).min(height) - y,
+        }
+    }
+}
+
+impl Canvas {
+    /// A picture without ships.
+    pub(crate) fn new(pixels: RgbImage) -> Self {
+        let (width, height) = pixels.dimensions();
+        Self {
+            pixels,
+            ships: GrayImage::new(width, height),
+            solid: GrayImage::new(width, height),
+            next: 0,
+        }
+    }
+
+    pub(crate) fn side(&self) -> u32 {
+        self.pixels.width()
+    }
+
+    /// The number of a ship to come. Past 255 they begin anew.
+    pub(crate) fn next_ship(&mut self) -> u8 {
+        self.next = self.next % u8::MAX + 1;
+        self.next
+    }
+
+    /// Ship pixels within `radius` of the centre, which every turned tile shows.
+    pub(crate) fn ship_pixels_within(&self, radius: f32) -> usize {
+        let centre = (self.side() as f32 - 1.0) / 2.0;
+        let near = |x: u32, y: u32| {
+            (x as f32 - centre).powi(2) + (y as f32 - centre).powi(2) <= radius * radius
+        };
+        let ships = self.ships.enumerate_pixels().filter(|(_, _, p)| p.0[0] > 0);
+        ships.filter(|(x, y, _)| near(*x, *y)).count()
+    }
+
+    pub(crate) fn has_ships(&self) -> bool {
+        self.ships.as_raw().iter().any(|&p| p > 0)
+    }
+
+    /// The mean colour of the pixels at whole steps in `rect`.
+    pub(crate) fn colour(&self, rect: Rect) -> [f32; 3] {
+        let step = (rect.width.max(rect.height) / 12).max(1) as usize;
+        let mut sum = [0.0; 3];
+        let mut n = 0.0f32;
+        for y in (rect.y..rect.y + rect.height).step_by(step) {
+            for x in (rect.x..rect.x + rect.width).step_by(step) {
+                for (sum, level) in sum.iter_mut().zip(self.pixels.get_pixel(x, y).0) {
+                    *sum += f32::from(level);
+                }
+                n += 1.0;
+            }
+        }
+        sum.map(|sum| sum / n.max(1.0))
+    }
+
+    /// Paints pixels in `rect`, clipped to the canvas: `paint` gives a colour and how much of the
+    /// pixel it covers, 0 to 1, by column and row. What covers half of a pixel or more is solid, if
+    /// so wished.
+    pub(crate) fn paint(
+        &mut self,
+        rect: Rect,
+        solid: bool,
+        mut paint: impl FnMut(f32, f32) -> ([f32; 3], f32),
+    ) {
+        let (right, bottom) = (
+            (rect.x + rect.width).min(self.pixels.width()),
+            (rect.y + rect.height).min(self.pixels.height()),
+        );
+        for y in rect.y..bottom {
+            for x in rect.x..right {
+                let (colour, cover) = paint(x as f32, y as f32);
+                if cover <= 0.0 {
+                    continue;
+                }
+                let pixel = self.pixels.get_pixel_mut(x, y);
+                for (level, colour) in pixel.0.iter_mut().zip(colour) {
+                    let under = f32::from(*level);
+                    *level = (under + (colour - under) * cover.min(1.0) + 0.5) as u8;
+                }
+                if solid && cover >= 0.5 {
+                    self.solid.put_pixel(x, y, Luma([255]));
+                }
+            }
+        }
+    }
+
+    /// The whole canvas.
+    pub(crate) fn all(&self) -> Rect {
+        Rect::new(0, 0, self.pixels.width(), self.pixels.height())
+    }
+}

@@ -1,0 +1,312 @@
+//! Scenes cropped from images: one image at a random scale, and others beside it where it is too
+//! small.
+
+use std::f32::consts::TAU;
+
+use anyhow::Result;
+use image::{GrayImage, Luma, RgbImage};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use shipwatch::mask::Rle;
+
+use super::canvas::{Canvas, Rect};
+use super::crop::{Piece, anywhere, is_free, random_pixel};
+use super::images::{Drawer, Images};
+use super::noise::smoothstep;
+
+/// Tries before a crop that must show no ship becomes what it is.
+const TRIES: usize = 12;
+
+/// Pixels over which neighbouring pieces fade into one another.
+const FADE: u32 = 14;
+
+/// A piece shows at least so many pixels in each direction, where its image is not smaller.
+const LEAST: u32 = 24;
+
+/// Share of a piece that one colour must have for it to pass for the colour of its water or field.
+const DOMINANT: f32 = 0.5;
+
+/// A canvas being filled piece by piece.
+pub(crate) struct Quilt {
+    canvas: Canvas,
+    filled: GrayImage,
+    /// How much of each pixel's colour is a ship's, 0 to 1.
+    weights: Vec<f32>,
+    /// The dominant colour of the first piece that has one.
+    tone: Option<[f32; 3]>,
+}
+
+impl Quilt {
+    pub(crate) fn new(side: u32) -> Self {
+        Self {
+            canvas: Canvas::new(RgbImage::new(side, side)),
+            filled: GrayImage::new(side, side),
+            weights: vec![0.0; side as usize * side as usize],
+            tone: None,
+        }
+    }
+
+    /// The canvas; a ship has a pixel if it makes up half of its colour.
+    pub(crate) fn finish(mut self) -> Canvas {
+        for (ship, &weight) in self.canvas.ships.iter_mut().zip(&self.weights) {
+            if weight < 0.5 {
+                *ship = 0;
+            }
+        }
+        self.canvas
+    }
+
+    /// Puts a piece with its corner at `x`, `y`; where others lie already, it fades in over `fade`
+    /// pixels from its rim. Water takes on the colour of the first.
+    pub(crate) fn add(&mut self, mut piece: Piece, x: u32, y: u32, fade: u32) {
+        let (width, height) = piece.pixels.dimensions();
+        if let Some(own) = dominant(&piece) {
+            let tone = *self.tone.get_or_insert(own);
+            adapt(&mut piece.pixels, own, tone);
+        }
+        let side = self.canvas.side();
+        let mut numbers = [0u8; 256];
+        for (px, py, new) in piece.pixels.enumerate_pixels() {
+            let at = (x + px, y + py);
+            let rim = px.min(py).min(width - 1 - px).min(height - 1 - py);
+            let share = match self.filled.get_pixel(at.0, at.1).0[0] {
+                0 => 1.0,
+                _ if fade == 0 => 1.0,
+                _ => smoothstep(-0.5, fade as f32, rim as f32),
+            };
+            let pixel = self.canvas.pixels.get_pixel_mut(at.0, at.1);
+            for (level, &new) in pixel.0.iter_mut().zip(&new.0) {
+                let under = f32::from(*level);
+                *level = (under + (f32::from(new) - under) * share + 0.5) as u8;
+            }
+            let own = usize::from(piece.ships.get_pixel(px, py).0[0]);
+            let weight = &mut self.weights[(at.1 * side + at.0) as usize];
+            *weight += (f32::from(u8::from(own > 0)) - *weight) * share;
+            if own > 0 {
+                if numbers[own] == 0 {
+                    numbers[own] = self.canvas.next_ship();
+                }
+                let number = self.canvas.ships.get_pixel_mut(at.0, at.1);
+                if share >= 0.5 || number.0[0] == 0 {
+                    number.0[0] = numbers[own];
+                }
+            }
+            self.filled.put_pixel(at.0, at.1, Luma([255]));
+        }
+    }
+}
+
+/// The colour that most of a piece has, ships aside, if there is one.
+fn dominant(piece: &Piece) -> Option<[f32; 3]> {
+    let step = (piece.pixels.pixels().len() / 400).max(1);
+    let pixels = piece.pixels.pixels().zip(piece.ships.pixels());
+    let sample: Vec<[u8; 3]> = pixels
+        .step_by(step)
+        .filter(|(_, ship)| ship.0[0] == 0)
+        .map(|(pixel, _)| pixel.0)
+        .collect();
+    if sample.is_empty() {
+        return None;
+    }
+    let median = |c: usize| {
+        let mut levels: Vec<u8> = sample.iter().map(|levels| levels[c]).collect();
+        levels.sort_unstable();
+        f32::from(levels[levels.len() / 2])
+    };
+    let colour: [f32; 3] = std::array::from_fn(median);
+    let near = |levels: &&[u8; 3]| {
+        let most = 14.0 + 0.1 * colour[1];
+        (0..3).all(|c| (f32::from(levels[c]) - colour[c]).abs() < most)
+    };
+    let share = sample.iter().filter(near).count() as f32 / sample.len() as f32;
+    (share >= DOMINANT).then_some(colour)
+}
+
+/// Sums over pixels.
+#[derive(Default)]
+pub(crate) struct Stats {
+    count: f32,
+    sums: [f32; 3],
+    squares: f32,
+}
+
+impl Stats {
+    pub(crate) fn add(&mut self, levels: [u8; 3]) {
+        let levels = levels.map(f32::from);
+        self.count += 1.0;
+        self.sums = std::array::from_fn(|c| self.sums[c] + levels[c]);
+        self.squares += (levels.iter().sum::<f32>() / 3.0).powi(2);
+    }
+
+    pub(crate) fn mean(&self) -> [f32; 3] {
+        self.sums.map(|sum| sum / self.count.max(1.0))
+    }
+
+    /// Of the mean of the channels.
+    pub(crate) fn deviation(&self) -> f32 {
+        let mean = self.mean().iter().sum::<f32>() / 3.0;
+        (self.squares / self.count.max(1.0) - mean * mean)
+            .max(0.0)
+            .sqrt()
+    }
+}
+
+/// Tables that take the level `from` to `to` and leave white white.
+pub(crate) fn tables(from: [f32; 3], to: [f32; 3]) -> [[u8; 256]; 3] {
+    std::array::from_fn(|c| {
+        let slope = ((255.0 - to[c]) / (255.0 - from[c]).max(1.0)).clamp(0.4, 2.5);
+        std::array::from_fn(|level| (to[c] + (level as f32 - from[c]) * slope + 0.5) as u8)
+    })
+}
+
+/// Takes the colour `from` to `to`, and white to white.
+fn adapt(image: &mut RgbImage, from: [f32; 3], to: [f32; 3]) {
+    let tables = tables(from, to);
+    for pixel in image.pixels_mut() {
+        for (level, table) in pixel.0.iter_mut().zip(&tables) {
+            *level = table[usize::from(*level)];
+        }
+    }
+}
+
+/// Fills a canvas from images of one source at one scale. With `ship`, a pixel of one comes to lie
+/// within `reach` of the centre; else no ship is shown if that can be helped.
+///
+/// # Errors
+/// If images cannot be read.
+pub(crate) fn mosaic(
+    images: &Images,
+    drawer: &Drawer,
+    side: u32,
+    ship: Option<f32>,
+    rng: &mut StdRng,
+) -> Result<Canvas> {
+    let [low, high] = drawer.source.config.scale;
+    let scale = rng.random_range(low.ln()..=high.ln()).exp();
+    let mut quilt = Quilt::new(side);
+    let mut open = Vec::new();
+    let whole = Rect::new(0, 0, side, side);
+    if let Some(reach) = ship {
+        let (angle, distance) = (
+            rng.random_range(0.0..TAU),
+            reach * rng.random::<f32>().sqrt(),
+        );
+        let at = |part: f32| (side as f32 / 2.0 + distance * part) as u32;
+        let target = (at(angle.cos()), at(angle.sin()));
+        let filled = images.pick(drawer, rng, |image, pixels, rng| {
+            anchored(&image.labelled.ships, pixels, scale, target, side, rng).map(
+                |(piece, x, y)| {
+                    let (width, height) = piece.pixels.dimensions();
+                    quilt.add(piece, x, y, 0);
+                    Rect::new(x, y, width, height)
+                },
+            )
+        })?;
+        open.extend(around(whole, filled.unwrap_or(Rect::new(0, 0, 0, 0))));
+    } else {
+        open.push(whole);
+    }
+    while let Some(cell) = open.pop() {
+        let filled = images.pick(drawer, rng, |image, pixels, rng| {
+            let ships = &image.labelled.ships;
+            let (piece, at, fade) = fitting(ships, pixels, scale, cell, side, ship.is_none(), rng);
+            let (right, bottom) = (at.x + at.width, at.y + at.height);
+            quilt.add(piece, at.x, at.y, fade);
+            // The far rim is for the neighbours to fade over, unless the cell ends there.
+            let end = |end: u32, cell: u32| if end >= cell { cell } else { end - fade };
+            Rect::new(
+                cell.x,
+                cell.y,
+                end(right, cell.x + cell.width) - cell.x,
+                end(bottom, cell.y + cell.height) - cell.y,
+            )
+        })?;
+        open.extend(around(cell, filled));
+    }
+    Ok(quilt.finish())
+}
+
+/// What of `cell` lies around `filled`: above, below, left and right of it.
+fn around(cell: Rect, filled: Rect) -> impl Iterator<Item = Rect> {
+    if filled.width == 0 || filled.height == 0 {
+        return vec![cell].into_iter();
+    }
+    let (right, bottom) = (filled.x + filled.width, filled.y + filled.height);
+    let rects = [
+        Rect::new(cell.x, cell.y, cell.width, filled.y - cell.y),
+        Rect::new(cell.x, bottom, cell.width, cell.y + cell.height - bottom),
+        Rect::new(cell.x, filled.y, filled.x - cell.x, filled.height),
+        Rect::new(right, filled.y, cell.x + cell.width - right, filled.height),
+    ];
+    let left: Vec<Rect> = rects
+        .into_iter()
+        .filter(|rect| rect.width > 0 && rect.height > 0)
+        .collect();
+    left.into_iter()
+}
+
+/// As much of an image as a canvas of `side` takes when a pixel of one of its ships comes to lie at
+/// `target`; and where its corner comes to lie. None without ships.
+fn anchored(
+    ships: &[Rle],
+    pixels: &RgbImage,
+    scale: f64,
+    target: (u32, u32),
+    side: u32,
+    rng: &mut StdRng,
+) -> Option<(Piece, u32, u32)> {
+    let anchor = random_pixel(ships.choose(rng)?, pixels.height(), rng)?;
+    // Per axis: first own pixel, own pixels, corner on the canvas, canvas pixels.
+    let place = |anchor: u32, target: u32, grid: u32| {
+        let before = ((f64::from(target) / scale) as u32).min(anchor);
+        let start = anchor - before;
+        let at = (f64::from(target) - f64::from(before) * scale)
+            .round()
+            .max(0.0) as u32;
+        let room = f64::from(side - at) / scale;
+        let own = (room.round() as u32).clamp(1, grid - start);
+        let size = ((f64::from(own) * scale).round() as u32).clamp(1, side - at);
+        (start, own, at, size)
+    };
+    let (x, own_width, left, width) = place(anchor.0, target.0, pixels.width());
+    let (y, own_height, top, height) = place(anchor.1, target.1, pixels.height());
+    let crop = Rect::new(x, y, own_width, own_height);
+    let piece = Piece::cut(pixels, ships, crop, (width, height));
+    Some((piece, left, top))
+}
+
+/// A random crop of an image for the cell's corner, with its place, which reaches beyond the cell's
+/// rim by the third value, where the canvas does.
+fn fitting(
+    ships: &[Rle],
+    pixels: &RgbImage,
+    scale: f64,
+    cell: Rect,
+    side: u32,
+    free: bool,
+    rng: &mut StdRng,
+) -> (Piece, Rect, u32) {
+    let full = |grid: u32| ((f64::from(grid) * scale).round() as u32).max(1);
+    let available = (full(pixels.width()), full(pixels.height()));
+    let fade = FADE.min(available.0.min(available.1) / 4);
+    let room = cell.grown(fade, side, side);
+    let mut size = (available.0.min(room.width), available.1.min(room.height));
+    let own = |size: u32| (f64::from(size) / scale).round() as u32;
+    let (width, height) = pixels.dimensions();
+    let mut crop = anywhere((own(size.0), own(size.1)), width, height, rng);
+    if free {
+        for _ in 0..TRIES {
+            if is_free(crop, ships, height) {
+                break;
+            }
+            // Ships are everywhere in a small image: a smaller piece may lie between them.
+            if size.0.min(size.1) > 2 * LEAST && rng.random_bool(0.5) {
+                size = (size.0 / 2, size.1 / 2);
+            }
+            crop = anywhere((own(size.0), own(size.1)), width, height, rng);
+        }
+    }
+    let piece = Piece::cut(pixels, ships, crop, size);
+    (piece, Rect::new(room.x, room.y, size.0, size.1), fade)
+}
