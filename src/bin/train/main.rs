@@ -77,6 +77,18 @@ enum Command {
     },
     /// Set images aside for tuning and testing so that no scene is on two sides.
     Split(split::Args),
+    /// Write the frames by which models are judged, in the challenge's layout.
+    Frames {
+        /// A config that names the data.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which images they are made of.
+        #[arg(long, value_enum)]
+        split: Split,
+        /// Folder for the frames.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -117,6 +129,9 @@ fn main() -> Result<()> {
         }
         Command::Export { run, out } => release::export(&run, &out),
         Command::Split(args) => split::run(&args),
+        Command::Frames { config, split, out } => {
+            eval::frames::write(&Config::load(&config)?, split, &out)
+        }
         Command::Eval {
             models,
             config,

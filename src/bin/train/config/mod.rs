@@ -138,6 +138,7 @@ impl Config {
             "`gsd` must be [finest, coarsest], both positive"
         );
         data::check(&self.data)?;
+        self.judge.check()?;
         for (name, stage) in [("gate", &self.gate), ("unet", &self.unet)] {
             stage.check(name)?;
         }
@@ -205,6 +206,16 @@ mod tests {
                 "`eval-scales`",
             ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nweight = inf", "`weight`"),
+            (
+                "[[data]]",
+                "[judge]\nempty-share = 1.5\n[[data]]",
+                "`empty-share` of [judge]",
+            ),
+            (
+                "[0.5, 0.5]",
+                "[0.5, 0.5]\nframe-scale = [0, 1]",
+                "`frame-scale`",
+            ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nheld-out = true", "`held-out`"),
             ("[0.5, 0.5]", "[0.5, 0.5]\nsplit = \"no.csv\"", "no.csv"),
             ("steps = 3", "steps = 0", "of [gate] are both 0"),

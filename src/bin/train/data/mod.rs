@@ -8,7 +8,7 @@ pub(crate) mod scene;
 mod tile;
 
 pub(crate) use loader::Loader;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;
 pub(crate) use tile::Tile;
 

@@ -1,5 +1,7 @@
 //! Judges a bundle by the very code that the edge runs.
 
+pub(crate) mod frames;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
