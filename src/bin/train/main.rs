@@ -21,7 +21,7 @@ mod trainer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::{Parser, Subcommand};
@@ -33,7 +33,7 @@ use shipwatch::model::Bundle;
 use crate::config::Config;
 use crate::data::{Pool, Sampler, Split, Tile};
 use crate::device::{DeviceChoice, use_cuda};
-use crate::eval::{Table, evaluate};
+use crate::eval::{Table, evaluate, write_report};
 use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained, unfold};
 use crate::run_folder::RunFolder;
 use crate::trainer::Trainer;
@@ -100,6 +100,9 @@ enum Command {
         /// Which images.
         #[arg(long, value_enum, default_value = "test")]
         split: Split,
+        /// Folder for figures as JSON, curves and contact sheets as PNG.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
 }
 
@@ -136,18 +139,17 @@ fn main() -> Result<()> {
             models,
             config,
             split,
+            report,
         } => {
             let config = Config::load(&config)?;
             let pool = Pool::open(&config.data, config.cache_mib)?;
             let detector = Detector::new(Bundle::load(&models)?);
-            let threshold = detector.manifest().thresholds.gate;
-            let evaluation = evaluate(&detector, &pool, split)?;
-            ensure!(
-                !evaluation.sets.is_empty(),
-                "no image of the {split:?} split can be read: name some under [[data]]"
-            );
-            print!("{}", Table(&evaluation, threshold));
-            Ok(())
+            let evaluation = evaluate(&detector, &pool, &config, split, None)?;
+            print!("{}", Table(&evaluation));
+            match report {
+                Some(folder) => write_report(&folder, &evaluation, &detector, &pool, &config),
+                None => Ok(()),
+            }
         }
     }
 }

@@ -174,6 +174,11 @@ impl FrameBuilder {
         self.kinds.len()
     }
 
+    /// The name of a frame.
+    pub(crate) fn id(&self, index: usize) -> String {
+        format!("{}-{index:04}.png", self.split)
+    }
+
     /// One frame; the same for the same images, seed and index.
     pub(crate) fn frame(&self, index: usize) -> JudgingFrame {
         let key = self
@@ -201,7 +206,7 @@ impl FrameBuilder {
         });
         let (kind, pixels, ships) = composed.expect("sea needs no image");
         JudgingFrame {
-            id: format!("{}-{index:04}.png", self.split),
+            id: self.id(index),
             kind: kind.name(),
             pixels,
             ships,
