@@ -1,17 +1,26 @@
 //! How good a prediction is, by the definitions of the challenge and of the original project.
 
-use crate::mask::Mask;
+mod curves;
+mod overlap;
+
+pub use curves::{Cut, cuts, most_right};
+pub use overlap::{best_overlaps, overlap, union};
+
+use crate::mask::{Mask, Rle};
 
 /// IoU thresholds of the challenge's metric.
 const IOU_THRESHOLDS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
 
 /// `(2 |A and B| + 1) / (|A| + |B| + 1)`, the original project's smoothed Dice: 1 for two empty masks.
-///
-/// # Panics
-/// If the masks differ in size.
-pub fn dice(truth: &Mask, prediction: &Mask) -> f64 {
-    let both = intersection(truth, prediction) as f64;
+pub fn dice(truth: &Rle, prediction: &Rle) -> f64 {
+    let both = overlap(truth, prediction) as f64;
     (2.0 * both + 1.0) / ((truth.area() + prediction.area()) as f64 + 1.0)
+}
+
+/// `(|A and B| + 1) / (|A or B| + 1)`, the original project's smoothed IoU: 1 for two empty masks.
+pub fn smoothed_iou(truth: &Rle, prediction: &Rle) -> f64 {
+    let both = overlap(truth, prediction);
+    (both as f64 + 1.0) / ((truth.area() + prediction.area() - both) as f64 + 1.0)
 }
 
 /// `|A and B| / |A or B|`; 1 for two empty masks.
@@ -32,27 +41,21 @@ pub fn iou(truth: &Mask, prediction: &Mask) -> f64 {
 /// A truth that no prediction reaches is a miss, a prediction that reaches no truth an alarm, as in
 /// the challenge's reference. Where neither predictions nor truths overlap among themselves, as it
 /// demands, a threshold of 0.5 or more lets each truth match at most one prediction.
-///
-/// # Panics
-/// If the masks differ in size.
-pub fn f2(truths: &[Mask], predictions: &[Mask]) -> f64 {
-    if truths.is_empty() {
-        return if predictions.is_empty() { 1.0 } else { 0.0 };
-    }
-    let mut of_truths = vec![0.0f64; truths.len()];
-    let mut of_predictions = vec![0.0f64; predictions.len()];
-    for (truth, best_of_truth) in truths.iter().zip(&mut of_truths) {
-        for (prediction, best) in predictions.iter().zip(&mut of_predictions) {
-            let overlap = iou(truth, prediction);
-            *best_of_truth = best_of_truth.max(overlap);
-            *best = best.max(overlap);
-        }
+pub fn f2(truths: &[Rle], predictions: &[Rle]) -> f64 {
+    let (of_truths, of_predictions) = best_overlaps(truths, predictions);
+    f2_of(&of_truths, &of_predictions)
+}
+
+/// [`f2`] from the overlaps that [`best_overlaps`] gives.
+pub fn f2_of(of_truths: &[f64], of_predictions: &[f64]) -> f64 {
+    if of_truths.is_empty() {
+        return if of_predictions.is_empty() { 1.0 } else { 0.0 };
     }
     let at = |threshold: f64| {
         let reached = |overlaps: &[f64]| overlaps.iter().filter(|&&o| o > threshold).count() as f64;
-        let hits = reached(&of_truths);
-        let misses = truths.len() as f64 - hits;
-        let alarms = predictions.len() as f64 - reached(&of_predictions);
+        let hits = reached(of_truths);
+        let misses = of_truths.len() as f64 - hits;
+        let alarms = of_predictions.len() as f64 - reached(of_predictions);
         5.0 * hits / (5.0 * hits + 4.0 * misses + alarms)
     };
     IOU_THRESHOLDS.into_iter().map(at).sum::<f64>() / IOU_THRESHOLDS.len() as f64
@@ -134,44 +137,36 @@ mod tests {
     #[test]
     fn dice_and_iou_by_hand() {
         let (a, b) = (mask(&[0, 1, 2, 3]), mask(&[2, 3, 4]));
-        assert_eq!(dice(&a, &b), 5.0 / 8.0);
+        let (ra, rb, none) = (a.to_rle(), b.to_rle(), Rle::default());
+        assert_eq!(dice(&ra, &rb), 5.0 / 8.0);
+        assert_eq!(smoothed_iou(&ra, &rb), 3.0 / 6.0);
         assert_eq!(iou(&a, &b), 2.0 / 5.0);
-        assert_eq!(dice(&mask(&[]), &mask(&[])), 1.0);
+        assert_eq!(dice(&none, &none), 1.0);
+        assert_eq!(smoothed_iou(&none, &none), 1.0);
         assert_eq!(iou(&mask(&[]), &mask(&[])), 1.0);
-        assert_eq!(dice(&mask(&[]), &mask(&[5])), 0.5);
+        assert_eq!(dice(&none, &mask(&[5]).to_rle()), 0.5);
     }
 
     #[test]
     fn f2_by_hand() {
-        let ship = mask(&[0, 1, 2, 3]);
-        let three_quarters = mask(&[0, 1, 2]);
-        let elsewhere = mask(&[12]);
+        let ship = mask(&[0, 1, 2, 3]).to_rle();
+        let three_quarters = mask(&[0, 1, 2]).to_rle();
+        let elsewhere = mask(&[12]).to_rle();
+        let one = std::slice::from_ref;
         assert_eq!(f2(&[], &[]), 1.0);
-        assert_eq!(f2(&[], std::slice::from_ref(&elsewhere)), 0.0);
-        assert_eq!(f2(std::slice::from_ref(&ship), &[]), 0.0);
-        assert_eq!(
-            f2(std::slice::from_ref(&ship), std::slice::from_ref(&ship)),
-            1.0
-        );
+        assert_eq!(f2(&[], one(&elsewhere)), 0.0);
+        assert_eq!(f2(one(&ship), &[]), 0.0);
+        assert_eq!(f2(one(&ship), one(&ship)), 1.0);
         // IoU 0.75 beats 0.5, 0.55, 0.6, 0.65 and 0.7, but not 0.75 itself.
-        assert_eq!(
-            f2(
-                std::slice::from_ref(&ship),
-                std::slice::from_ref(&three_quarters)
-            ),
-            0.5
-        );
+        assert_eq!(f2(one(&ship), one(&three_quarters)), 0.5);
         // One hit, one false alarm, no miss: 5 / (5 + 1) at each threshold.
-        let score = f2(
-            std::slice::from_ref(&ship),
-            &[ship.clone(), elsewhere.clone()],
-        );
+        let score = f2(one(&ship), &[ship.clone(), elsewhere.clone()]);
         assert!((score - 5.0 / 6.0).abs() < 1e-12);
         // One hit, one miss, no alarm: 5 / (5 + 4).
-        let score = f2(&[ship.clone(), elsewhere], std::slice::from_ref(&ship));
+        let score = f2(&[ship.clone(), elsewhere], one(&ship));
         assert!((score - 5.0 / 9.0).abs() < 1e-12);
         // A ship that the labels hold twice gives no more than a full score.
-        let score = f2(&[ship.clone(), ship.clone()], std::slice::from_ref(&ship));
+        let score = f2(&[ship.clone(), ship.clone()], one(&ship));
         assert_eq!(score, 1.0);
     }
 

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use shipwatch::detect::Detector;
 use shipwatch::model::Bundle;
@@ -36,7 +36,7 @@ use shipwatch::model::Bundle;
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Split};
 use crate::device::{DeviceChoice, use_cuda};
-use crate::eval::{Table, evaluate};
+use crate::eval::{Table, evaluate, write_report};
 use crate::run::run;
 use crate::trainer::Outcome;
 
@@ -106,6 +106,18 @@ enum Command {
         #[arg(long, value_enum, default_value = "cpu")]
         device: DeviceChoice,
     },
+    /// Write the frames by which models are judged, in the challenge's layout.
+    Frames {
+        /// A config that names the data.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which images they are made of.
+        #[arg(long, value_enum)]
+        split: Split,
+        /// Folder for the frames.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Judge a model bundle by the code that the edge runs.
     Eval {
         /// The bundle.
@@ -117,6 +129,9 @@ enum Command {
         /// Which images.
         #[arg(long, value_enum, default_value = "test")]
         split: Split,
+        /// Folder for figures as JSON, curves and contact sheets as PNG.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
 }
 
@@ -172,21 +187,23 @@ fn main() -> Result<ExitCode> {
             };
             print!("{report}");
         }
+        Command::Frames { config, split, out } => {
+            eval::frames::write(&Config::load(&config)?, split, &out)?;
+        }
         Command::Eval {
             models,
             config,
             split,
+            report,
         } => {
             let config = Config::load(&config)?;
             let pool = Pool::open(&config.data, config.cache_mib)?;
             let detector = Detector::new(Bundle::load(&models)?);
-            let threshold = detector.manifest().thresholds.gate;
-            let evaluation = evaluate(&detector, &pool, split)?;
-            ensure!(
-                !evaluation.sets.is_empty(),
-                "no image of the {split:?} split can be read: name some under [[data]]"
-            );
-            print!("{}", Table(&evaluation, threshold));
+            let evaluation = evaluate(&detector, &pool, &config, split)?;
+            print!("{}", Table(&evaluation));
+            if let Some(folder) = report {
+                write_report(&folder, &evaluation, &detector, &pool, &config)?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

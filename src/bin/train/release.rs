@@ -111,16 +111,16 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
 
     save(&manifest)?;
     log::info!("choosing thresholds on the tune images");
-    manifest.thresholds = choose_thresholds(&Detector::new(Bundle::load(out)?), &pool)?;
+    manifest.thresholds = choose_thresholds(&Detector::new(Bundle::load(out)?), &pool, &config)?;
     save(&manifest)?;
     log::info!("{:?}; measuring on the test images", manifest.thresholds);
-    let evaluation = evaluate(&Detector::new(Bundle::load(out)?), &pool, Split::Test)?;
-    let threshold = manifest.thresholds.gate;
-    print!("{}", Table(&evaluation, threshold));
+    let detector = Detector::new(Bundle::load(out)?);
+    let evaluation = evaluate(&detector, &pool, &config, Split::Test)?;
+    print!("{}", Table(&evaluation));
     manifest.scores = evaluation
         .sets
         .iter()
-        .map(|(name, set)| (name.clone(), set.scores(threshold)))
+        .map(|(name, set)| (name.clone(), set.scores()))
         .collect();
     save(&manifest)?;
     log::info!("wrote {}", out.display());

@@ -25,6 +25,9 @@ pub(crate) struct DataRoot {
     /// Factors at which whole images are judged.
     #[serde(default = "default_eval_scales")]
     pub(crate) eval_scales: Vec<f64>,
+    /// Smallest and largest factor at which its images go into judging frames, so that they look as
+    /// if taken at about 1.5 m per pixel; without it they go into none.
+    pub(crate) frame_scale: Option<[f64; 2]>,
     /// Relative share of the tiles.
     #[serde(default = "default_weight")]
     pub(crate) weight: f64,
@@ -67,6 +70,10 @@ pub(super) fn check(roots: &[DataRoot]) -> Result<()> {
         ensure!(
             !root.eval_scales.is_empty() && root.eval_scales.iter().all(|&s| is_positive(s)),
             "`eval-scales` of data `{name}` must be one or more positive factors"
+        );
+        ensure!(
+            root.frame_scale.is_none_or(is_range),
+            "`frame-scale` of data `{name}` must be [low, high], both positive"
         );
         ensure!(
             is_positive(root.weight),

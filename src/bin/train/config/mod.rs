@@ -204,6 +204,7 @@ impl Config {
             is_positive(self.checkpoint_minutes),
             "`checkpoint-minutes` must be positive"
         );
+        self.judge.check()?;
         self.optimiser.check()?;
         self.loss.check()?;
         self.mining.check()?;
@@ -298,6 +299,16 @@ mod tests {
                 "`eval-scales`",
             ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nweight = inf", "`weight`"),
+            (
+                "[[data]]",
+                "[judge]\nempty-share = 1.5\n[[data]]",
+                "`empty-share` of [judge]",
+            ),
+            (
+                "[0.5, 0.5]",
+                "[0.5, 0.5]\nframe-scale = [0, 1]",
+                "`frame-scale`",
+            ),
             ("[0.5, 0.5]", "[0.5, 0.5]\nheld-out = true", "`held-out`"),
             ("[0.5, 0.5]", "[0.5, 0.5]\nsplit = \"no.csv\"", "no.csv"),
             ("batch = 4, steps = 3", "batch = 4", "`steps`"),

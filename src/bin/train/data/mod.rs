@@ -8,7 +8,7 @@ pub(crate) mod scene;
 mod tile;
 
 pub(crate) use loader::{Draws, Loader, key};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;
 #[cfg(test)]
 pub(crate) use sample::fixtures;

@@ -150,6 +150,7 @@ pub(crate) mod fixtures {
             attribution: String::new(),
             scale: [0.4, 1.5],
             eval_scales: vec![1.0],
+            frame_scale: None,
             weight: 1.0,
             tune: Vec::new(),
             test: Vec::new(),

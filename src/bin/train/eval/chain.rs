@@ -1,0 +1,238 @@
+//! The edge's chain on one case, with all that the networks said kept for judging.
+
+use anyhow::Result;
+use image::{GrayImage, RgbImage};
+use shipwatch::detect::{Detector, threshold_byte};
+use shipwatch::frame::{resample_gray, resample_rgb};
+use shipwatch::mask::{Mask, Rle, instances};
+use shipwatch::tile::TilePlan;
+
+use crate::data::Tile;
+
+/// One image as it is judged.
+pub(crate) struct Case<'a> {
+    /// Name of the image.
+    pub(crate) id: &'a str,
+    /// What it is reported under: `source @ scale`, or the frames of a split.
+    pub(crate) set: String,
+    /// What a judging frame shows.
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) pixels: &'a RgbImage,
+    pub(crate) ships: &'a [Rle],
+    /// Factor to the networks' scale.
+    pub(crate) scale: f64,
+}
+
+/// What the networks said of a case.
+pub(crate) struct Seen {
+    /// The gate's score of each tile.
+    pub(crate) gate: Vec<f32>,
+    /// Ship probabilities in the image's own grid; none where no tile was segmented.
+    pub(crate) map: Option<GrayImage>,
+}
+
+impl Case<'_> {
+    /// Runs both networks, each tile through each once, as [`Detector::detect`] does.
+    ///
+    /// `gate` is the score at which a tile is segmented, `mask` the probability at which a ship makes
+    /// its neighbours be segmented too.
+    pub(crate) fn see(&self, detector: &Detector, gate: f32, mask: f32) -> Result<Seen> {
+        let pixels = self.resampled();
+        let scores = detector.gate_scores(&pixels)?;
+        let passed: Vec<bool> = scores.iter().map(|&score| score >= gate).collect();
+        let found = detector.segment(&pixels, &passed, mask)?;
+        let (width, height) = self.pixels.dimensions();
+        let map = (found.segmented > 0).then(|| resample_gray(&found.probabilities, width, height));
+        Ok(Seen { gate: scores, map })
+    }
+
+    /// The gate's score of each tile.
+    pub(crate) fn gate_scores(&self, detector: &Detector) -> Result<Vec<f32>> {
+        Ok(detector.gate_scores(&self.resampled())?)
+    }
+
+    /// The pixels at the networks' scale.
+    fn resampled(&self) -> RgbImage {
+        let (width, height) = self.resampled_size();
+        resample_rgb(self.pixels, width, height)
+    }
+
+    fn resampled_size(&self) -> (u32, u32) {
+        let side = |length: u32| (f64::from(length) * self.scale).round().max(1.0) as u32;
+        (side(self.pixels.width()), side(self.pixels.height()))
+    }
+
+    /// The gate's score of each tile that shows enough of a ship, or nothing of any.
+    pub(crate) fn judged_tiles(&self, detector: &Detector, gate: &[f32]) -> Vec<(f32, bool)> {
+        let (width, height) = self.resampled_size();
+        let plan = detector.plan(width, height);
+        let verdicts = verdicts(&plan, self.ships, self.pixels.height(), self.scale);
+        let judged = gate.iter().zip(verdicts);
+        judged
+            .filter_map(|(&score, ship)| Some((score, ship?)))
+            .collect()
+    }
+}
+
+impl Seen {
+    /// The ships that thresholds leave; `min_area` counts pixels at the networks' scale.
+    pub(crate) fn ships(&self, mask: f32, min_area: u32, scale: f64) -> Vec<Rle> {
+        let Some(map) = &self.map else {
+            return Vec::new();
+        };
+        let least = f64::from(min_area) / (scale * scale);
+        instances(&Mask::from_threshold(map, threshold_byte(mask)), map)
+            .iter()
+            .filter(|instance| instance.area() as f64 >= least)
+            .map(|instance| instance.to_rle(map.height()))
+            .collect()
+    }
+
+    /// The image's gate score: that of its best tile.
+    pub(crate) fn gate_score(&self) -> f32 {
+        best(&self.gate)
+    }
+}
+
+/// The highest of the tiles' scores.
+pub(crate) fn best(gate: &[f32]) -> f32 {
+    gate.iter().copied().fold(0.0, f32::max)
+}
+
+/// Whether each tile shows a ship: at least half of one, of a size that counts. None where a tile
+/// shows a lesser part only, for a neighbour shows more.
+fn verdicts(plan: &TilePlan, ships: &[Rle], height: u32, scale: f64) -> Vec<Option<bool>> {
+    let mut verdicts = vec![Some(false); plan.count()];
+    for ship in ships {
+        let mut shown = vec![0; plan.count()];
+        for (x, y) in ship.pixels(height) {
+            let at = |place: u32| ((f64::from(place) + 0.5) * scale) as u32;
+            for (index, shown) in shown.iter_mut().enumerate() {
+                *shown += u64::from(plan.region(index).contains(at(x), at(y)));
+            }
+        }
+        let counts = ship.area() as f64 * scale * scale >= Tile::MIN_SHIP_PIXELS as f64;
+        for (verdict, shown) in verdicts.iter_mut().zip(shown) {
+            if counts && 2 * shown >= ship.area() {
+                *verdict = Some(true);
+            } else if shown > 0 && *verdict == Some(false) {
+                *verdict = None;
+            }
+        }
+    }
+    verdicts
+}
+
+#[cfg(test)]
+mod tests {
+    use shipwatch::clock::MonotonicClock;
+    use shipwatch::detect::{Options, TileNetworks};
+    use shipwatch::frame::{Frame, Tags};
+    use shipwatch::inference::InferenceError;
+    use shipwatch::model::Manifest;
+
+    use super::*;
+
+    #[test]
+    fn a_tile_shows_a_ship_when_it_shows_half_of_one() {
+        // Tiles of 64 pixels over columns 0 to 63 and 36 to 99.
+        let plan = TilePlan::new(100, 64, 64, 16);
+        let ship = |columns: std::ops::Range<u32>, rows: u32| -> Rle {
+            let runs = columns.map(|x| (u64::from(x) * 64 + 1, u64::from(rows)));
+            Rle::new(runs).expect("increasing")
+        };
+        let judge = |ships: &[Rle]| verdicts(&plan, ships, 64, 1.0);
+        assert_eq!(judge(&[]), [Some(false), Some(false)]);
+        assert_eq!(judge(&[ship(40..60, 2)]), [Some(true), Some(true)]);
+        assert_eq!(judge(&[ship(20..40, 2)]), [Some(true), None]);
+        assert_eq!(judge(&[ship(20..30, 2)]), [Some(true), Some(false)]);
+        // Too small to count, yet no proof of empty water.
+        assert_eq!(judge(&[ship(20..23, 1)]), [None, Some(false)]);
+        // Seen at half the scale, the second of two tiles begins at column 72 of the file.
+        let plan = TilePlan::new(100, 32, 64, 16);
+        assert_eq!(
+            verdicts(&plan, &[ship(0..70, 2)], 64, 0.5),
+            [Some(true), Some(false)]
+        );
+    }
+
+    /// The gate fires on bright tiles, the segmenter on bright pixels.
+    struct Bright;
+
+    impl TileNetworks for Bright {
+        fn gate(&self, tile: &RgbImage) -> Result<f32, InferenceError> {
+            Ok(f32::from(tile.as_raw().iter().copied().max().unwrap_or(0)) / 255.0)
+        }
+
+        fn segment(&self, tile: &RgbImage) -> Result<GrayImage, InferenceError> {
+            Ok(image::imageops::grayscale(tile))
+        }
+    }
+
+    #[test]
+    fn the_chain_finds_what_the_edge_finds() {
+        let manifest = Manifest::parse(
+            r#"
+            schema = 1
+            name = "bright"
+            version = "1"
+            licence = "none"
+            tile = 64
+            overlap = 16
+            normalisation = { mean = 0, std = 1 }
+            gsd = [1.0, 1.0]
+            thresholds = { gate = 0.6, mask = 0.5, min_area = 6 }
+            gate = { file = "", sha256 = "" }
+            unet = { file = "", sha256 = "" }
+            training = []
+            "#,
+        );
+        let detector = Detector::with_networks(manifest.expect("good"), Box::new(Bright));
+        let spots = [
+            (10, 12, 7, 5, 250),
+            (60, 50, 30, 9, 200),
+            (120, 20, 2, 1, 255),
+            (90, 100, 20, 20, 140),
+        ];
+        let pixels = RgbImage::from_fn(150, 130, |x, y| {
+            let spot = spots
+                .iter()
+                .find(|s| (s.0..s.0 + s.2).contains(&x) && (s.1..s.1 + s.3).contains(&y));
+            image::Rgb([spot.map_or(20, |s| s.4); 3])
+        });
+        for scale in [1.0, 0.7, 1.6] {
+            let case = Case {
+                id: "a",
+                set: String::new(),
+                kind: None,
+                pixels: &pixels,
+                ships: &[],
+                scale,
+            };
+            let thresholds = detector.manifest().thresholds;
+            let seen = case
+                .see(&detector, thresholds.gate, thresholds.mask)
+                .expect("runs");
+            let mut mine = seen.ships(thresholds.mask, thresholds.min_area, scale);
+            let frame = Frame {
+                name: String::new(),
+                pixels: pixels.clone(),
+                tags: Tags::default(),
+            };
+            let options = Options {
+                scale: Some(scale),
+                ..Options::default()
+            };
+            let record = detector
+                .detect(&frame, &options, &MonotonicClock::new())
+                .expect("runs");
+            let mut edge: Vec<Rle> = record.ships.into_iter().map(|ship| ship.rle).collect();
+            assert!(edge.len() >= 2, "{edge:?}");
+            let first = |rle: &Rle| rle.runs()[0];
+            mine.sort_by_key(first);
+            edge.sort_by_key(first);
+            assert_eq!(mine, edge);
+            assert_eq!(seen.gate_score(), record.gate.score);
+        }
+    }
+}

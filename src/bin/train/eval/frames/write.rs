@@ -1,0 +1,64 @@
+//! Judging frames as files, in the challenge's layout.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+
+use super::FrameBuilder;
+use crate::config::Config;
+use crate::data::{Pool, Split};
+use crate::files::replace;
+use crate::progress::count;
+
+/// Builds the frames of a split and writes them below `out`: `images/`, `ship_segmentations.csv`, and
+/// `kinds.csv` with `ImageId,kind`.
+pub(crate) fn write(config: &Config, split: Split, out: &Path) -> Result<()> {
+    ensure!(
+        split != Split::Train,
+        "models are judged by what they were not trained on: --split tune or test"
+    );
+    let pool = Pool::open(&config.data, config.cache_mib)?;
+    let builder = FrameBuilder::new(&pool, split, config.judge)?;
+    ensure!(
+        builder.count() > 0,
+        "no image of the {split} split can go into a frame: give folders a `frame-scale` under [[data]]"
+    );
+    let images = out.join("images");
+    fs::create_dir_all(&images).with_context(|| images.display().to_string())?;
+    let bar = count("frames", builder.count());
+    let rows: Vec<(String, &str, Vec<String>)> = (0..builder.count())
+        .into_par_iter()
+        .map(|index| {
+            let frame = builder.frame(index);
+            let path = images.join(&frame.id);
+            frame
+                .pixels
+                .save(&path)
+                .with_context(|| path.display().to_string())?;
+            bar.inc(1);
+            let ships = frame.ships.iter().map(ToString::to_string).collect();
+            Ok((frame.id, frame.kind, ships))
+        })
+        .collect::<Result<_>>()?;
+    bar.finish_and_clear();
+    let (mut masks, mut kinds) = (
+        "ImageId,EncodedPixels\n".to_owned(),
+        "ImageId,kind\n".to_owned(),
+    );
+    for (id, kind, ships) in rows {
+        kinds += &format!("{id},\"{kind}\"\n");
+        match ships.is_empty() {
+            true => masks += &format!("{id},\n"),
+            false => ships
+                .iter()
+                .for_each(|ship| masks += &format!("{id},{ship}\n")),
+        }
+    }
+    for (name, text) in [("ship_segmentations.csv", masks), ("kinds.csv", kinds)] {
+        let path = out.join(name);
+        replace(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Judges a bundle by the very code that the edge runs, on plain images and on judging frames.
+
+mod bootstrap;
+mod cases;
+mod chain;
+mod figures;
+pub(crate) mod frames;
+mod outcome;
+mod report;
+mod sheet;
+mod table;
+mod thresholds;
+
+pub(crate) use report::write_report;
+pub(crate) use table::Table;
+pub(crate) use thresholds::choose_thresholds;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use shipwatch::detect::Detector;
+
+use crate::config::Config;
+use crate::data::{Pool, Split};
+use cases::Cases;
+use figures::Figures;
+use outcome::Outcome;
+
+/// Results by set: one for each source and scale, named `source @ scale`, and one for the frames.
+pub(crate) struct Evaluation {
+    pub(crate) split: Split,
+    pub(crate) sets: BTreeMap<String, Figures>,
+    outcomes: Vec<Outcome>,
+}
+
+/// Runs `detector`, with its own thresholds, over a split and compares with the labels.
+///
+/// # Errors
+/// If no image of the split can be read, or a network fails.
+pub(crate) fn evaluate(
+    detector: &Detector,
+    pool: &Pool,
+    config: &Config,
+    split: Split,
+) -> Result<Evaluation> {
+    let cases = Cases::open(pool, split, config)?;
+    let outcomes = cases.map("judging", |case| Outcome::of(detector, case))?;
+    ensure!(
+        !outcomes.is_empty(),
+        "no image of the {split} split can be read: name some under [[data]]"
+    );
+    let mut sets: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
+    for outcome in &outcomes {
+        sets.entry(&outcome.set).or_default().push(outcome);
+    }
+    let thresholds = detector.manifest().thresholds;
+    let figures =
+        |(name, some): (&str, Vec<&Outcome>)| (name.to_owned(), Figures::of(&some, &thresholds));
+    Ok(Evaluation {
+        split,
+        sets: sets.into_iter().map(figures).collect(),
+        outcomes,
+    })
+}
