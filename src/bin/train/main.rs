@@ -1,18 +1,23 @@
 //! Trains shipwatch's networks on a workstation and exports them for the edge.
 
 mod config;
+mod curves;
 mod data;
 mod device;
+mod estimate;
 mod eval;
 mod export;
 mod files;
+mod logging;
 mod loss;
+mod lr_range;
 mod miner;
 mod nn;
 mod plot;
 mod progress;
 mod release;
 mod run_folder;
+mod run_info;
 mod schedule;
 mod split;
 mod task;
@@ -38,6 +43,7 @@ use crate::device::{DeviceChoice, use_cuda};
 use crate::eval::{Table, evaluate};
 use crate::nn::{Gate, Params, UNet, apply, load_pretrained, unfold};
 use crate::run_folder::RunFolder;
+use crate::run_info::Session;
 use crate::trainer::{Engine, Outcome, Trainer};
 
 /// Trains shipwatch's gate and U-Net, exports them as ONNX and judges them.
@@ -67,6 +73,31 @@ enum Command {
         /// ImageNet weights to start from (safetensors), instead of those the config names.
         #[arg(long)]
         pretrained: Option<PathBuf>,
+        /// Processor to train on.
+        #[arg(long, value_enum, default_value = "auto")]
+        device: DeviceChoice,
+        /// Threads that prepare tiles; as the processor has cores to spare if not given.
+        #[arg(long)]
+        workers: Option<NonZeroUsize>,
+    },
+    /// Find a learning rate for a phase: raise it step by step and watch the loss.
+    LrRange {
+        /// What would be trained on what (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// The phase.
+        #[arg(long, value_enum)]
+        phase: PhaseName,
+        /// Folder for the loss at each rate, as CSV and PNG.
+        #[arg(long)]
+        out: PathBuf,
+        /// A run in which the phases before are over; without one the phase starts from where a run
+        /// starts.
+        #[arg(long)]
+        run: Option<PathBuf>,
+        /// Steps of the sweep.
+        #[arg(long, default_value_t = 100)]
+        steps: usize,
         /// Processor to train on.
         #[arg(long, value_enum, default_value = "auto")]
         device: DeviceChoice,
@@ -114,7 +145,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const INTERRUPTED: u8 = 130;
 
 fn main() -> Result<ExitCode> {
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("SHIPWATCH_LOG", "info")).init();
+    logging::init();
     match Cli::parse().command {
         Command::Run {
             config,
@@ -145,6 +176,27 @@ fn main() -> Result<ExitCode> {
             if outcome == Outcome::Stopped {
                 log::info!("stopped: run the same command again to go on");
                 return Ok(ExitCode::from(INTERRUPTED));
+            }
+        }
+        Command::LrRange {
+            config,
+            phase,
+            out,
+            run,
+            steps,
+            device,
+            workers,
+        } => {
+            let config = Config::load(&config)?;
+            let cuda = use_cuda(device)?;
+            let workers = workers.map_or_else(|| spare_cores(cuda), NonZeroUsize::get);
+            let run = run.as_deref();
+            match cuda {
+                #[cfg(feature = "cuda")]
+                true => {
+                    lr_range::<burn::backend::Cuda>(&config, phase, &out, run, steps, workers)?;
+                }
+                _ => lr_range::<burn_flex::Flex>(&config, phase, &out, run, steps, workers)?,
             }
         }
         Command::Export { run, out } => release::export(&run, &out)?,
@@ -184,7 +236,10 @@ fn run<B: Engine>(
 ) -> Result<Outcome> {
     let device = B::Device::default();
     let folder = RunFolder::create(out, config)?;
+    logging::copy_to(&folder.file("train.log"))?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
+    let session = Session::start(B::name(&device), workers);
+    run_info::describe(&folder, config, pool.split_hash(), session)?;
     let sampler = Sampler::new(&pool, Split::Train, config.tile, true)?;
     let tune = tune_tiles(&pool, config)?;
     log::info!("{sampler:?}, {} tune tiles", tune.len());
@@ -205,45 +260,122 @@ fn run<B: Engine>(
             name.name()
         );
     }
+    let mut ahead = Vec::new();
     for name in PhaseName::ALL.into_iter().filter(planned) {
         if only.is_some_and(|only| only != name) {
             continue;
         }
         if folder.is_done(name)? {
             log::info!("{}: done", name.name());
-            continue;
+        } else {
+            ahead.push(name);
         }
+    }
+    if let [first, ..] = ahead[..] {
+        // What it builds on must be there, or the measuring would be for nothing.
+        result_before(config, &folder, first)?;
+        estimate::announce::<B>(
+            config,
+            &folder,
+            &sampler,
+            tune.len(),
+            &device,
+            workers,
+            &ahead,
+        )?;
+    }
+    for name in ahead {
         // Random starts follow from the phase alone, whatever ran before it.
         B::seed(&device, key(&[config.seed, name as u64]));
-        let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
-        let before = match earlier.find(planned) {
-            Some(before) => Some((before, folder.result(before)?)),
-            None => None,
-        };
-        let gate = || Gate::<Autodiff<B>>::new(config.width, &device);
-        let unet = |encoder| UNet::on(encoder, config.decoder, &device);
-        let start = || start::<B>(config, &sampler, &device);
+        let before = result_before(config, &folder, name)?;
         let outcome = if name.is_gate() {
-            let gate = match before {
-                Some((_, weights)) => apply(gate(), &weights)?,
-                None => start()?,
-            };
-            trainer.train(name, gate)?
+            trainer.train(name, start_gate(config, &sampler, &device, before)?)?
         } else {
-            let unet = match before {
-                Some((before, weights)) if before.is_gate() => {
-                    unet(apply(gate(), &weights)?.encoder)
-                }
-                Some((_, weights)) => apply(unet(gate().encoder), &weights)?,
-                None => unet(start()?.encoder),
-            };
-            trainer.train(name, unet)?
+            trainer.train(name, start_unet(config, &sampler, &device, before)?)?
         };
         if outcome == Outcome::Stopped || STOP.load(Ordering::Relaxed) {
             return Ok(Outcome::Stopped);
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Sweeps the learning rate of one phase; from the weights of `run` if there is one.
+fn lr_range<B: Engine>(
+    config: &Config,
+    name: PhaseName,
+    out: &Path,
+    run: Option<&Path>,
+    steps: usize,
+    workers: usize,
+) -> Result<()> {
+    let device = B::Device::default();
+    let pool = Pool::open(&config.data, config.cache_mib)?;
+    let sampler = Sampler::new(&pool, Split::Train, config.tile, true)?;
+    let before = match run {
+        Some(run) => result_before(config, &RunFolder::open(run), name)?,
+        None => None,
+    };
+    B::seed(&device, key(&[config.seed, name as u64]));
+    let sweep = lr_range::Sweep {
+        config,
+        name,
+        sampler: &sampler,
+        workers,
+        steps,
+    };
+    if name.is_gate() {
+        let gate = start_gate::<B>(config, &sampler, &device, before)?;
+        sweep.run(gate, &device, out)
+    } else {
+        let unet = start_unet::<B>(config, &sampler, &device, before)?;
+        sweep.run(unet, &device, out)
+    }
+}
+
+/// The phase on which another builds, and what it ended with; none for the first.
+///
+/// # Errors
+/// If that phase is not over.
+fn result_before(
+    config: &Config,
+    folder: &RunFolder,
+    name: PhaseName,
+) -> Result<Option<(PhaseName, Params)>> {
+    let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
+    match earlier.find(|name| config.phases.get(*name).steps > 0) {
+        Some(before) => Ok(Some((before, folder.result(before)?))),
+        None => Ok(None),
+    }
+}
+
+/// The gate that a phase starts from.
+fn start_gate<B: Engine>(
+    config: &Config,
+    sampler: &Sampler,
+    device: &B::Device,
+    before: Option<(PhaseName, Params)>,
+) -> Result<Gate<Autodiff<B>>> {
+    match before {
+        Some((_, weights)) => Ok(apply(Gate::new(config.width, device), &weights)?),
+        None => start::<B>(config, sampler, device),
+    }
+}
+
+/// The U-Net that a phase starts from: on the gate's encoder if the gate came before.
+fn start_unet<B: Engine>(
+    config: &Config,
+    sampler: &Sampler,
+    device: &B::Device,
+    before: Option<(PhaseName, Params)>,
+) -> Result<UNet<Autodiff<B>>> {
+    let gate = || Gate::<Autodiff<B>>::new(config.width, device);
+    let unet = |encoder| UNet::on(encoder, config.decoder, device);
+    Ok(match before {
+        Some((before, weights)) if before.is_gate() => unet(apply(gate(), &weights)?.encoder),
+        Some((_, weights)) => apply(unet(gate().encoder), &weights)?,
+        None => unet(start::<B>(config, sampler, device)?.encoder),
+    })
 }
 
 /// Tiles by which weights are compared: half of them with ships, as far as the images allow.
