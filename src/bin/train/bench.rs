@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::config::{Losses, Optimiser};
 use crate::data::Tile;
+use crate::device::{DeviceChoice, Job};
 use crate::nn::{AdamW, DecoderKind, Encoder, Gate, UNet, profile};
 use crate::task::Task;
 use crate::trainer::Engine;
@@ -24,7 +25,7 @@ pub(crate) enum Network {
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Workload {
+pub(crate) struct Args {
     /// The network.
     #[arg(long, value_enum, default_value = "unet")]
     net: Network,
@@ -49,6 +50,9 @@ pub(crate) struct Workload {
     /// Prints the time of each operator too.
     #[arg(long)]
     profile: bool,
+    /// Processor to train on.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceChoice,
 }
 
 /// Speed and memory of a workload.
@@ -60,27 +64,30 @@ pub(crate) struct Report {
     profile: Option<Vec<profile::Entry>>,
 }
 
-/// Measures a workload.
-///
-/// # Errors
-/// If the kernel does not tell what this process used.
-pub(crate) fn bench<B: Engine>(workload: &Workload, device: &B::Device) -> Result<Report> {
-    B::seed(device, 1);
-    let encoder = || Encoder::new(workload.width, device);
-    match workload.net {
-        Network::Gate => measure::<B, _>(Gate::new(workload.width, device), workload, device),
-        Network::Unet => {
-            let unet = UNet::on(encoder(), workload.decoder, device);
-            measure::<B, _>(unet, workload, device)
+pub(crate) fn run(args: Args) -> Result<()> {
+    print!("{}", args.device.run(args)?);
+    Ok(())
+}
+
+impl Job for Args {
+    type Output = Report;
+
+    /// # Errors
+    /// If the kernel does not tell what this process used.
+    fn on<B: Engine>(self) -> Result<Report> {
+        let device = B::Device::default();
+        B::seed(&device, 1);
+        match self.net {
+            Network::Gate => measure::<B, _>(Gate::new(self.width, &device), &self, &device),
+            Network::Unet => {
+                let encoder = Encoder::new(self.width, &device);
+                measure::<B, _>(UNet::on(encoder, self.decoder, &device), &self, &device)
+            }
         }
     }
 }
 
-fn measure<B: Engine, M: Task<B>>(
-    model: M,
-    workload: &Workload,
-    device: &B::Device,
-) -> Result<Report> {
+fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device) -> Result<Report> {
     let tiles = tiles(workload);
     let mut optimiser = AdamW::<B>::new(Optimiser::default());
     let inner = model.valid();
@@ -115,7 +122,7 @@ fn measure<B: Engine, M: Task<B>>(
 }
 
 /// Noise, half of it with a ship.
-fn tiles(workload: &Workload) -> Vec<Tile> {
+fn tiles(workload: &Args) -> Vec<Tile> {
     let (side, mut rng) = (workload.tile, StdRng::seed_from_u64(1));
     let tile = |i: u32| Tile {
         pixels: RgbImage::from_fn(side, side, |_, _| image::Rgb(rng.random())),

@@ -1,6 +1,18 @@
 //! Which processor trains: found out by asking the driver, never by a panic.
 
+use anyhow::Result;
 use clap::ValueEnum;
+
+use crate::trainer::Engine;
+
+/// Work for whichever back end is there.
+pub(crate) trait Job {
+    /// What comes of it.
+    type Output;
+
+    /// Does the work.
+    fn on<B: Engine>(self) -> Result<Self::Output>;
+}
 
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -13,11 +25,25 @@ pub(crate) enum DeviceChoice {
     Cpu,
 }
 
+impl DeviceChoice {
+    /// Does the work on the processor that was asked for.
+    ///
+    /// # Errors
+    /// If that is not usable, or the work fails.
+    pub(crate) fn run<J: Job>(self, job: J) -> Result<J::Output> {
+        match use_cuda(self)? {
+            #[cfg(feature = "cuda")]
+            true => job.on::<burn::backend::Cuda>(),
+            _ => job.on::<burn_flex::Flex>(),
+        }
+    }
+}
+
 /// Whether to train on CUDA.
 ///
 /// # Errors
 /// If CUDA was asked for by name and is not usable; the message says why.
-pub(crate) fn use_cuda(choice: DeviceChoice) -> anyhow::Result<bool> {
+fn use_cuda(choice: DeviceChoice) -> Result<bool> {
     match choice {
         DeviceChoice::Cpu => Ok(false),
         DeviceChoice::Auto => Ok(probe()

@@ -3,6 +3,7 @@
 use burn::tensor::backend::Backend;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::logging;
 use crate::run_folder::Metrics;
 use crate::trainer::Window;
 
@@ -36,22 +37,27 @@ impl Progress {
         bar.set_prefix(name);
         bar.set_position(done as u64);
         bar.reset_eta();
+        logging::step_aside(&bar);
         Self { bar }
     }
 
-    pub(crate) fn step<B: Backend>(&self, step: usize, loss: Option<f64>, window: &Window<B>) {
+    pub(crate) fn count(&self, step: usize) {
         self.bar.set_position(step as u64);
+    }
+
+    pub(crate) fn step<B: Backend>(&self, step: usize, loss: Option<f64>, window: &Window<B>) {
+        self.count(step);
         let loss = loss.map_or(String::new(), |loss| format!("loss {loss:.4}  "));
         self.bar
             .set_message(format!("{loss}{:.1} images/s", window.rate()));
     }
 
     /// Reports a look at the tune set.
-    pub(crate) fn tuned(&self, row: &Metrics, best: bool) {
+    pub(crate) fn tuned(row: &Metrics, best: bool) {
         let known = |name: &str, value: Option<f64>| {
             value.map_or(String::new(), |value| format!("{name} {value:.4}, "))
         };
-        self.say(&format!(
+        log::info!(
             "{} step {}: {}score {:.4}{} ({}{}{}{}{:.1} images/s, {:.0} % waiting for data)",
             row.phase,
             row.step,
@@ -64,12 +70,7 @@ impl Progress {
             known("of all", row.dice_all),
             row.images_per_s,
             row.data_wait * 100.0,
-        ));
-    }
-
-    /// A line of the log.
-    pub(crate) fn say(&self, line: &str) {
-        self.bar.suspend(|| log::info!("{line}"));
+        );
     }
 
     pub(crate) fn finish(&self) {

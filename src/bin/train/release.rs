@@ -1,7 +1,7 @@
 //! From a run to a bundle that the edge can load.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn_flex::{Flex, FlexDevice};
@@ -22,9 +22,20 @@ use crate::tensors::NORMALISATION;
 const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
 
+/// Exports a run as a bundle.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of the run.
+    #[arg(long)]
+    run: PathBuf,
+    /// Folder for the bundle.
+    #[arg(long)]
+    out: PathBuf,
+}
+
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
 /// the test images and writes it all to `out`.
-pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
+pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let folder = RunFolder::open(run);
     let config = Config::load(&folder.file("config.toml"))?;
     let tile = config.tile as usize;

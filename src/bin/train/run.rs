@@ -1,81 +1,176 @@
 //! One pass through the phases that a config plans.
 
-use std::path::Path;
+use std::any::TypeId;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Sampler, Split, Tile, key};
+use crate::device::{DeviceChoice, Job};
+use crate::estimate;
+use crate::logging;
 use crate::run_folder::RunFolder;
-use crate::start::Start;
+use crate::run_info::{self, Session};
+use crate::start::{Start, result_before};
 use crate::trainer::{Engine, Outcome, Trainer};
 
 /// Tiles by which weights are compared; the same ones throughout a run.
 const TUNE_TILES: u64 = 512;
 
-/// Tells their draws from those of training.
+/// Sets their draws apart from those of the phases.
 const TUNE: u64 = 0x7e57;
 
-/// Trains one phase, or all that the config has steps for.
-pub(crate) fn run<B: Engine>(
-    config: &Config,
-    out: &Path,
-    only: Option<PhaseName>,
-    workers: usize,
-    stop: &AtomicBool,
-) -> Result<Outcome> {
-    let device = B::Device::default();
-    let folder = RunFolder::create(out, config)?;
-    let pool = Pool::open(&config.data, config.cache_mib)?;
-    let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
-    let tune = tune_tiles(&pool, config)?;
-    log::info!("{sampler:?}, {} tune tiles", tune.len());
-    let trainer = Trainer::<B> {
-        config,
-        folder: &folder,
-        sampler: &sampler,
-        tune: &tune,
-        device: device.clone(),
-        workers,
-        stop,
+/// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Trains the gate, then the U-Net on its encoder.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to train on what (TOML).
+    #[arg(long)]
+    config: PathBuf,
+    /// Folder for checkpoints and metrics.
+    #[arg(long)]
+    out: PathBuf,
+    /// Only this phase; those before it must be over.
+    #[arg(long, value_enum)]
+    phase: Option<PhaseName>,
+    /// Weights to start from (ImageNet's in safetensors, or a bundle), instead of those the config
+    /// names.
+    #[arg(long)]
+    pretrained: Option<PathBuf>,
+    /// Processor to train on.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads that prepare tiles; as the processor has cores to spare if not given.
+    #[arg(long)]
+    workers: Option<NonZeroUsize>,
+}
+
+/// `train run`: exit code 130 where Ctrl-C stopped it.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    ctrlc::set_handler(|| {
+        // Whoever asks twice does not want to wait for the checkpoint.
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })?;
+    let mut config = Config::load(&args.config)?;
+    if let Some(file) = &args.pretrained {
+        let found = file.canonicalize();
+        config.pretrained = Some(found.with_context(|| file.display().to_string())?);
+    }
+    let training = Training {
+        config: &config,
+        out: &args.out,
+        only: args.phase,
+        workers: args.workers,
     };
-    let start = Start::<B>::open(config, &sampler, &device)?;
-    let planned = |name: &PhaseName| config.phases.get(*name).steps > 0;
-    if let Some(name) = only {
-        ensure!(
-            planned(&name),
-            "the config has no steps for phase {}",
-            name.name()
-        );
+    if args.device.run(training)? == Outcome::Stopped {
+        log::info!("stopped: run the same command again to go on");
+        return Ok(ExitCode::from(INTERRUPTED));
     }
-    for name in PhaseName::ALL.into_iter().filter(planned) {
-        if only.is_some_and(|only| only != name) {
-            continue;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One phase, or all that the config has steps for.
+struct Training<'a> {
+    config: &'a Config,
+    out: &'a Path,
+    only: Option<PhaseName>,
+    workers: Option<NonZeroUsize>,
+}
+
+impl Job for Training<'_> {
+    type Output = Outcome;
+
+    fn on<B: Engine>(self) -> Result<Outcome> {
+        let config = self.config;
+        let device = B::Device::default();
+        let workers = workers::<B>(self.workers);
+        let folder = RunFolder::create(self.out, config)?;
+        logging::copy_to(&folder.file("train.log"))?;
+        let pool = Pool::open(&config.data, config.cache_mib)?;
+        let session = Session::start(B::name(&device), workers);
+        run_info::describe(&folder, config, pool.split_hash(), session)?;
+        let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
+        let tune = tune_tiles(&pool, config)?;
+        log::info!("{sampler:?}, {} tune tiles", tune.len());
+        let ahead = self.ahead(&folder)?;
+        if let [first, ..] = ahead[..] {
+            // What it builds on must be there, or the measuring would be for nothing.
+            result_before(config, &folder, first)?;
+            let tiles = tune.len();
+            estimate::announce::<B>(config, &folder, &sampler, tiles, &device, workers, &ahead)?;
         }
-        if folder.is_done(name)? {
-            log::info!("{}: done", name.name());
-            continue;
-        }
-        // Random starts follow from the phase alone, whatever ran before it.
-        B::seed(&device, key(&[config.seed, name as u64]));
-        let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
-        let before = match earlier.find(planned) {
-            Some(before) => Some((before, folder.result(before)?)),
-            None => None,
+        let start = Start::<B>::open(config, &sampler, &device)?;
+        let trainer = Trainer::<B> {
+            config,
+            folder: &folder,
+            sampler: &sampler,
+            tune: &tune,
+            device: device.clone(),
+            workers,
+            stop: &STOP,
         };
-        let before = before.as_ref().map(|(name, weights)| (*name, weights));
-        let outcome = if name.is_gate() {
-            trainer.train(name, start.gate(before.map(|(_, weights)| weights))?)?
-        } else {
-            trainer.train(name, start.unet(before)?)?
-        };
-        if outcome == Outcome::Stopped || stop.load(Ordering::Relaxed) {
-            return Ok(Outcome::Stopped);
+        for name in ahead {
+            // Random starts follow from the phase alone, whatever ran before it.
+            B::seed(&device, key(&[config.seed, name as u64]));
+            let before = result_before(config, &folder, name)?;
+            let before = before.as_ref().map(|(name, weights)| (*name, weights));
+            let outcome = if name.is_gate() {
+                trainer.train(name, start.gate(before.map(|(_, weights)| weights))?)?
+            } else {
+                trainer.train(name, start.unet(before)?)?
+            };
+            if outcome == Outcome::Stopped || STOP.load(Ordering::Relaxed) {
+                return Ok(Outcome::Stopped);
+            }
         }
+        Ok(Outcome::Done)
     }
-    Ok(Outcome::Done)
+}
+
+impl Training<'_> {
+    /// The phases that are still to be trained, in their order.
+    fn ahead(&self, folder: &RunFolder) -> Result<Vec<PhaseName>> {
+        let planned = |name: &PhaseName| self.config.phases.get(*name).steps > 0;
+        if let Some(name) = self.only {
+            let name = name.name();
+            ensure!(
+                self.only.as_ref().is_some_and(planned),
+                "the config has no steps for phase {name}"
+            );
+        }
+        let mut ahead = Vec::new();
+        for name in PhaseName::ALL.into_iter().filter(planned) {
+            if self.only.is_some_and(|only| only != name) {
+                continue;
+            }
+            if folder.is_done(name)? {
+                log::info!("{}: done", name.name());
+            } else {
+                ahead.push(name);
+            }
+        }
+        Ok(ahead)
+    }
+}
+
+/// Threads that make tiles: as asked, else half of the cores beside training on the CPU, and all but
+/// one beside a GPU.
+pub(crate) fn workers<B: Engine>(asked: Option<NonZeroUsize>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let on_cpu = TypeId::of::<B>() == TypeId::of::<burn_flex::Flex>();
+    let spare = if on_cpu { cores / 2 } else { cores - 1 };
+    asked.map_or(spare.max(1), NonZeroUsize::get)
 }
 
 /// Tiles by which weights are compared: half of them with ships, as far as the images allow.

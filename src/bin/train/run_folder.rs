@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
+use crate::curves;
 use crate::files::replace;
 use crate::nn::Params;
 use crate::trainer::State;
@@ -114,6 +115,23 @@ impl RunFolder {
         self.0.join(name)
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Bytes of the files in it.
+    pub(crate) fn size(&self) -> u64 {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+        sizes.sum()
+    }
+
+    /// Whether any phase has a checkpoint.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.begun().is_empty()
+    }
+
     /// Phases with a checkpoint.
     fn begun(&self) -> Vec<PhaseName> {
         let begun = |name: &PhaseName| self.last_file(*name).exists();
@@ -174,6 +192,11 @@ impl RunFolder {
             .has_headers(fresh)
             .from_writer(file);
         Ok(MetricsFile { path, writer })
+    }
+
+    /// Draws the metrics so far.
+    pub(crate) fn draw_curves(&self) -> Result<()> {
+        curves::draw(&self.file(METRICS), &self.file("curves.png"))
     }
 
     /// Where a phase stands; none before its first checkpoint.

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use crate::config::{Config, PhaseName};
 use crate::data::{Sampler, Tile, key};
 use crate::nn::{Gate, Params, Pretrained, UNet, apply};
+use crate::run_folder::RunFolder;
 use crate::tensors;
 use crate::trainer::Engine;
 
@@ -84,5 +85,21 @@ impl<'a, B: Engine> Start<'a, B> {
         };
         let tiles: Vec<Tile> = (0..NORM_TILES).map(draw).collect::<Result<_>>()?;
         Ok(tensors::pixels(&tiles, self.device))
+    }
+}
+
+/// The phase on which another builds, and what it ended with; none for the first.
+///
+/// # Errors
+/// If that phase is not over.
+pub(crate) fn result_before(
+    config: &Config,
+    folder: &RunFolder,
+    name: PhaseName,
+) -> Result<Option<(PhaseName, Params)>> {
+    let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
+    match earlier.find(|name| config.phases.get(*name).steps > 0) {
+        Some(before) => Ok(Some((before, folder.result(before)?))),
+        None => Ok(None),
     }
 }

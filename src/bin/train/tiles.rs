@@ -1,7 +1,7 @@
 //! `train tiles`: contact sheets of what training sees.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use image::{Rgb, RgbImage, imageops};
@@ -17,17 +17,28 @@ const SHEET: (u32, u32) = (6, 4);
 /// Pixels between tiles.
 const GAP: u32 = 2;
 
-/// Writes `count` tiles with ships and as many without as PNG sheets to `out`.
-///
-/// # Errors
-/// If images cannot be read or sheets cannot be written.
-pub(crate) fn write_sheets(config: &Config, out: &Path, count: usize) -> Result<()> {
+/// Writes tiles as PNG sheets.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What would be trained on what (TOML).
+    #[arg(long)]
+    config: PathBuf,
+    /// Folder for the sheets.
+    #[arg(long)]
+    out: PathBuf,
+    /// Tiles with ships, and as many without.
+    #[arg(long, default_value_t = 48)]
+    count: usize,
+}
+
+pub(crate) fn run(Args { config, out, count }: &Args) -> Result<()> {
+    let config = Config::load(config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
     let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let mut rng = StdRng::seed_from_u64(config.seed);
     for (name, ship) in [("ship", true), ("no-ship", false)] {
-        let tiles: Vec<Tile> = (0..count)
+        let tiles: Vec<Tile> = (0..*count)
             .map(|_| sampler.draw(ship, rng.random(), rng.random()))
             .collect::<Result<_>>()?;
         for (number, tiles) in tiles.chunks((SHEET.0 * SHEET.1) as usize).enumerate() {

@@ -106,8 +106,8 @@ const FREE: [&str; 7] = [
     "judge",
 ];
 
-/// Keys of a data folder that may.
-const FREE_OF_DATA: [&str; 4] = ["root", "licence", "attribution", "eval-scales"];
+/// Keys of a data folder that may; `run.json` holds a digest of what the images are for.
+const FREE_OF_DATA: [&str; 5] = ["root", "split", "licence", "attribution", "eval-scales"];
 
 impl Config {
     /// Reads and checks a config; paths in it become absolute.

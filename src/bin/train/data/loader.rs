@@ -6,6 +6,7 @@ use std::thread::Scope;
 
 use anyhow::{Result, anyhow};
 
+use crate::config::{Config, PhaseName};
 use crate::data::sample::Sampler;
 use crate::data::tile::Tile;
 
@@ -36,6 +37,19 @@ pub(crate) struct Loader {
 }
 
 impl Draws {
+    /// Those of a phase, before any scene was mined.
+    pub(crate) fn of(config: &Config, name: PhaseName) -> Self {
+        let phase = config.phases.get(name);
+        Self {
+            seed: config.seed,
+            phase: name as u64,
+            batch: phase.batch,
+            ship_share: phase.ship_share,
+            hard: Vec::new(),
+            hard_share: config.mining.share,
+        }
+    }
+
     /// The batch of a step.
     ///
     /// # Errors

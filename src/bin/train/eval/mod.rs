@@ -11,14 +11,15 @@ mod sheet;
 mod table;
 mod thresholds;
 
-pub(crate) use report::write_report;
 pub(crate) use table::Table;
 pub(crate) use thresholds::choose_thresholds;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use shipwatch::detect::Detector;
+use shipwatch::model::Bundle;
 
 use crate::config::Config;
 use crate::data::{Pool, Split};
@@ -31,6 +32,35 @@ pub(crate) struct Evaluation {
     pub(crate) split: Split,
     pub(crate) sets: BTreeMap<String, Figures>,
     outcomes: Vec<Outcome>,
+}
+
+/// Judges a bundle.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The bundle.
+    #[arg(long)]
+    models: PathBuf,
+    /// A config that names the data.
+    #[arg(long)]
+    config: PathBuf,
+    /// Which images.
+    #[arg(long, value_enum, default_value = "test")]
+    split: Split,
+    /// Folder for the figures as JSON, curves and contact sheets.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let config = Config::load(&args.config)?;
+    let pool = Pool::open(&config.data, config.cache_mib)?;
+    let detector = Detector::new(Bundle::load(&args.models)?);
+    let evaluation = evaluate(&detector, &pool, &config, args.split)?;
+    print!("{}", Table(&evaluation));
+    if let Some(folder) = &args.report {
+        report::write(folder, &evaluation, &detector, &pool, &config)?;
+    }
+    Ok(())
 }
 
 /// Runs `detector`, with its own thresholds, over a split and compares with the labels.

@@ -36,7 +36,7 @@ struct Report<'a> {
 }
 
 /// Writes the report into a folder, which is made where it is missing.
-pub(crate) fn write_report(
+pub(super) fn write(
     folder: &Path,
     evaluation: &Evaluation,
     detector: &Detector,

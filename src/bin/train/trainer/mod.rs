@@ -113,12 +113,8 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
                 self.mine(round)?;
             }
             let draws = Draws {
-                seed: self.trainer.config.seed,
-                phase: self.name as u64,
-                batch: self.phase.batch,
-                ship_share: self.phase.ship_share,
                 hard: self.state.mined.scenes.clone(),
-                hard_share: mining.share,
+                ..Draws::of(self.trainer.config, self.name)
             };
             let end = self.phase.steps.min((round + 1) * mining.every);
             if self.train_until(end, &draws)? == Outcome::Stopped {
@@ -231,7 +227,10 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         self.state.done = impatient || self.state.step == self.phase.steps;
         self.state.start_window();
         self.window = Window::default();
-        self.progress.tuned(&row, self.state.stale == 0);
+        Progress::tuned(&row, self.state.stale == 0);
+        if let Err(error) = self.trainer.folder.draw_curves() {
+            log::warn!("no curves: {error:#}");
+        }
         if impatient {
             log::info!("{name}: {patience} looks at the tune tiles without gain: ending early");
         }
@@ -265,8 +264,7 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
             &trainer.config.mining,
             fires,
         )?;
-        self.progress
-            .say(&format!("{}: {report}", self.name.name()));
+        log::info!("{}: {report}", self.name.name());
         Ok(())
     }
 }

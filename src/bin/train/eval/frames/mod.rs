@@ -7,7 +7,7 @@ mod quilt;
 mod subject;
 mod write;
 
-pub(crate) use write::write;
+pub(crate) use write::{Args, run};
 
 use anyhow::Result;
 use image::{GrayImage, RgbImage};

@@ -1,7 +1,7 @@
 //! Judging frames as files, in the challenge's layout.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -12,9 +12,25 @@ use crate::data::{Pool, Split};
 use crate::files::replace;
 use crate::progress::count;
 
+/// Writes judging frames.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A config that names the data.
+    #[arg(long)]
+    config: PathBuf,
+    /// Which images they are made of.
+    #[arg(long, value_enum)]
+    split: Split,
+    /// Folder for the frames.
+    #[arg(long)]
+    out: PathBuf,
+}
+
 /// Builds the frames of a split and writes them below `out`: `images/`, `ship_segmentations.csv`, and
 /// `kinds.csv` with `ImageId,kind`.
-pub(crate) fn write(config: &Config, split: Split, out: &Path) -> Result<()> {
+pub(crate) fn run(Args { config, split, out }: &Args) -> Result<()> {
+    let config = Config::load(config)?;
+    let split = *split;
     ensure!(
         split != Split::Train,
         "models are judged by what they were not trained on: --split tune or test"

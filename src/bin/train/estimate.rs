@@ -1,0 +1,174 @@
+//! What a run will cost in time and disk, measured before it starts.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use burn::backend::Autodiff;
+use indicatif::{DecimalBytes, HumanDuration};
+
+use crate::config::{Config, PhaseName};
+use crate::data::{Draws, Sampler, Tile};
+use crate::nn::{Encoder, Gate, Params, UNet, collect};
+use crate::run_folder::RunFolder;
+use crate::task::Task;
+use crate::trainer::{Engine, Learner};
+
+/// Steps that are timed, after one that is not.
+const STEPS: usize = 2;
+
+/// What a phase takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cost {
+    /// Seconds from one step to the next.
+    step: f64,
+    /// Seconds to judge a tile.
+    judge: f64,
+    /// Seconds to make a tile, as shared among the threads that do it.
+    draw: f64,
+    /// Bytes of the checkpoint.
+    last: u64,
+    /// Bytes of the best weights.
+    best: u64,
+}
+
+/// Measures each of `phases` by a few steps of a network that is then thrown away, and says how fast
+/// it goes, how long all will take and how much disk.
+///
+/// # Errors
+/// If the disk has no room for the run.
+pub(crate) fn announce<B: Engine>(
+    config: &Config,
+    folder: &RunFolder,
+    sampler: &Sampler,
+    tune: usize,
+    device: &B::Device,
+    workers: usize,
+    phases: &[PhaseName],
+) -> Result<()> {
+    let mut total = 0.0;
+    let mut disk = 0;
+    let mut largest = 0;
+    for &name in phases {
+        let phase = config.phases.get(name);
+        let cost = if name.is_gate() {
+            let gate = Gate::<Autodiff<B>>::new(config.width, device);
+            measure(gate, config, name, sampler, device, workers)?
+        } else {
+            let encoder = Encoder::new(config.width, device);
+            let unet = UNet::<Autodiff<B>>::on(encoder, config.decoder, device);
+            measure(unet, config, name, sampler, device, workers)?
+        };
+        let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
+        let seconds = seconds(&cost, config, name, done, tune);
+        total += seconds;
+        disk += cost.last + cost.best;
+        largest = largest.max(cost.last);
+        log::info!(
+            "{}: {:.1} images/s, about {} for {} steps",
+            name.name(),
+            phase.batch as f64 / cost.step,
+            human(seconds),
+            phase.steps - done
+        );
+    }
+    // A new checkpoint is written beside the one that it replaces.
+    let needed = (disk + largest).saturating_sub(folder.size());
+    let free = free(folder.path())?;
+    ensure!(
+        needed <= free,
+        "{}: the run needs {} more, and {} are free: make room, or give --out a folder on another disk",
+        folder.path().display(),
+        DecimalBytes(needed),
+        DecimalBytes(free)
+    );
+    log::info!(
+        "all: about {}; {} of disk, {} are free",
+        human(total),
+        DecimalBytes(needed),
+        DecimalBytes(free)
+    );
+    Ok(())
+}
+
+fn measure<B: Engine, M: Task<B>>(
+    model: M,
+    config: &Config,
+    name: PhaseName,
+    sampler: &Sampler,
+    device: &B::Device,
+    workers: usize,
+) -> Result<Cost> {
+    let phase = config.phases.get(name);
+    let draws = Draws::of(config, name);
+    // The first draws also decode images that later ones find decoded.
+    draws.batch(sampler, 0)?;
+    let (tiles, draw) = timed(|| draws.batch(sampler, 1));
+    let tiles = tiles?;
+    let draw = draw / phase.batch as f64 / workers as f64;
+
+    let mut learner = Learner::new(model, config, name);
+    let mut step = || learner.step(&tiles, 0.0, device).into_data();
+    step();
+    let (_, steps) = timed(|| (0..STEPS).for_each(|_| drop(step())));
+    let model = learner.averaged();
+    let few: &[Tile] = &tiles[..tiles.len().min(16)];
+    M::judge(&model, few, device);
+    let (_, judge) = timed(|| M::judge(&model, few, device));
+    let step = steps / STEPS as f64;
+    let making = draw * phase.batch as f64;
+    Ok(Cost {
+        // Beside a GPU, tiles are made while it computes; the CPU has to do both.
+        step: if shares_cores::<B>(device) {
+            step + making * workers as f64 / rayon::current_num_threads() as f64
+        } else {
+            step.max(making)
+        },
+        judge: judge / few.len() as f64,
+        draw,
+        last: bytes(&learner.save()),
+        best: bytes(&collect(&model)),
+    })
+}
+
+/// Whether tiles are made by the cores that also train.
+fn shares_cores<B: Engine>(device: &B::Device) -> bool {
+    !B::name(device).contains("cuda")
+}
+
+/// Seconds that a phase has before it, from step `done` on.
+fn seconds(cost: &Cost, config: &Config, name: PhaseName, done: usize, tune: usize) -> f64 {
+    let phase = config.phases.get(name);
+    let looks = phase.steps.div_ceil(phase.tune_every) - done / phase.tune_every;
+    let mining = &config.mining;
+    let rounds = if mining.share > 0.0 {
+        (phase.steps.saturating_sub(1) / mining.every) - done / mining.every
+    } else {
+        0
+    };
+    let scene = cost.judge + cost.draw;
+    (phase.steps - done) as f64 * cost.step
+        + (looks * tune) as f64 * cost.judge
+        + (rounds * (mining.pool + mining.keep)) as f64 * scene
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed().as_secs_f64())
+}
+
+fn human(seconds: f64) -> HumanDuration {
+    HumanDuration(Duration::from_secs_f64(seconds))
+}
+
+fn bytes(params: &Params) -> u64 {
+    let tensors = params.0.values();
+    tensors.map(|tensor| tensor.bytes.len() as u64).sum()
+}
+
+/// Bytes that may still be written where `path` is.
+fn free(path: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(path).with_context(|| path.display().to_string())?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
