@@ -227,6 +227,8 @@ fn recolour(pixels: &mut RgbImage, rng: &mut StdRng) {
     let brightness = rng.random_range(-0.07..0.1f32);
     let gamma = rng.random_range(-0.3..0.25f32).exp();
     let centre = mean_level(pixels);
+    // Air brightens what satellites see, more than pictures from lower down show.
+    let brightness = brightness + rng.random_range(0.0..0.6f32) * (0.3 - centre).max(0.0);
     let tables = std::array::from_fn(|_| {
         let gain = rng.random_range(0.9..1.1f32);
         table(|level| {

@@ -13,7 +13,7 @@ use shipwatch::mask::Rle;
 use super::canvas::{Canvas, Rect};
 use super::crop::{Piece, anywhere, is_free, random_pixel};
 use super::images::{Drawer, Images};
-use super::noise::smoothstep;
+use super::noise::{FRACTAL, Layer, smoothstep};
 
 /// Tries before a crop that must show no ship becomes what it is.
 const TRIES: usize = 12;
@@ -23,6 +23,9 @@ const FADE: u32 = 14;
 
 /// A piece shows at least so many pixels in each direction, where its image is not smaller.
 const LEAST: u32 = 24;
+
+/// An image beside another is shrunk to this size at most.
+const SHOWN: u32 = 64;
 
 /// Share of a piece that one colour must have for it to pass for the colour of its water or field.
 const DOMINANT: f32 = 0.5;
@@ -35,15 +38,18 @@ pub(crate) struct Quilt {
     weights: Vec<f32>,
     /// The dominant colour of the first piece that has one.
     tone: Option<[f32; 3]>,
+    /// Makes borders between pieces crooked, as between land and water.
+    bays: Layer,
 }
 
 impl Quilt {
-    pub(crate) fn new(side: u32) -> Self {
+    pub(crate) fn new(side: u32, rng: &mut StdRng) -> Self {
         Self {
             canvas: Canvas::new(RgbImage::new(side, side)),
             filled: GrayImage::new(side, side),
             weights: vec![0.0; side as usize * side as usize],
             tone: None,
+            bays: Layer::even(&FRACTAL, 0.15, rng),
         }
     }
 
@@ -61,10 +67,15 @@ impl Quilt {
     /// pixels from its rim. Water takes on the colour of the first.
     pub(crate) fn add(&mut self, mut piece: Piece, x: u32, y: u32, fade: u32) {
         let (width, height) = piece.pixels.dimensions();
-        if let Some(own) = dominant(&piece) {
-            let tone = *self.tone.get_or_insert(own);
-            adapt(&mut piece.pixels, own, tone);
-        }
+        // Water flows into water, but anything else ends somewhere.
+        let sharpness = match dominant(&piece) {
+            Some(own) => {
+                let tone = *self.tone.get_or_insert(own);
+                adapt(&mut piece.pixels, own, tone);
+                1.0
+            }
+            None => 4.0,
+        };
         let side = self.canvas.side();
         let mut numbers = [0u8; 256];
         for (px, py, new) in piece.pixels.enumerate_pixels() {
@@ -73,7 +84,13 @@ impl Quilt {
             let share = match self.filled.get_pixel(at.0, at.1).0[0] {
                 0 => 1.0,
                 _ if fade == 0 => 1.0,
-                _ => smoothstep(-0.5, fade as f32, rim as f32),
+                _ if rim >= fade => 1.0,
+                _ => {
+                    let part = (rim as f32 + 0.5) / fade as f32;
+                    let bay = self.bays.at(at.0 as f32, at.1 as f32).clamp(-1.0, 1.0);
+                    let bent = part + 2.0 * part * (1.0 - part) * bay;
+                    smoothstep(0.0, 1.0, (bent - 0.5) * sharpness + 0.5)
+                }
             };
             let pixel = self.canvas.pixels.get_pixel_mut(at.0, at.1);
             for (level, &new) in pixel.0.iter_mut().zip(&new.0) {
@@ -184,7 +201,7 @@ pub(crate) fn mosaic(
 ) -> Result<Canvas> {
     let [low, high] = drawer.source.config.scale;
     let scale = rng.random_range(low.ln()..=high.ln()).exp();
-    let mut quilt = Quilt::new(side);
+    let mut quilt = Quilt::new(side, rng);
     let mut open = Vec::new();
     let whole = Rect::new(0, 0, side, side);
     if let Some(reach) = ship {
@@ -210,6 +227,9 @@ pub(crate) fn mosaic(
     while let Some(cell) = open.pop() {
         let filled = images.pick(drawer, rng, |image, pixels, rng| {
             let ships = &image.labelled.ships;
+            // Pieces too small to show anything would take long to lay.
+            let whole = f64::from(SHOWN) / f64::from(pixels.width().min(pixels.height()));
+            let scale = scale.max(whole.min(high));
             let (piece, at, fade) = fitting(ships, pixels, scale, cell, side, ship.is_none(), rng);
             let (right, bottom) = (at.x + at.width, at.y + at.height);
             quilt.add(piece, at.x, at.y, fade);
@@ -289,8 +309,8 @@ fn fitting(
 ) -> (Piece, Rect, u32) {
     let full = |grid: u32| ((f64::from(grid) * scale).round() as u32).max(1);
     let available = (full(pixels.width()), full(pixels.height()));
-    let fade = FADE.min(available.0.min(available.1) / 4);
-    let room = cell.grown(fade, side, side);
+    let fade_within = |size: (u32, u32)| FADE.min(size.0.min(size.1) / 5);
+    let room = cell.grown(fade_within(available), side, side);
     let mut size = (available.0.min(room.width), available.1.min(room.height));
     let own = |size: u32| (f64::from(size) / scale).round() as u32;
     let (width, height) = pixels.dimensions();
@@ -307,6 +327,15 @@ fn fitting(
             crop = anywhere((own(size.0), own(size.1)), width, height, rng);
         }
     }
+    // The smaller the piece, the less of it may go into fading: some must be left in the cell.
+    let fade = fade_within(available).min(fade_within(size));
+    let corner = |cell: u32, size: u32| cell.saturating_sub(fade).min(side - size);
+    let at = Rect::new(
+        corner(cell.x, size.0),
+        corner(cell.y, size.1),
+        size.0,
+        size.1,
+    );
     let piece = Piece::cut(pixels, ships, crop, size);
-    (piece, Rect::new(room.x, room.y, size.0, size.1), fade)
+    (piece, at, fade)
 }

@@ -28,8 +28,8 @@ const PATCHES: usize = 5;
 /// Own pixels to stay away from a ship.
 const BERTH: u32 = 6;
 
-/// Smallest side of a crop, in own pixels.
-const SMALLEST: u32 = 56;
+/// Smallest side of a crop, in pixels of the canvas and in own pixels: smaller ones would make a pattern.
+const SMALLEST: (f32, u32) = (90.0, 56);
 
 /// Pixels over which crops of the same water fade into one another.
 const FADE: u32 = 20;
@@ -87,7 +87,8 @@ fn patches(
                 continue;
             }
         }
-        if length * 4 / 5 >= SMALLEST && found.is_empty() {
+        let smallest = SMALLEST.1.max((SMALLEST.0 / scale) as u32);
+        if length * 4 / 5 >= smallest && found.is_empty() {
             length = length * 4 / 5;
         }
     }
@@ -141,7 +142,7 @@ fn is_water(image: &RgbImage, colour: [f32; 3]) -> bool {
 
 /// Fills a canvas with crops of the same water.
 fn quilt(patches: &[RgbImage], side: u32, rng: &mut StdRng) -> Canvas {
-    let mut quilt = Quilt::new(side);
+    let mut quilt = Quilt::new(side, rng);
     let size = patches[0].width();
     let fade = FADE.min(size / 3);
     let mut y = 0;
