@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use shipwatch::frame::resample_rgb;
 
 use crate::config::Augment;
-use crate::data::scene::{Canvas, Layer, WHITE, log_uniform};
+use crate::data::scene::{Canvas, Layer, Rect, WHITE, log_uniform};
 use crate::data::tile::Tile;
 
 /// The middle of a scene as a tile: turned, flipped, lit and spoilt at random.
@@ -49,9 +49,10 @@ pub(crate) fn look(scene: &Canvas, tile: u32, augment: &Augment, rng: &mut StdRn
 /// The middle of a scene as it is.
 pub(crate) fn middle(scene: &Canvas, tile: u32) -> Tile {
     let at = (scene.side() - tile) / 2;
+    let rect = Rect::new(at, at, tile, tile);
     Tile {
-        pixels: imageops::crop_imm(&scene.pixels, at, at, tile, tile).to_image(),
-        mask: imageops::crop_imm(&scene.ships, at, at, tile, tile).to_image(),
+        pixels: rect.cut(&scene.pixels),
+        mask: rect.cut(&scene.ships),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rectangles cut from images, with the ships on them.
 
-use image::{GrayImage, Luma, RgbImage, imageops};
+use image::{GrayImage, Luma, RgbImage};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use shipwatch::frame::{resample_gray, resample_rgb};
@@ -11,8 +11,8 @@ use super::canvas::Rect;
 /// A piece of a picture to come.
 pub(crate) struct Piece {
     pub(crate) pixels: RgbImage,
-    /// 0 where no ship is, else a number per ship.
-    pub(crate) ships: GrayImage,
+    /// 0 where no ship is, else a number per ship; absent if there is none.
+    pub(crate) ships: Option<GrayImage>,
 }
 
 impl Piece {
@@ -23,14 +23,10 @@ impl Piece {
         crop: Rect,
         (width, height): (u32, u32),
     ) -> Self {
-        let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
         let own = rasterise(crop, ships, pixels.height());
         Self {
-            pixels: resample_rgb(&view.to_image(), width, height),
-            ships: match own {
-                Some(own) => resample_ships(&own, width, height),
-                None => GrayImage::new(width, height),
-            },
+            pixels: resample_rgb(&crop.cut(pixels), width, height),
+            ships: own.map(|own| resample_ships(&own, width, height)),
         }
     }
 }
@@ -130,8 +126,12 @@ fn commonest(own: &GrayImage, columns: std::ops::Range<u32>, rows: std::ops::Ran
     first
 }
 
-/// Whether no ship pixel lies within the crop.
+/// Own pixels by which a crop without ships stays away from them: masks are not perfect.
+const MARGIN: u32 = 5;
+
+/// Whether no ship pixel lies within the crop or near it.
 pub(crate) fn is_free(crop: Rect, ships: &[Rle], grid_height: u32) -> bool {
+    let crop = crop.grown(MARGIN, u32::MAX, grid_height);
     let within = |ship| stretches_within(crop, ship, grid_height).next().is_some();
     !ships.iter().any(within)
 }
@@ -173,9 +173,8 @@ mod tests {
             .collect();
         assert_eq!(pixels, ship.pixels(5).collect::<Vec<_>>());
         let ships = [ship.clone()];
-        assert!(is_free(Rect::new(0, 0, 1, 3), &ships, 5));
-        assert!(is_free(Rect::new(2, 2, 3, 3), &ships, 5));
-        assert!(!is_free(Rect::new(0, 0, 1, 4), &ships, 5));
+        assert!(is_free(Rect::new(2 + MARGIN + 1, 0, 3, 3), &ships, 5));
+        assert!(!is_free(Rect::new(2 + MARGIN, 0, 3, 3), &ships, 5));
         let rng = &mut StdRng::seed_from_u64(1);
         let mut drawn: Vec<_> = (0..300)
             .filter_map(|_| random_pixel(&ship, 5, rng))

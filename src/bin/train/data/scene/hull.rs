@@ -1,6 +1,6 @@
 //! Ships cut out of images, to be set elsewhere.
 
-use image::{GrayImage, Luma, RgbImage, imageops};
+use image::{GrayImage, Luma, RgbImage};
 use shipwatch::frame::{resample_gray, resample_rgb};
 use shipwatch::mask::Rle;
 
@@ -118,8 +118,7 @@ impl CutOut {
         }
         let size = |own: u32| ((own as f32 * scale).round() as u32).max(2);
         let (w, h) = (size(crop.width), size(crop.height));
-        let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
-        let pixels = resample_rgb(&view.to_image(), w, h);
+        let pixels = resample_rgb(&crop.cut(pixels), w, h);
         let cover = resample_gray(&mask, w, h);
         let (mut around, mut inside) = (Stats::default(), Stats::default());
         for (pixel, cover) in pixels.pixels().zip(cover.pixels()) {
