@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use shipwatch::frame::resample_rgb;
 
 use crate::config::Augment;
-use crate::data::scene::{Canvas, Layer, WHITE, log_uniform};
+use crate::data::scene::{Canvas, Layer, Rect, WHITE, log_uniform};
 use crate::data::tile::Tile;
 
 /// The middle of a scene as a tile: turned, flipped, lit and spoilt at random.
@@ -49,9 +49,10 @@ pub(crate) fn look(scene: &Canvas, tile: u32, augment: &Augment, rng: &mut StdRn
 /// The middle of a scene as it is.
 pub(crate) fn middle(scene: &Canvas, tile: u32) -> Tile {
     let at = (scene.side() - tile) / 2;
+    let rect = Rect::new(at, at, tile, tile);
     Tile {
-        pixels: imageops::crop_imm(&scene.pixels, at, at, tile, tile).to_image(),
-        mask: imageops::crop_imm(&scene.ships, at, at, tile, tile).to_image(),
+        pixels: rect.cut(&scene.pixels),
+        mask: rect.cut(&scene.ships),
     }
 }
 
@@ -227,6 +228,8 @@ fn recolour(pixels: &mut RgbImage, rng: &mut StdRng) {
     let brightness = rng.random_range(-0.07..0.1f32);
     let gamma = rng.random_range(-0.3..0.25f32).exp();
     let centre = mean_level(pixels);
+    // Air brightens what satellites see, more than pictures from lower down show.
+    let brightness = brightness + rng.random_range(0.0..0.6f32) * (0.3 - centre).max(0.0);
     let tables = std::array::from_fn(|_| {
         let gain = rng.random_range(0.9..1.1f32);
         table(|level| {

@@ -1,6 +1,6 @@
 //! What a scene is painted on.
 
-use image::{GrayImage, Luma, RgbImage};
+use image::{GrayImage, ImageBuffer, Luma, Pixel, RgbImage};
 
 /// A square picture in the making, larger than a tile so that the tile may be turned in it.
 pub(crate) struct Canvas {
@@ -34,6 +34,22 @@ impl Rect {
 
     pub(crate) fn contains(&self, x: u32, y: u32) -> bool {
         x.wrapping_sub(self.x) < self.width && y.wrapping_sub(self.y) < self.height
+    }
+
+    /// The pixels of an image in this rectangle, which must lie within it.
+    pub(crate) fn cut<P: Pixel<Subpixel = u8>>(
+        &self,
+        image: &ImageBuffer<P, Vec<u8>>,
+    ) -> ImageBuffer<P, Vec<u8>> {
+        let channels = usize::from(P::CHANNEL_COUNT);
+        let stride = image.width() as usize * channels;
+        let length = self.width as usize * channels;
+        let mut bytes = Vec::with_capacity(length * self.height as usize);
+        let first = self.y as usize * stride + self.x as usize * channels;
+        for row in 0..self.height as usize {
+            bytes.extend_from_slice(&image.as_raw()[first + row * stride..][..length]);
+        }
+        ImageBuffer::from_raw(self.width, self.height, bytes).expect("as many rows as asked for")
     }
 
     /// Grown by `margin` on each side, as far as a picture of `width` x `height` reaches.
@@ -135,5 +151,33 @@ impl Canvas {
     /// The whole canvas.
     pub(crate) fn all(&self) -> Rect {
         Rect::new(0, 0, self.pixels.width(), self.pixels.height())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::imageops;
+
+    #[test]
+    fn a_cut_is_what_the_image_crate_crops() {
+        let image = RgbImage::from_fn(7, 5, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        for rect in [
+            Rect::new(2, 1, 3, 4),
+            Rect::new(0, 0, 7, 5),
+            Rect::new(6, 4, 1, 1),
+        ] {
+            let want = imageops::crop_imm(&image, rect.x, rect.y, rect.width, rect.height);
+            assert_eq!(rect.cut(&image), want.to_image());
+        }
+    }
+
+    #[test]
+    fn the_paint_is_solid_where_it_covers_half() {
+        let mut canvas = Canvas::new(RgbImage::new(4, 1));
+        canvas.paint(Rect::new(0, 0, 9, 9), true, |x, _| ([200.0; 3], x / 4.0));
+        let levels: Vec<u8> = canvas.pixels.pixels().map(|p| p.0[1]).collect();
+        assert_eq!(levels, [0, 50, 100, 150]);
+        assert_eq!(canvas.solid.as_raw(), &[0, 0, 255, 255]);
     }
 }

@@ -12,25 +12,28 @@ use super::structure::Berth;
 
 /// Ground without anything built: grass, sand or rock.
 pub(crate) fn ground(side: u32, rng: &mut StdRng) -> RgbImage {
+    let light = rng.random_range(55.0..165.0f32);
+    let green = rng.random_range(-0.1..0.12f32);
+    let blue = rng.random_range(0.62..0.9f32);
     let colours: [[f32; 3]; 3] = std::array::from_fn(|_| {
-        let light = rng.random_range(45.0..170.0f32);
-        let green = rng.random_range(-0.12..0.14f32);
-        [
-            light * (1.0 - green),
-            light,
-            light * rng.random_range(0.6..0.9f32),
-        ]
+        let light = light * rng.random_range(0.75..1.25f32);
+        let green = green + rng.random_range(-0.05..0.05f32);
+        [light * (1.0 - green), light, light * blue]
     });
-    let patches = Layer::even(&FRACTAL, log_uniform(0.3, 1.5, rng), rng);
-    let other = Layer::even(&FRACTAL, log_uniform(0.2, 1.0, rng), rng);
+    let patches = Layer::even(&FRACTAL, log_uniform(0.2, 1.0, rng), rng);
+    let other = Layer::even(&FRACTAL, log_uniform(0.15, 0.6, rng), rng);
+    let hills = Layer::even(&FRACTAL, log_uniform(0.3, 1.2, rng), rng);
     let bushes = Layer::even(&WAVES, log_uniform(0.3, 1.2, rng), rng);
     let grain = Layer::new(&WHITE, 0.0, [1.3; 2], rng);
-    let rough = rng.random_range(3.0..16.0f32);
+    let rough = rng.random_range(2.0..11.0f32);
+    let relief = rng.random_range(50.0..260.0f32);
     RgbImage::from_fn(side, side, |x, y| {
         let (x, y) = (x as f32, y as f32);
-        let first = smoothstep(-0.8, 0.8, patches.at(x, y));
-        let second = smoothstep(0.2, 0.9, other.at(x, y));
-        let level = rough * (0.7 * bushes.at(x, y) + 0.5 * grain.at(x, y));
+        let first = smoothstep(-1.0, 1.0, patches.at(x, y));
+        let second = smoothstep(0.0, 1.2, other.at(x, y));
+        let slope = hills.at(x + 1.0, y + 1.0) - hills.at(x, y);
+        let level = relief * slope.clamp(-0.2, 0.2)
+            + rough * (0.7 * bushes.at(x, y) + 0.5 * grain.at(x, y));
         Rgb(std::array::from_fn(|c| {
             let base = colours[0][c] + (colours[1][c] - colours[0][c]) * first;
             (base + (colours[2][c] - base) * second + level) as u8
@@ -46,7 +49,10 @@ pub(crate) fn coast(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng) {
     let depth = rng.random_range(6.0..45.0f32);
     let start = side * rng.random_range(-0.35..0.35f32);
     let from = |x: f32, y: f32| (x - side / 2.0) * cos + (y - side / 2.0) * sin + start;
-    shore(canvas, land, rng, |x, y| from(x, y) + depth * bays.at(x, y));
+    let beach = rng.random_range(-3.0..9.0f32).max(0.0);
+    shore(canvas, land, beach, rng, |x, y| {
+        from(x, y) + depth * bays.at(x, y)
+    });
 }
 
 /// A few rocks or islands.
@@ -63,7 +69,8 @@ pub(crate) fn islets(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng) {
     let outline = Layer::even(&FRACTAL, log_uniform(0.12, 0.6, rng), rng);
     let stretch = rng.random_range(1.0..2.5f32);
     let (sin, cos) = rng.random_range(0.0..TAU).sin_cos();
-    shore(canvas, land, rng, |x, y| {
+    let beach = rng.random_range(-2.0..2.5f32).max(0.0);
+    shore(canvas, land, beach, rng, |x, y| {
         let height = |[cx, cy, radius]: &[f32; 3]| {
             let (dx, dy) = (x - cx, y - cy);
             let (u, v) = (dx * cos + dy * sin, -dx * sin + dy * cos);
@@ -73,10 +80,15 @@ pub(crate) fn islets(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng) {
     });
 }
 
-/// Paints `land` where `inland`, a distance in pixels, is positive, and what belongs to a shore beside
-/// it.
-fn shore(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng, inland: impl Fn(f32, f32) -> f32) {
-    let beach = rng.random_range(-3.0..9.0f32).max(0.0);
+/// Paints `land` where `inland`, a distance in pixels, is positive, with a beach of the given width, and
+/// surf and shallows beside it.
+fn shore(
+    canvas: &mut Canvas,
+    land: &RgbImage,
+    beach: f32,
+    rng: &mut StdRng,
+    inland: impl Fn(f32, f32) -> f32,
+) {
     let light = rng.random_range(110.0..215.0f32);
     let sand = [light, 0.94 * light, 0.8 * light];
     let surf_width = log_uniform(1.0, 12.0, rng);
@@ -85,7 +97,7 @@ fn shore(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng, inland: impl Fn
     let shallow = rng.random_range(0.0..0.5f32);
     let tint = [95.0, 135.0, 125.0];
     let foam = Layer::even(&FRACTAL, log_uniform(0.1, 0.4, rng), rng);
-    let ragged = Layer::even(&WAVES, log_uniform(0.25, 0.7, rng), rng);
+    let ragged = Layer::even(&WAVES, log_uniform(0.4, 1.0, rng), rng);
     let all = canvas.all();
     canvas.paint(all, true, |x, y| {
         let inland = inland(x, y) + 0.8 * ragged.at(x, y);

@@ -1,6 +1,6 @@
 //! Rectangles cut from images, with the ships on them.
 
-use image::{GrayImage, Luma, RgbImage, imageops};
+use image::{GrayImage, Luma, RgbImage};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use shipwatch::frame::{resample_gray, resample_rgb};
@@ -11,8 +11,8 @@ use super::canvas::Rect;
 /// A piece of a picture to come.
 pub(crate) struct Piece {
     pub(crate) pixels: RgbImage,
-    /// 0 where no ship is, else a number per ship.
-    pub(crate) ships: GrayImage,
+    /// 0 where no ship is, else a number per ship; absent if there is none.
+    pub(crate) ships: Option<GrayImage>,
 }
 
 impl Piece {
@@ -23,28 +23,52 @@ impl Piece {
         crop: Rect,
         (width, height): (u32, u32),
     ) -> Self {
-        let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
         let own = rasterise(crop, ships, pixels.height());
         Self {
-            pixels: resample_rgb(&view.to_image(), width, height),
-            ships: match own {
-                Some(own) => resample_ships(&own, width, height),
-                None => GrayImage::new(width, height),
-            },
+            pixels: resample_rgb(&crop.cut(pixels), width, height),
+            ships: own.map(|own| resample_ships(&own, width, height)),
         }
     }
 }
 
+/// A ship's pixels as stretches of one column each: column, first row, row after the last.
+pub(crate) fn stretches(ship: &Rle, grid_height: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+    let rows = u64::from(grid_height);
+    ship.runs().iter().flat_map(move |&(start, length)| {
+        let (first, end) = (start - 1, start - 1 + length);
+        (first / rows..=(end - 1) / rows).map(move |column| {
+            let top = (column * rows).max(first) - column * rows;
+            let bottom = ((column + 1) * rows).min(end) - column * rows;
+            (column as u32, top as u32, bottom as u32)
+        })
+    })
+}
+
+/// What of a ship lies within a crop, in the crop's own columns and rows.
+fn stretches_within(
+    crop: Rect,
+    ship: &Rle,
+    grid_height: u32,
+) -> impl Iterator<Item = (u32, u32, u32)> {
+    stretches(ship, grid_height).filter_map(move |(x, top, bottom)| {
+        let column = x
+            .checked_sub(crop.x)
+            .filter(|&column| column < crop.width)?;
+        let top = top.max(crop.y) - crop.y;
+        let bottom = bottom.min(crop.y + crop.height).saturating_sub(crop.y);
+        (top < bottom).then_some((column, top, bottom))
+    })
+}
+
 /// The ships within a crop, each with its number; none if there are none.
 fn rasterise(crop: Rect, ships: &[Rle], grid_height: u32) -> Option<GrayImage> {
-    let mut mask = None;
+    let mut mask: Option<GrayImage> = None;
     for (ship, number) in ships.iter().zip((1..=u8::MAX).cycle()) {
-        for (x, y) in ship
-            .pixels(grid_height)
-            .filter(|&(x, y)| crop.contains(x, y))
-        {
-            mask.get_or_insert_with(|| GrayImage::new(crop.width, crop.height))
-                .put_pixel(x - crop.x, y - crop.y, Luma([number]));
+        for (x, top, bottom) in stretches_within(crop, ship, grid_height) {
+            let mask = mask.get_or_insert_with(|| GrayImage::new(crop.width, crop.height));
+            for y in top..bottom {
+                mask.put_pixel(x, y, Luma([number]));
+            }
         }
     }
     mask
@@ -102,16 +126,26 @@ fn commonest(own: &GrayImage, columns: std::ops::Range<u32>, rows: std::ops::Ran
     first
 }
 
-/// Whether no ship pixel lies within the crop.
+/// Own pixels by which a crop without ships stays away from them: masks are not perfect.
+const MARGIN: u32 = 5;
+
+/// Whether no ship pixel lies within the crop or near it.
 pub(crate) fn is_free(crop: Rect, ships: &[Rle], grid_height: u32) -> bool {
-    let mut pixels = ships.iter().flat_map(|ship| ship.pixels(grid_height));
-    !pixels.any(|(x, y)| crop.contains(x, y))
+    let crop = crop.grown(MARGIN, u32::MAX, grid_height);
+    let within = |ship| stretches_within(crop, ship, grid_height).next().is_some();
+    !ships.iter().any(within)
 }
 
 /// Any pixel of the ship, as column and row.
 pub(crate) fn random_pixel(ship: &Rle, grid_height: u32, rng: &mut StdRng) -> Option<(u32, u32)> {
-    let nth = rng.random_range(0..ship.area().max(1)) as usize;
-    ship.pixels(grid_height).nth(nth)
+    let mut nth = rng.random_range(0..ship.area().max(1)) as u32;
+    for (x, top, bottom) in stretches(ship, grid_height) {
+        match nth.checked_sub(bottom - top) {
+            Some(rest) => nth = rest,
+            None => return Some((x, top + nth)),
+        }
+    }
+    None
 }
 
 /// A rectangle of the given size anywhere in a picture of `width` x `height`.
@@ -125,6 +159,30 @@ pub(crate) fn anywhere(size: (u32, u32), width: u32, height: u32, rng: &mut impl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
+
+    /// A run that begins in one column and ends two columns on, in a grid with 5 rows.
+    #[test]
+    fn runs_are_cut_at_column_ends() {
+        let ship: Rle = "4 9".parse().expect("one run");
+        let all: Vec<_> = stretches(&ship, 5).collect();
+        assert_eq!(all, [(0, 3, 5), (1, 0, 5), (2, 0, 2)]);
+        let pixels: Vec<_> = all
+            .iter()
+            .flat_map(|&(x, top, bottom)| (top..bottom).map(move |y| (x, y)))
+            .collect();
+        assert_eq!(pixels, ship.pixels(5).collect::<Vec<_>>());
+        let ships = [ship.clone()];
+        assert!(is_free(Rect::new(2 + MARGIN + 1, 0, 3, 3), &ships, 5));
+        assert!(!is_free(Rect::new(2 + MARGIN, 0, 3, 3), &ships, 5));
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut drawn: Vec<_> = (0..300)
+            .filter_map(|_| random_pixel(&ship, 5, rng))
+            .collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn, pixels);
+    }
 
     /// Two ships, one pixel apart, stay two when shrunk; each pixel has the number of its own.
     #[test]

@@ -1,10 +1,11 @@
 //! Ships cut out of images, to be set elsewhere.
 
-use image::{GrayImage, Luma, RgbImage, imageops};
+use image::{GrayImage, Luma, RgbImage};
 use shipwatch::frame::{resample_gray, resample_rgb};
 use shipwatch::mask::Rle;
 
 use super::canvas::{Canvas, Rect};
+use super::crop::stretches;
 use super::mosaic::{Stats, tables};
 
 /// Where a ship lies in its image and how large it is, in pixels, as a box with the second moments of
@@ -25,16 +26,25 @@ impl Hull {
         if n == 0.0 {
             return None;
         }
+        // A stretch of rows has a mean and, about it, a variance of (rows^2 - 1) / 12.
+        let parts = || {
+            stretches(ship, grid_height).map(|(x, top, bottom)| {
+                let rows = f64::from(bottom - top);
+                (f64::from(x), f64::from(top) + (rows - 1.0) / 2.0, rows)
+            })
+        };
         let (mut x, mut y) = (0.0, 0.0);
-        for (px, py) in ship.pixels(grid_height) {
-            (x, y) = (x + f64::from(px), y + f64::from(py));
+        for (px, py, rows) in parts() {
+            (x, y) = (x + rows * px, y + rows * py);
         }
         let (x, y) = (x / n, y / n);
         // A pixel is a square, which has a variance of its own.
         let (mut xx, mut yy, mut xy) = (n / 12.0, n / 12.0, 0.0);
-        for (px, py) in ship.pixels(grid_height) {
-            let (dx, dy) = (f64::from(px) - x, f64::from(py) - y);
-            (xx, yy, xy) = (xx + dx * dx, yy + dy * dy, xy + dx * dy);
+        for (px, py, rows) in parts() {
+            let (dx, dy) = (px - x, py - y);
+            xx += rows * dx * dx;
+            yy += rows * (dy * dy + (rows * rows - 1.0) / 12.0);
+            xy += rows * dx * dy;
         }
         let (xx, yy, xy) = (xx / n, yy / n, xy / n);
         let half = (xx + yy) / 2.0;
@@ -90,24 +100,25 @@ impl CutOut {
         let (width, height) = pixels.dimensions();
         let own = Hull::measure(ship, height)?;
         let (mut left, mut top, mut right, mut bottom) = (width, height, 0, 0);
-        for (x, y) in ship.pixels(height) {
-            (left, right) = (left.min(x), right.max(x));
-            (top, bottom) = (top.min(y), bottom.max(y));
+        for (x, first, end) in stretches(ship, height) {
+            (left, right) = (left.min(x), right.max(x + 1));
+            (top, bottom) = (top.min(first), bottom.max(end));
         }
-        if left == 0 || top == 0 || right + 1 >= width || bottom + 1 >= height {
+        if left == 0 || top == 0 || right >= width || bottom >= height {
             return None;
         }
         let margin = (4.0 / scale).ceil() as u32 + 1;
-        let crop = Rect::new(left, top, right - left + 1, bottom - top + 1);
+        let crop = Rect::new(left, top, right - left, bottom - top);
         let crop = crop.grown(margin, width, height);
         let mut mask = GrayImage::new(crop.width, crop.height);
-        for (x, y) in ship.pixels(height) {
-            mask.put_pixel(x - crop.x, y - crop.y, Luma([255]));
+        for (x, top, bottom) in stretches(ship, height) {
+            for y in top..bottom {
+                mask.put_pixel(x - crop.x, y - crop.y, Luma([255]));
+            }
         }
         let size = |own: u32| ((own as f32 * scale).round() as u32).max(2);
         let (w, h) = (size(crop.width), size(crop.height));
-        let view = imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height);
-        let pixels = resample_rgb(&view.to_image(), w, h);
+        let pixels = resample_rgb(&crop.cut(pixels), w, h);
         let cover = resample_gray(&mask, w, h);
         let (mut around, mut inside) = (Stats::default(), Stats::default());
         for (pixel, cover) in pixels.pixels().zip(cover.pixels()) {

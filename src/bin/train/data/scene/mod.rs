@@ -17,7 +17,7 @@ mod wake;
 mod water;
 pub(crate) mod weather;
 
-pub(crate) use canvas::Canvas;
+pub(crate) use canvas::{Canvas, Rect};
 pub(crate) use images::Images;
 pub(crate) use noise::{Layer, WHITE, log_uniform};
 

@@ -4,16 +4,17 @@
 use std::f32::consts::TAU;
 
 use anyhow::Result;
-use image::{GrayImage, Luma, RgbImage};
+use image::RgbImage;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use shipwatch::frame::resample_rgb;
 use shipwatch::mask::Rle;
 
 use super::canvas::{Canvas, Rect};
 use super::crop::{Piece, anywhere, is_free, random_pixel};
 use super::images::{Drawer, Images};
-use super::noise::smoothstep;
+use super::noise::{FRACTAL, Layer, smoothstep};
 
 /// Tries before a crop that must show no ship becomes what it is.
 const TRIES: usize = 12;
@@ -24,26 +25,32 @@ const FADE: u32 = 14;
 /// A piece shows at least so many pixels in each direction, where its image is not smaller.
 const LEAST: u32 = 24;
 
+/// An image beside another is shrunk to this size at most.
+const SHOWN: u32 = 64;
+
 /// Share of a piece that one colour must have for it to pass for the colour of its water or field.
 const DOMINANT: f32 = 0.5;
 
 /// A canvas being filled piece by piece.
 pub(crate) struct Quilt {
     canvas: Canvas,
-    filled: GrayImage,
+    filled: Vec<bool>,
     /// How much of each pixel's colour is a ship's, 0 to 1.
     weights: Vec<f32>,
     /// The dominant colour of the first piece that has one.
     tone: Option<[f32; 3]>,
+    /// Makes borders between pieces crooked, as between land and water.
+    bays: Layer,
 }
 
 impl Quilt {
-    pub(crate) fn new(side: u32) -> Self {
+    pub(crate) fn new(side: u32, rng: &mut StdRng) -> Self {
         Self {
             canvas: Canvas::new(RgbImage::new(side, side)),
-            filled: GrayImage::new(side, side),
+            filled: vec![false; side as usize * side as usize],
             weights: vec![0.0; side as usize * side as usize],
             tone: None,
+            bays: Layer::even(&FRACTAL, 0.15, rng),
         }
     }
 
@@ -61,50 +68,73 @@ impl Quilt {
     /// pixels from its rim. Water takes on the colour of the first.
     pub(crate) fn add(&mut self, mut piece: Piece, x: u32, y: u32, fade: u32) {
         let (width, height) = piece.pixels.dimensions();
-        if let Some(own) = dominant(&piece) {
-            let tone = *self.tone.get_or_insert(own);
-            adapt(&mut piece.pixels, own, tone);
-        }
+        // Water flows into water, but anything else ends somewhere.
+        let sharpness = match dominant(&piece) {
+            Some(own) => {
+                let tone = *self.tone.get_or_insert(own);
+                adapt(&mut piece.pixels, own, tone);
+                1.0
+            }
+            None => 4.0,
+        };
         let side = self.canvas.side();
         let mut numbers = [0u8; 256];
-        for (px, py, new) in piece.pixels.enumerate_pixels() {
-            let at = (x + px, y + py);
-            let rim = px.min(py).min(width - 1 - px).min(height - 1 - py);
-            let share = match self.filled.get_pixel(at.0, at.1).0[0] {
-                0 => 1.0,
-                _ if fade == 0 => 1.0,
-                _ => smoothstep(-0.5, fade as f32, rim as f32),
-            };
-            let pixel = self.canvas.pixels.get_pixel_mut(at.0, at.1);
-            for (level, &new) in pixel.0.iter_mut().zip(&new.0) {
-                let under = f32::from(*level);
-                *level = (under + (f32::from(new) - under) * share + 0.5) as u8;
-            }
-            let own = usize::from(piece.ships.get_pixel(px, py).0[0]);
-            let weight = &mut self.weights[(at.1 * side + at.0) as usize];
-            *weight += (f32::from(u8::from(own > 0)) - *weight) * share;
-            if own > 0 {
-                if numbers[own] == 0 {
-                    numbers[own] = self.canvas.next_ship();
+        for py in 0..height {
+            let rim = py.min(height - 1 - py);
+            for px in 0..width {
+                let at = ((y + py) * side + x + px) as usize;
+                let from = (py * width + px) as usize;
+                let rim = rim.min(px).min(width - 1 - px);
+                let share = if !self.filled[at] || rim >= fade {
+                    1.0
+                } else {
+                    let part = (rim as f32 + 0.5) / fade as f32;
+                    let bay = self.bays.at((x + px) as f32, (y + py) as f32);
+                    let bent = part + 2.0 * part * (1.0 - part) * bay.clamp(-1.0, 1.0);
+                    smoothstep(0.0, 1.0, (bent - 0.5) * sharpness + 0.5)
+                };
+                self.filled[at] = true;
+                let new = &piece.pixels.as_raw()[3 * from..][..3];
+                let pixel = &mut self.canvas.pixels.as_mut()[3 * at..][..3];
+                if share >= 1.0 {
+                    pixel.copy_from_slice(new);
+                } else {
+                    for (level, &new) in pixel.iter_mut().zip(new) {
+                        let under = f32::from(*level);
+                        *level = (under + (f32::from(new) - under) * share + 0.5) as u8;
+                    }
                 }
-                let number = self.canvas.ships.get_pixel_mut(at.0, at.1);
-                if share >= 0.5 || number.0[0] == 0 {
-                    number.0[0] = numbers[own];
+                let own = piece.ships.as_ref().map_or(0, |ships| ships.as_raw()[from]);
+                let weight = &mut self.weights[at];
+                *weight += (f32::from(u8::from(own > 0)) - *weight) * share;
+                if own > 0 {
+                    let number = &mut numbers[usize::from(own)];
+                    if *number == 0 {
+                        *number = self.canvas.next_ship();
+                    }
+                    let ship = &mut self.canvas.ships.as_mut()[at];
+                    if share >= 0.5 || *ship == 0 {
+                        *ship = *number;
+                    }
                 }
             }
-            self.filled.put_pixel(at.0, at.1, Luma([255]));
         }
     }
 }
 
-/// The colour that most of a piece has, ships aside, if there is one.
+/// The colour that most of a piece has, waves averaged and ships aside, if there is one.
 fn dominant(piece: &Piece) -> Option<[f32; 3]> {
-    let step = (piece.pixels.pixels().len() / 400).max(1);
-    let pixels = piece.pixels.pixels().zip(piece.ships.pixels());
-    let sample: Vec<[u8; 3]> = pixels
-        .step_by(step)
-        .filter(|(_, ship)| ship.0[0] == 0)
-        .map(|(pixel, _)| pixel.0)
+    let (width, height) = piece.pixels.dimensions();
+    let coarse = resample_rgb(&piece.pixels, width.div_ceil(8), height.div_ceil(8));
+    let is_ship = |x: u32, y: u32| {
+        let at = ((8 * x + 4).min(width - 1), (8 * y + 4).min(height - 1));
+        let ships = piece.ships.as_ref();
+        ships.is_some_and(|ships| ships.get_pixel(at.0, at.1).0[0] > 0)
+    };
+    let cells = coarse.enumerate_pixels();
+    let sample: Vec<[u8; 3]> = cells
+        .filter(|&(x, y, _)| !is_ship(x, y))
+        .map(|(_, _, pixel)| pixel.0)
         .collect();
     if sample.is_empty() {
         return None;
@@ -184,7 +214,7 @@ pub(crate) fn mosaic(
 ) -> Result<Canvas> {
     let [low, high] = drawer.source.config.scale;
     let scale = rng.random_range(low.ln()..=high.ln()).exp();
-    let mut quilt = Quilt::new(side);
+    let mut quilt = Quilt::new(side, rng);
     let mut open = Vec::new();
     let whole = Rect::new(0, 0, side, side);
     if let Some(reach) = ship {
@@ -210,6 +240,9 @@ pub(crate) fn mosaic(
     while let Some(cell) = open.pop() {
         let filled = images.pick(drawer, rng, |image, pixels, rng| {
             let ships = &image.labelled.ships;
+            // Pieces too small to show anything would take long to lay.
+            let whole = f64::from(SHOWN) / f64::from(pixels.width().min(pixels.height()));
+            let scale = scale.max(whole.min(high));
             let (piece, at, fade) = fitting(ships, pixels, scale, cell, side, ship.is_none(), rng);
             let (right, bottom) = (at.x + at.width, at.y + at.height);
             quilt.add(piece, at.x, at.y, fade);
@@ -289,8 +322,8 @@ fn fitting(
 ) -> (Piece, Rect, u32) {
     let full = |grid: u32| ((f64::from(grid) * scale).round() as u32).max(1);
     let available = (full(pixels.width()), full(pixels.height()));
-    let fade = FADE.min(available.0.min(available.1) / 4);
-    let room = cell.grown(fade, side, side);
+    let fade_within = |size: (u32, u32)| FADE.min(size.0.min(size.1) / 5);
+    let room = cell.grown(fade_within(available), side, side);
     let mut size = (available.0.min(room.width), available.1.min(room.height));
     let own = |size: u32| (f64::from(size) / scale).round() as u32;
     let (width, height) = pixels.dimensions();
@@ -307,6 +340,15 @@ fn fitting(
             crop = anywhere((own(size.0), own(size.1)), width, height, rng);
         }
     }
+    // The smaller the piece, the less of it may go into fading: some must be left in the cell.
+    let fade = fade_within(available).min(fade_within(size));
+    let corner = |cell: u32, size: u32| cell.saturating_sub(fade).min(side - size);
+    let at = Rect::new(
+        corner(cell.x, size.0),
+        corner(cell.y, size.1),
+        size.0,
+        size.1,
+    );
     let piece = Piece::cut(pixels, ships, crop, size);
-    (piece, Rect::new(room.x, room.y, size.0, size.1), fade)
+    (piece, at, fade)
 }

@@ -166,6 +166,7 @@ pub(crate) fn log_uniform(low: f32, high: f32, rng: &mut impl Rng) -> f32 {
 }
 
 /// 0 up to `low`, 1 from `high` on, smooth between.
+#[inline]
 pub(crate) fn smoothstep(low: f32, high: f32, value: f32) -> f32 {
     let t = ((value - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)

@@ -3,7 +3,7 @@
 use std::f32::consts::TAU;
 
 use anyhow::Result;
-use image::{GrayImage, RgbImage, imageops};
+use image::RgbImage;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use shipwatch::frame::resample_rgb;
@@ -25,11 +25,8 @@ const CROPS: usize = 14;
 /// Crops of one image that are set side by side.
 const PATCHES: usize = 5;
 
-/// Own pixels to stay away from a ship.
-const BERTH: u32 = 6;
-
-/// Smallest side of a crop, in own pixels.
-const SMALLEST: u32 = 56;
+/// Smallest side of a crop, in pixels of the canvas and in own pixels: smaller ones would make a pattern.
+const SMALLEST: (f32, u32) = (90.0, 56);
 
 /// Pixels over which crops of the same water fade into one another.
 const FADE: u32 = 20;
@@ -73,11 +70,8 @@ fn patches(
     let mut found: Vec<RgbImage> = Vec::new();
     for _ in 0..CROPS {
         let crop = anywhere((length, length), width, height, rng);
-        let view = |crop: Rect| {
-            imageops::crop_imm(pixels, crop.x, crop.y, crop.width, crop.height).to_image()
-        };
-        if is_free(crop.grown(BERTH, width, height), ships, height) {
-            let image = view(crop);
+        if is_free(crop, ships, height) {
+            let image = crop.cut(pixels);
             if is_water(&image, colour) {
                 let size = ((length as f32 * scale).round() as u32).clamp(1, side);
                 found.push(resample_rgb(&image, size, size));
@@ -87,7 +81,8 @@ fn patches(
                 continue;
             }
         }
-        if length * 4 / 5 >= SMALLEST && found.is_empty() {
+        let smallest = SMALLEST.1.max((SMALLEST.0 / scale) as u32);
+        if length * 4 / 5 >= smallest && found.is_empty() {
             length = length * 4 / 5;
         }
     }
@@ -141,7 +136,7 @@ fn is_water(image: &RgbImage, colour: [f32; 3]) -> bool {
 
 /// Fills a canvas with crops of the same water.
 fn quilt(patches: &[RgbImage], side: u32, rng: &mut StdRng) -> Canvas {
-    let mut quilt = Quilt::new(side);
+    let mut quilt = Quilt::new(side, rng);
     let size = patches[0].width();
     let fade = FADE.min(size / 3);
     let mut y = 0;
@@ -150,9 +145,8 @@ fn quilt(patches: &[RgbImage], side: u32, rng: &mut StdRng) -> Canvas {
         loop {
             let patch = patches.choose(rng).expect("at least one patch");
             let piece = Piece {
-                pixels: imageops::crop_imm(patch, 0, 0, size.min(side - x), size.min(side - y))
-                    .to_image(),
-                ships: GrayImage::new(size, size),
+                pixels: Rect::new(0, 0, size.min(side - x), size.min(side - y)).cut(patch),
+                ships: None,
             };
             quilt.add(piece, x, y, fade);
             x += size - fade;
