@@ -34,15 +34,16 @@ impl WithSimd for FilterRow<'_> {
             for (tap, own) in own.iter_mut().enumerate() {
                 *own = taps[tap * vectors + v];
             }
-            let mut at = v;
-            for out in out.iter_mut().skip(v).step_by(vectors) {
+            let (mut at, mut to) = (v, v);
+            while to < out.len() {
                 let mut sum = simd.mul_f32s(own[0], rows[0][at]);
                 for tap in 1..9 {
                     let value = rows[tap / 3][at + tap % 3 * vectors];
                     sum = simd.mul_add_f32s(own[tap], value, sum);
                 }
-                *out = sum;
+                out[to] = sum;
                 at += step;
+                to += vectors;
             }
         }
     }
@@ -110,11 +111,11 @@ impl<const T: usize> WithSimd for SpreadRow<'_, T> {
             }
             let (scale, shift) = (scale[v], shift[v]);
             let (mut sum, mut product) = (sums[v], products[v]);
-            let pixels = x.iter().zip(grad.iter_mut());
-            let pixels = pixels.skip(self.first * vectors + v);
-            for (&x, grad) in pixels.step_by(self.step * vectors) {
+            let mut pixel = self.first * vectors + v;
+            while pixel < x.len() {
+                let x = x[pixel];
                 let raw = simd.mul_add_f32s(x, scale, shift);
-                let z = simd.min_f32s(simd.max_f32s(raw, low), high);
+                let z = simd.min_f32s(high, simd.max_f32s(low, raw));
                 let mut passed = zero;
                 for t in 0..T {
                     let g = rows[t][at[t]];
@@ -127,7 +128,8 @@ impl<const T: usize> WithSimd for SpreadRow<'_, T> {
                     simd.less_than_f32s(raw, high),
                 );
                 passed = simd.select_f32s(inside, passed, zero);
-                *grad = passed;
+                grad[pixel] = passed;
+                pixel += self.step * vectors;
                 sum = simd.add_f32s(sum, passed);
                 product = simd.mul_add_f32s(passed, x, product);
             }
