@@ -17,6 +17,7 @@ pub(super) struct FilterRow<'a> {
 impl WithSimd for FilterRow<'_> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let vectors = self.channels / S::F32_LANES;
@@ -29,10 +30,10 @@ impl WithSimd for FilterRow<'_> {
         let (out, _) = S::as_mut_simd_f32s(self.out);
         let step = self.stride * vectors;
         for v in 0..vectors {
-            // Plain loops over arrays here: closures would not be compiled for the vector unit.
+            // Loops over ranges: an iterator that is not inlined would push values out of registers.
             let mut own = [simd.splat_f32s(0.0); 9];
-            for (tap, own) in own.iter_mut().enumerate() {
-                *own = taps[tap * vectors + v];
+            for tap in 0..9 {
+                own[tap] = taps[tap * vectors + v];
             }
             let (mut at, mut to) = (v, v);
             while to < out.len() {
@@ -84,12 +85,13 @@ pub(super) struct SpreadRow<'a, const T: usize> {
 impl<const T: usize> WithSimd for SpreadRow<'_, T> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let vectors = self.channels / S::F32_LANES;
         let mut rows: [&[S::f32s]; T] = [&[]; T];
-        for (to, row) in rows.iter_mut().zip(self.rows) {
-            (*to, _) = S::as_simd_f32s(row);
+        for t in 0..T {
+            (rows[t], _) = S::as_simd_f32s(self.rows[t]);
         }
         let (taps, _) = S::as_simd_f32s(self.taps);
         let (tap_grads, _) = S::as_mut_simd_f32s(self.tap_grads);
@@ -133,8 +135,8 @@ impl<const T: usize> WithSimd for SpreadRow<'_, T> {
                 sum = simd.add_f32s(sum, passed);
                 product = simd.mul_add_f32s(passed, x, product);
             }
-            for (t, sum) in tap_sums.into_iter().enumerate() {
-                tap_grads[self.tap[t] * vectors + v] = sum;
+            for t in 0..T {
+                tap_grads[self.tap[t] * vectors + v] = tap_sums[t];
             }
             (sums[v], products[v]) = (sum, product);
         }

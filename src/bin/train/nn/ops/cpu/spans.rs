@@ -60,7 +60,9 @@ where
 {
     type Output = ();
 
-    // Plain loops over arrays: closures would not be compiled for the vector unit.
+    // Loops over ranges: an iterator that is not inlined would push values out of registers, and a
+    // closure would not be compiled for the vector unit.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         let zero = simd.splat_f32s(0.0);
@@ -75,11 +77,11 @@ where
             let count = span.min(length - start);
             let vectors = count / S::F32_LANES;
             let (mut read, mut coefficients) = ([&[][..]; R], [&[][..]; K]);
-            for (to, from) in read.iter_mut().zip(&self.read) {
-                *to = &from[start..start + count];
+            for r in 0..R {
+                read[r] = &self.read[r][start..start + count];
             }
-            for (to, from) in coefficients.iter_mut().zip(&self.coefficients) {
-                *to = &from[..count];
+            for k in 0..K {
+                coefficients[k] = &self.coefficients[k][..count];
             }
             for v in 0..vectors {
                 let (mut values, mut factors) = ([zero; R], [zero; K]);
