@@ -1,36 +1,113 @@
-//! Arithmetic by channel on pixels in a row, `[pixels, C]`: batch norm forward and backward.
-//!
-//! A run of pixels starts with channel 0, so that coefficients repeat; they are kept in spans of
-//! whole vectors, however many channels there are.
+//! Batch norm and ReLU6 by channel, forward and backward, on pixels in a row, `[pixels, C]`.
 
-use pulp::Arch;
+use aligned_vec::{AVec, avec};
+use pulp::{Arch, Simd};
 
-use super::gemm::GROUP;
-
-/// Fewest coefficients in a span, which keeps loops over one long.
-const SPAN: usize = 128;
-
-/// Coefficients in a span for so many channels: whole pixels and whole vectors.
-fn span(channels: usize) -> usize {
-    let mut length = channels;
-    while !length.is_multiple_of(GROUP) || length < SPAN {
-        length += channels;
-    }
-    length
-}
-
-/// One value per channel, repeated to a span.
-fn repeat(channels: usize, value: impl Fn(usize) -> f32) -> Vec<f32> {
-    (0..span(channels)).map(|i| value(i % channels)).collect()
-}
+use super::spans::{Map, Spans, repeat, span};
 
 /// `y = x * scale + shift`, clipped to 0 to 6 by ReLU6.
 pub(super) struct Affine {
     channels: usize,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
+    scale: AVec<f32>,
+    shift: AVec<f32>,
     pub(super) low: f32,
     pub(super) high: f32,
+}
+
+/// What [`Affine`] does to one vector.
+#[derive(Clone, Copy)]
+struct Clip {
+    low: f32,
+    high: f32,
+}
+
+impl Clip {
+    #[inline(always)]
+    fn forward<S: Simd>(self, simd: S, x: S::f32s, [scale, shift]: [S::f32s; 2]) -> S::f32s {
+        let y = simd.mul_add_f32s(x, scale, shift);
+        // In this order a NaN stays one.
+        let y = simd.max_f32s(simd.splat_f32s(self.low), y);
+        simd.min_f32s(simd.splat_f32s(self.high), y)
+    }
+
+    /// The gradient where nothing was clipped, else zero.
+    #[inline(always)]
+    fn pass<S: Simd>(
+        self,
+        simd: S,
+        x: S::f32s,
+        grad: S::f32s,
+        [scale, shift]: [S::f32s; 2],
+    ) -> S::f32s {
+        let y = simd.mul_add_f32s(x, scale, shift);
+        let (low, high) = (simd.splat_f32s(self.low), simd.splat_f32s(self.high));
+        let inside = simd.and_m32s(simd.less_than_f32s(low, y), simd.less_than_f32s(y, high));
+        simd.select_f32s(inside, grad, simd.splat_f32s(0.0))
+    }
+}
+
+struct Forward(Clip);
+
+impl Map<1, 2, 1, 0> for Forward {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x]: [S::f32s; 1],
+        affine: [S::f32s; 2],
+        [y]: &mut [S::f32s; 1],
+        []: &mut [S::f32s; 0],
+    ) {
+        *y = self.0.forward(simd, x, affine);
+    }
+}
+
+impl Map<2, 2, 1, 0> for Forward {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x, skip]: [S::f32s; 2],
+        affine: [S::f32s; 2],
+        [y]: &mut [S::f32s; 1],
+        []: &mut [S::f32s; 0],
+    ) {
+        *y = simd.add_f32s(self.0.forward(simd, x, affine), skip);
+    }
+}
+
+struct Pass(Clip);
+
+impl Map<1, 2, 1, 2> for Pass {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x]: [S::f32s; 1],
+        affine: [S::f32s; 2],
+        [grad]: &mut [S::f32s; 1],
+        [first, second]: &mut [S::f32s; 2],
+    ) {
+        *grad = self.0.pass(simd, x, *grad, affine);
+        *first = simd.add_f32s(*first, *grad);
+        *second = simd.mul_add_f32s(*grad, x, *second);
+    }
+}
+
+impl Map<2, 2, 0, 2> for Pass {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x, grad]: [S::f32s; 2],
+        affine: [S::f32s; 2],
+        []: &mut [S::f32s; 0],
+        [first, second]: &mut [S::f32s; 2],
+    ) {
+        let grad = self.0.pass(simd, x, grad, affine);
+        *first = simd.add_f32s(*first, grad);
+        *second = simd.mul_add_f32s(grad, x, *second);
+    }
 }
 
 impl Affine {
@@ -63,87 +140,59 @@ impl Affine {
         &self.shift[..self.channels]
     }
 
+    fn clip(&self) -> Clip {
+        Clip {
+            low: self.low,
+            high: self.high,
+        }
+    }
+
     pub(super) fn apply(&self, x: &[f32], out: &mut [f32]) {
-        let span = self.scale.len();
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (x, out) in x.chunks(span).zip(out.chunks_mut(span)) {
-                    let coefficients = self.scale.iter().zip(&self.shift);
-                    for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(coefficients) {
-                        *out = (x * scale + shift).clamp(self.low, self.high);
-                    }
-                }
-            },
-        );
+        Arch::new().dispatch(Spans {
+            map: Forward(self.clip()),
+            read: [x],
+            coefficients: [&self.scale, &self.shift],
+            changed: [out],
+            sums: [],
+        });
     }
 
     /// [`Affine::apply`], plus `skip`.
     pub(super) fn apply_and_add(&self, x: &[f32], skip: &[f32], out: &mut [f32]) {
-        let span = self.scale.len();
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let chunks = x.chunks(span).zip(skip.chunks(span));
-                for ((x, skip), out) in chunks.zip(out.chunks_mut(span)) {
-                    let coefficients = self.scale.iter().zip(&self.shift);
-                    for (((out, x), skip), (scale, shift)) in
-                        out.iter_mut().zip(x).zip(skip).zip(coefficients)
-                    {
-                        *out = (x * scale + shift).clamp(self.low, self.high) + skip;
-                    }
-                }
-            },
-        );
+        Arch::new().dispatch(Spans {
+            map: Forward(self.clip()),
+            read: [x, skip],
+            coefficients: [&self.scale, &self.shift],
+            changed: [out],
+            sums: [],
+        });
     }
 
-    /// Lets a gradient pass where nothing was clipped, in place, and counts what passed.
+    /// Lets a gradient pass where nothing was clipped, in place, and counts what passed: its sum
+    /// and that of its products with `x`.
     pub(super) fn pass(&self, x: &[f32], grad: &mut [f32], sums: &mut Sums) {
-        let span = self.scale.len();
-        let (low, high) = (self.low, self.high);
-        sums.add(
-            x.len(),
-            #[inline(always)]
-            |first, second| {
-                for (x, grad) in x.chunks(span).zip(grad.chunks_mut(span)) {
-                    let coefficients = self.scale.iter().zip(&self.shift);
-                    let sums = first.iter_mut().zip(second.iter_mut());
-                    for (((grad, x), (scale, shift)), (first, second)) in
-                        grad.iter_mut().zip(x).zip(coefficients).zip(sums)
-                    {
-                        let y = x * scale + shift;
-                        let passed = if y > low && y < high { *grad } else { 0.0 };
-                        *grad = passed;
-                        *first += passed;
-                        *second += passed * x;
-                    }
-                }
-            },
-        );
+        Arch::new().dispatch(Spans {
+            map: Pass(self.clip()),
+            read: [x],
+            coefficients: [&self.scale, &self.shift],
+            changed: [grad],
+            sums: [&mut sums.first, &mut sums.second],
+        });
+        sums.count(x.len());
     }
 
     /// Counts what of a gradient would [`Affine::pass`].
     pub(super) fn count_passing(&self, x: &[f32], grad: &[f32], sums: &mut Sums) {
-        let span = self.scale.len();
-        let (low, high) = (self.low, self.high);
-        sums.add(
-            x.len(),
-            #[inline(always)]
-            |first, second| {
-                for (x, grad) in x.chunks(span).zip(grad.chunks(span)) {
-                    let coefficients = self.scale.iter().zip(&self.shift);
-                    let sums = first.iter_mut().zip(second.iter_mut());
-                    for (((grad, x), (scale, shift)), (first, second)) in
-                        grad.iter().zip(x).zip(coefficients).zip(sums)
-                    {
-                        let y = x * scale + shift;
-                        let passed = if y > low && y < high { *grad } else { 0.0 };
-                        *first += passed;
-                        *second += passed * x;
-                    }
-                }
-            },
-        );
+        for (x, grad) in sums.stretches(x).zip(sums.stretches(grad)) {
+            Arch::new().dispatch(Spans {
+                map: Pass(self.clip()),
+                read: [x, grad],
+                coefficients: [&self.scale, &self.shift],
+                changed: [],
+                sums: [&mut sums.first, &mut sums.second],
+            });
+            sums.count(x.len());
+        }
     }
 }
 
@@ -152,8 +201,25 @@ impl Affine {
 pub(super) struct AffineGrad<'a> {
     /// The map forward.
     forward: &'a Affine,
-    slope: Vec<f32>,
-    offset: Vec<f32>,
+    slope: AVec<f32>,
+    offset: AVec<f32>,
+}
+
+struct Back(Clip);
+
+impl Map<2, 4, 1, 0> for Back {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x, grad]: [S::f32s; 2],
+        [scale, shift, slope, offset]: [S::f32s; 4],
+        [out]: &mut [S::f32s; 1],
+        []: &mut [S::f32s; 0],
+    ) {
+        let passed = self.0.pass(simd, x, grad, [scale, shift]);
+        *out = simd.mul_add_f32s(passed, scale, simd.mul_add_f32s(x, slope, offset));
+    }
 }
 
 impl<'a> AffineGrad<'a> {
@@ -170,40 +236,22 @@ impl<'a> AffineGrad<'a> {
     }
 
     pub(super) fn apply(&self, x: &[f32], grad: &[f32], out: &mut [f32]) {
-        let span = self.slope.len();
-        let Affine {
-            scale,
-            shift,
-            low,
-            high,
-            ..
-        } = self.forward;
-        let (low, high) = (*low, *high);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let chunks = x.chunks(span).zip(grad.chunks(span));
-                for ((x, grad), out) in chunks.zip(out.chunks_mut(span)) {
-                    let forward = scale.iter().zip(shift);
-                    let backward = self.slope.iter().zip(&self.offset);
-                    for ((((out, x), grad), (scale, shift)), (slope, offset)) in
-                        out.iter_mut().zip(x).zip(grad).zip(forward).zip(backward)
-                    {
-                        let y = x * scale + shift;
-                        let passed = if y > low && y < high { *grad } else { 0.0 };
-                        *out = passed * scale + x * slope + offset;
-                    }
-                }
-            },
-        );
+        let Affine { scale, shift, .. } = self.forward;
+        Arch::new().dispatch(Spans {
+            map: Back(self.forward.clip()),
+            read: [x, grad],
+            coefficients: [scale, shift, &self.slope, &self.offset],
+            changed: [out],
+            sums: [],
+        });
     }
 }
 
 /// Two sums per channel over pixels: in f32 over stretches, in f64 over all.
 pub(super) struct Sums {
     channels: usize,
-    first: Vec<f32>,
-    second: Vec<f32>,
+    first: AVec<f32>,
+    second: AVec<f32>,
     /// Values since the last flush.
     values: usize,
     totals: Vec<[f64; 2]>,
@@ -212,30 +260,41 @@ pub(super) struct Sums {
 /// Values per channel that are summed in f32.
 const STRETCH: usize = 1024;
 
+struct Moments;
+
+impl Map<1, 0, 0, 2> for Moments {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x]: [S::f32s; 1],
+        []: [S::f32s; 0],
+        []: &mut [S::f32s; 0],
+        [first, second]: &mut [S::f32s; 2],
+    ) {
+        *first = simd.add_f32s(*first, x);
+        *second = simd.mul_add_f32s(x, x, *second);
+    }
+}
+
 impl Sums {
     pub(super) fn new(channels: usize) -> Self {
         let span = span(channels);
         Self {
             channels,
-            first: vec![0.0; span],
-            second: vec![0.0; span],
+            first: avec![0.0; span],
+            second: avec![0.0; span],
             values: 0,
             totals: vec![[0.0; 2]; channels],
         }
     }
 
-    #[inline(always)]
-    fn add(&mut self, values: usize, work: impl FnOnce(&mut [f32], &mut [f32])) {
-        let (first, second) = (&mut self.first[..], &mut self.second[..]);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || work(first, second),
-        );
-        self.count(values);
+    /// Pieces short enough to be added at once.
+    fn stretches<'a>(&self, values: &'a [f32]) -> std::slice::Chunks<'a, f32> {
+        values.chunks(STRETCH * self.channels)
     }
 
-    /// The f32 sums of the first `channels` places, for kernels that add to them themselves and
-    /// then [`Sums::count`].
+    /// The f32 sums, for kernels that add to them themselves and then [`Sums::count`].
     pub(super) fn parts(&mut self) -> (&mut [f32], &mut [f32]) {
         (&mut self.first, &mut self.second)
     }
@@ -250,7 +309,7 @@ impl Sums {
 
     fn flush(&mut self) {
         self.values = 0;
-        for (index, (first, second)) in self.first.iter_mut().zip(&mut self.second).enumerate() {
+        for (index, (first, second)) in self.first.iter_mut().zip(&mut *self.second).enumerate() {
             let total = &mut self.totals[index % self.channels];
             total[0] += f64::from(std::mem::take(first));
             total[1] += f64::from(std::mem::take(second));
@@ -259,20 +318,14 @@ impl Sums {
 
     /// Adds values and their squares.
     pub(super) fn add_moments(&mut self, x: &[f32]) {
-        let span = self.first.len();
-        self.add(
-            x.len(),
-            #[inline(always)]
-            |first, second| {
-                for x in x.chunks(span) {
-                    let sums = first.iter_mut().zip(second.iter_mut());
-                    for (x, (first, second)) in x.iter().zip(sums) {
-                        *first += x;
-                        *second += x * x;
-                    }
-                }
-            },
-        );
+        Arch::new().dispatch(Spans {
+            map: Moments,
+            read: [x],
+            coefficients: [],
+            changed: [],
+            sums: [&mut self.first, &mut self.second],
+        });
+        self.count(x.len());
     }
 
     /// The sums of all parts, added in their order.

@@ -17,6 +17,7 @@ pub(super) struct FilterRow<'a> {
 impl WithSimd for FilterRow<'_> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let vectors = self.channels / S::F32_LANES;
@@ -29,20 +30,21 @@ impl WithSimd for FilterRow<'_> {
         let (out, _) = S::as_mut_simd_f32s(self.out);
         let step = self.stride * vectors;
         for v in 0..vectors {
-            // Plain loops over arrays here: closures would not be compiled for the vector unit.
+            // Loops over ranges: an iterator that is not inlined would push values out of registers.
             let mut own = [simd.splat_f32s(0.0); 9];
-            for (tap, own) in own.iter_mut().enumerate() {
-                *own = taps[tap * vectors + v];
+            for tap in 0..9 {
+                own[tap] = taps[tap * vectors + v];
             }
-            let mut at = v;
-            for out in out.iter_mut().skip(v).step_by(vectors) {
+            let (mut at, mut to) = (v, v);
+            while to < out.len() {
                 let mut sum = simd.mul_f32s(own[0], rows[0][at]);
                 for tap in 1..9 {
                     let value = rows[tap / 3][at + tap % 3 * vectors];
                     sum = simd.mul_add_f32s(own[tap], value, sum);
                 }
-                *out = sum;
+                out[to] = sum;
                 at += step;
+                to += vectors;
             }
         }
     }
@@ -83,12 +85,13 @@ pub(super) struct SpreadRow<'a, const T: usize> {
 impl<const T: usize> WithSimd for SpreadRow<'_, T> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let vectors = self.channels / S::F32_LANES;
         let mut rows: [&[S::f32s]; T] = [&[]; T];
-        for (to, row) in rows.iter_mut().zip(self.rows) {
-            (*to, _) = S::as_simd_f32s(row);
+        for t in 0..T {
+            (rows[t], _) = S::as_simd_f32s(self.rows[t]);
         }
         let (taps, _) = S::as_simd_f32s(self.taps);
         let (tap_grads, _) = S::as_mut_simd_f32s(self.tap_grads);
@@ -110,11 +113,11 @@ impl<const T: usize> WithSimd for SpreadRow<'_, T> {
             }
             let (scale, shift) = (scale[v], shift[v]);
             let (mut sum, mut product) = (sums[v], products[v]);
-            let pixels = x.iter().zip(grad.iter_mut());
-            let pixels = pixels.skip(self.first * vectors + v);
-            for (&x, grad) in pixels.step_by(self.step * vectors) {
+            let mut pixel = self.first * vectors + v;
+            while pixel < x.len() {
+                let x = x[pixel];
                 let raw = simd.mul_add_f32s(x, scale, shift);
-                let z = simd.min_f32s(simd.max_f32s(raw, low), high);
+                let z = simd.min_f32s(high, simd.max_f32s(low, raw));
                 let mut passed = zero;
                 for t in 0..T {
                     let g = rows[t][at[t]];
@@ -127,12 +130,13 @@ impl<const T: usize> WithSimd for SpreadRow<'_, T> {
                     simd.less_than_f32s(raw, high),
                 );
                 passed = simd.select_f32s(inside, passed, zero);
-                *grad = passed;
+                grad[pixel] = passed;
+                pixel += self.step * vectors;
                 sum = simd.add_f32s(sum, passed);
                 product = simd.mul_add_f32s(passed, x, product);
             }
-            for (t, sum) in tap_sums.into_iter().enumerate() {
-                tap_grads[self.tap[t] * vectors + v] = sum;
+            for t in 0..T {
+                tap_grads[self.tap[t] * vectors + v] = tap_sums[t];
             }
             (sums[v], products[v]) = (sum, product);
         }

@@ -146,6 +146,7 @@ impl Product<'_> {
     }
 
     /// `M` rows by `V` vectors, summed in registers.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn block<S: Simd, const M: usize, const V: usize>(
         &mut self,
@@ -157,37 +158,41 @@ impl Product<'_> {
         let (b, _) = S::as_simd_f32s(self.b.values);
         let (c, _) = S::as_mut_simd_f32s(self.c);
         let (row_stride, c_stride) = (self.b.row_stride / lanes, self.n / lanes);
-        // Plain loops over arrays here: closures would not be compiled for the vector unit.
+        // Loops over ranges: an iterator that is not inlined would push the sums out of registers.
         let mut b_at = [0; V];
-        for (v, at) in b_at.iter_mut().enumerate() {
+        for v in 0..V {
             let column = v * lanes;
-            *at = ((group + column / GROUP) * self.b.group_stride + column % GROUP) / lanes;
+            b_at[v] = ((group + column / GROUP) * self.b.group_stride + column % GROUP) / lanes;
         }
         let first = row * c_stride + group * GROUP / lanes;
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
         if self.accumulate {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                sums.copy_from_slice(&c[first + m * c_stride..][..V]);
+            for m in 0..M {
+                for v in 0..V {
+                    sums[m][v] = c[first + m * c_stride + v];
+                }
             }
         }
         let a = &self.a.values[row * self.a.row_stride..];
         let mut a_at = 0;
         for _ in 0..self.k {
             let mut columns = [simd.splat_f32s(0.0); V];
-            for (column, at) in columns.iter_mut().zip(&mut b_at) {
-                *column = b[*at];
-                *at += row_stride;
+            for v in 0..V {
+                columns[v] = b[b_at[v]];
+                b_at[v] += row_stride;
             }
-            for (m, sums) in sums.iter_mut().enumerate() {
+            for m in 0..M {
                 let value = simd.splat_f32s(a[a_at + m * self.a.row_stride]);
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = simd.mul_add_f32s(value, column, *sum);
+                for v in 0..V {
+                    sums[m][v] = simd.mul_add_f32s(value, columns[v], sums[m][v]);
                 }
             }
             a_at += self.a.column_stride;
         }
-        for (m, sums) in sums.iter().enumerate() {
-            c[first + m * c_stride..][..V].copy_from_slice(sums);
+        for m in 0..M {
+            for v in 0..V {
+                c[first + m * c_stride + v] = sums[m][v];
+            }
         }
     }
 }

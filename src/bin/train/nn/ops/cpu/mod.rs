@@ -8,6 +8,7 @@ mod gemm;
 mod layer;
 mod layout;
 mod resample;
+mod spans;
 mod window;
 
 use burn_flex::{Flex, FlexTensor};
