@@ -6,6 +6,7 @@ mod device;
 mod eval;
 mod export;
 mod files;
+mod grid;
 mod loss;
 mod nn;
 mod plot;
@@ -14,6 +15,7 @@ mod release;
 mod run_folder;
 mod schedule;
 mod split;
+mod stats;
 mod task;
 mod tensors;
 mod trainer;
@@ -33,7 +35,7 @@ use shipwatch::model::Bundle;
 use crate::config::Config;
 use crate::data::{Pool, Sampler, Split, Tile};
 use crate::device::{DeviceChoice, use_cuda};
-use crate::eval::{Table, evaluate, write_report};
+use crate::eval::{Table, evaluate, tune_tiles, write_report};
 use crate::nn::{FusedOps, Gate, Params, UNet, apply, load_pretrained, unfold};
 use crate::run_folder::RunFolder;
 use crate::trainer::Trainer;
@@ -75,6 +77,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Count what data sets hold.
+    Stats(stats::Args),
     /// Set images aside for tuning and testing so that no scene is on two sides.
     Split(split::Args),
     /// Write the frames by which models are judged, in the challenge's layout.
@@ -106,6 +110,9 @@ enum Command {
     },
 }
 
+/// Tiles by which weights are compared; the same ones throughout a run.
+const TUNE_TILES: usize = 512;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 
 fn main() -> Result<()> {
@@ -131,6 +138,7 @@ fn main() -> Result<()> {
             run::<burn_flex::Flex>(&config, &out, workers)
         }
         Command::Export { run, out } => release::export(&run, &out),
+        Command::Stats(args) => stats::run(&args),
         Command::Split(args) => split::run(&args),
         Command::Frames { config, split, out } => {
             eval::frames::write(&Config::load(&config)?, split, &out)
@@ -160,8 +168,10 @@ fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
     B::seed(&device, config.seed);
     let folder = RunFolder::create(out, config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
+    let tune = tune_tiles(&pool, config, TUNE_TILES)?;
     let trainer = Trainer::<B> {
         pool: &pool,
+        tune: &tune,
         folder: &folder,
         device: device.clone(),
         tile: config.tile,

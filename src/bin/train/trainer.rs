@@ -8,8 +8,6 @@ use burn::backend::Autodiff;
 use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::config::Stage;
 use crate::data::{Loader, Pool, Sampler, Split, Tile};
@@ -18,9 +16,6 @@ use crate::progress::Progress;
 use crate::run_folder::{Checkpoint, Metrics, RunFolder};
 use crate::schedule::learning_rate;
 use crate::task::Task;
-
-/// Tiles by which weights are compared; the same ones throughout a run.
-const TUNE_TILES: usize = 256;
 
 /// Largest norm of one tensor's gradient.
 const CLIP_NORM: f32 = 1.0;
@@ -31,6 +26,8 @@ const WEIGHT_DECAY: f32 = 1e-4;
 /// Everything a phase needs besides the network.
 pub(crate) struct Trainer<'a, B: Backend> {
     pub(crate) pool: &'a Pool,
+    /// Tiles by which weights are compared.
+    pub(crate) tune: &'a [Tile],
     pub(crate) folder: &'a RunFolder,
     pub(crate) device: B::Device,
     pub(crate) tile: u32,
@@ -93,7 +90,7 @@ impl<B: FusedOps> Trainer<'_, B> {
         };
 
         let training = Sampler::new(self.pool, Split::Train, self.tile, true)?;
-        let tune = self.tune_tiles()?;
+        let tune = self.tune;
         log::info!("{}: {training:?}, {} tune tiles", M::NAME, tune.len());
         let mut optimiser = AdamWConfig::new()
             .with_weight_decay(WEIGHT_DECAY)
@@ -139,7 +136,7 @@ impl<B: FusedOps> Trainer<'_, B> {
                             M::NAME,
                             at.step
                         );
-                        let score = M::score(&inner, &tune, &self.device);
+                        let score = M::score(&inner, tune, &self.device);
                         let row = Metrics {
                             phase: phase.name,
                             step: at.step,
@@ -170,25 +167,6 @@ impl<B: FusedOps> Trainer<'_, B> {
         })?;
         progress.finish();
         self.folder.best(M::NAME)
-    }
-
-    /// Half of them with ships, as far as the images allow.
-    ///
-    /// # Errors
-    /// If all are of one kind, for then no score would tell good weights from bad.
-    fn tune_tiles(&self) -> Result<Vec<Tile>> {
-        let sampler = Sampler::new(self.pool, Split::Tune, self.tile, false)?;
-        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x7e57);
-        let tiles: Vec<Tile> = (0..TUNE_TILES)
-            .map(|i| sampler.draw(i % 2 == 0, rng.random(), rng.random()))
-            .collect::<Result<_>>()?;
-        for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
-            ensure!(
-                tiles.iter().any(|tile| tile.has_ship() == ship),
-                "the images for tuning show no tile with {lack}: name others as `tune` under [[data]]"
-            );
-        }
-        Ok(tiles)
     }
 }
 

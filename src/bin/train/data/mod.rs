@@ -5,11 +5,13 @@ mod loader;
 mod pool;
 mod sample;
 pub(crate) mod scene;
+mod ship;
 mod tile;
 
 pub(crate) use loader::Loader;
 pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;
+pub(crate) use ship::ship_length;
 pub(crate) use tile::Tile;
 
 use std::fmt;

@@ -10,10 +10,12 @@ mod report;
 mod sheet;
 mod table;
 mod thresholds;
+mod tune;
 
 pub(crate) use report::write_report;
 pub(crate) use table::Table;
 pub(crate) use thresholds::choose_thresholds;
+pub(crate) use tune::tune_tiles;
 
 use std::collections::BTreeMap;
 
