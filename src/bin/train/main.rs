@@ -9,6 +9,7 @@ mod estimate;
 mod eval;
 mod export;
 mod files;
+mod grid;
 mod logging;
 mod loss;
 mod lr_range;
@@ -23,6 +24,7 @@ mod run_info;
 mod schedule;
 mod split;
 mod start;
+mod stats;
 mod task;
 mod tensors;
 mod tiles;
@@ -43,6 +45,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Count what data sets hold.
+    Stats(stats::Args),
     /// Set images aside for tuning and testing so that no scene is on two sides.
     Split(split::Args),
     /// Write contact sheets of the tiles that training sees, the ships outlined.
@@ -64,6 +68,7 @@ enum Command {
 fn main() -> Result<ExitCode> {
     logging::init();
     match Cli::parse().command {
+        Command::Stats(args) => stats::run(&args)?,
         Command::Split(args) => split::run(&args)?,
         Command::Tiles(args) => tiles::run(&args)?,
         Command::LrRange(args) => lr_range::run(args)?,

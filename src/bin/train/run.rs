@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use rayon::prelude::*;
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Pool, Sampler, Split, Tile, key};
+use crate::data::{Pool, Sampler, Split, key};
 use crate::device::{DeviceChoice, Job};
 use crate::estimate;
+use crate::eval::tune_tiles;
 use crate::logging;
 use crate::run_folder::RunFolder;
 use crate::run_info::{self, Session};
@@ -20,10 +20,7 @@ use crate::start::{Start, result_before};
 use crate::trainer::{Engine, Outcome, Trainer};
 
 /// Tiles by which weights are compared; the same ones throughout a run.
-const TUNE_TILES: u64 = 512;
-
-/// Sets their draws apart from those of the phases.
-const TUNE: u64 = 0x7e57;
+const TUNE_TILES: usize = 512;
 
 /// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -101,7 +98,7 @@ impl Job for Training<'_> {
         let session = Session::start(B::name(&device), workers);
         run_info::describe(&folder, config, pool.split_hash(), session)?;
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
-        let tune = tune_tiles(&pool, config)?;
+        let tune = tune_tiles(&pool, config, TUNE_TILES)?;
         log::info!("{sampler:?}, {} tune tiles", tune.len());
         let ahead = self.ahead(&folder)?;
         if let [first, ..] = ahead[..] {
@@ -171,24 +168,4 @@ pub(crate) fn workers<B: Engine>(asked: Option<NonZeroUsize>) -> usize {
     let on_cpu = TypeId::of::<B>() == TypeId::of::<burn_flex::Flex>();
     let spare = if on_cpu { cores / 2 } else { cores - 1 };
     asked.map_or(spare.max(1), NonZeroUsize::get)
-}
-
-/// Tiles by which weights are compared: half of them with ships, as far as the images allow.
-///
-/// # Errors
-/// If all are of one kind, for then no score would tell good weights from bad.
-fn tune_tiles(pool: &Pool, config: &Config) -> Result<Vec<Tile>> {
-    let sampler = Sampler::new(pool, Split::Tune, config.tile, None)?;
-    let draw = |i: u64| sampler.draw(i.is_multiple_of(2), key(&[config.seed, TUNE, i]), 0);
-    let tiles: Vec<Tile> = (0..TUNE_TILES)
-        .into_par_iter()
-        .map(draw)
-        .collect::<Result<_>>()?;
-    for (ship, lack) in [(true, "a ship large enough"), (false, "open water or land")] {
-        ensure!(
-            tiles.iter().any(|tile| tile.has_ship() == ship),
-            "the images for tuning show no tile with {lack}: name others as `tune` under [[data]]"
-        );
-    }
-    Ok(tiles)
 }

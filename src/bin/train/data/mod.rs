@@ -5,6 +5,7 @@ mod loader;
 mod pool;
 mod sample;
 pub(crate) mod scene;
+mod ship;
 mod tile;
 
 pub(crate) use loader::{Draws, Loader, key};
@@ -12,6 +13,7 @@ pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;
 #[cfg(test)]
 pub(crate) use sample::fixtures;
+pub(crate) use ship::ship_length;
 pub(crate) use tile::Tile;
 
 use std::fmt;

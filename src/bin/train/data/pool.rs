@@ -173,14 +173,22 @@ fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Result<Vec<PoolImage
     let file = config.split.as_deref().map(SplitFile::read).transpose()?;
     let mut set_aside = 0;
     let mut split = |image: &LabelledImage| -> Result<Split> {
-        if config.held_out || listed(&config.test, &image.id) {
-            return Ok(Split::Test);
-        }
+        let from_file = file.as_ref().map(|file| file.of(&image.id)).transpose()?;
+        let tests = listed(&config.test, &image.id);
         if listed(&config.tune, &image.id) {
+            ensure!(
+                !tests && from_file != Some(Split::Test),
+                "`tune` of data `{}` claims {}, which is set aside for testing: nothing is tuned on that",
+                config.name,
+                image.id
+            );
             return Ok(Split::Tune);
         }
-        if let Some(file) = &file {
-            return file.of(&image.id);
+        if config.held_out || tests {
+            return Ok(Split::Test);
+        }
+        if let Some(split) = from_file {
+            return Ok(split);
         }
         if image.split.as_deref().is_none_or(|split| split == "train") {
             return Ok(Split::Train);
@@ -289,6 +297,24 @@ mod tests {
         assert_eq!(splits(&pool.expect("opens")), [Split::Test, Split::Test]);
         let pool = opened(|config| config.held_out = true).expect("opens");
         assert_eq!(splits(&pool), [Split::Test, Split::Test]);
+    }
+
+    #[test]
+    fn nothing_is_tuned_on_what_is_set_aside_for_testing() {
+        for change in [
+            &|config: &mut DataRoot| config.split = Some(config.root.join("s.csv")),
+            &|config: &mut DataRoot| config.test = vec!["b.p".into()],
+        ] as [&dyn Fn(&mut DataRoot); 2]
+        {
+            let pool = opened(|config| {
+                change(config);
+                config.tune = vec!["b".into()];
+            });
+            let Err(error) = pool else {
+                panic!("b.png was taken for tuning");
+            };
+            assert!(error.to_string().contains("claims b.png"), "{error}");
+        }
     }
 
     #[test]

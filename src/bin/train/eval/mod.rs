@@ -10,9 +10,11 @@ mod report;
 mod sheet;
 mod table;
 mod thresholds;
+mod tune;
 
 pub(crate) use table::Table;
 pub(crate) use thresholds::choose_thresholds;
+pub(crate) use tune::tune_tiles;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,13 +1,13 @@
 //! What came of one image.
 
 use anyhow::Result;
-use image::GrayImage;
 use shipwatch::detect::Detector;
-use shipwatch::mask::{Mask, Rle, instances};
+use shipwatch::mask::Rle;
 use shipwatch::metrics::{best_overlaps, dice, f2_of, smoothed_iou, union};
 use shipwatch::model::Thresholds;
 
 use super::chain::{Case, Seen};
+use crate::data::ship_length;
 
 /// Mask thresholds of the sweep.
 pub(super) const SWEEP: [f32; 13] = [
@@ -71,7 +71,7 @@ impl Outcome {
         let truth = union(case.ships);
         let (of_truths, of_found) = best_overlaps(case.ships, &found);
         let height = case.pixels.height();
-        let length = |ship: &Rle| length(ship, height) * case.scale;
+        let length = |ship: &Rle| ship_length(ship, height) * case.scale;
         let ships = case.ships.iter().zip(&of_truths);
         let prediction = union(&found);
         let nothing = Rle::default();
@@ -119,30 +119,9 @@ pub(super) fn quality(
     (dice(truth, &union(&found)), f2_of(&of_truths, &of_found))
 }
 
-/// Longer side of the smallest rectangle around a ship of an image of `height` rows; of its largest part
-/// where it is in several.
-fn length(ship: &Rle, height: u32) -> f64 {
-    let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
-    for (x, y) in ship.pixels(height) {
-        (left, top) = (left.min(x), top.min(y));
-        (right, bottom) = (right.max(x + 1), bottom.max(y + 1));
-    }
-    if right == 0 {
-        return 0.0;
-    }
-    let mut mask = Mask::new(right - left, bottom - top);
-    for (x, y) in ship.pixels(height) {
-        mask.set(x - left, y - top, true);
-    }
-    let flat = GrayImage::new(right - left, bottom - top);
-    let parts = instances(&mask, &flat);
-    let largest = parts.iter().max_by_key(|part| part.area());
-    largest.map_or(0.0, |part| part.oriented_box().length)
-}
-
 #[cfg(test)]
 mod tests {
-    use image::RgbImage;
+    use image::{GrayImage, RgbImage};
 
     use super::*;
 

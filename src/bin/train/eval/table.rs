@@ -5,6 +5,7 @@ use std::fmt;
 use super::Evaluation;
 use super::bootstrap::Estimate;
 use super::figures::Figures;
+use crate::grid::grid;
 
 /// Tables of an evaluation.
 pub(crate) struct Table<'a>(pub(crate) &'a Evaluation);
@@ -171,32 +172,6 @@ fn kinds(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
         ],
         rows,
     )
-}
-
-/// Columns as wide as what stands in them; the first to the left, the others to the right.
-fn grid(
-    f: &mut fmt::Formatter<'_>,
-    head: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> fmt::Result {
-    let head = head.iter().map(|&name| name.to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let columns = rows[0].len();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in &rows {
-        let mut line = format!("{:<1$}", row[0], widths[0]);
-        for (text, width) in row.iter().zip(&widths).skip(1) {
-            line += &format!("  {text:>width$}");
-        }
-        writeln!(f, "{}", line.trim_end())?;
-    }
-    Ok(())
 }
 
 fn cell(estimate: Option<Estimate>) -> String {

@@ -27,7 +27,7 @@ const SIGMA: f32 = 1.6;
 /// Blurs of an octave, each the square root of two wider than the one before.
 const BLURS: usize = 5;
 
-/// Radius in pixels within which contrast is evened out.
+/// Sigma of the surroundings within which contrast is evened out, in pixels.
 const EVEN: f32 = 16.0;
 
 /// Contrast in grey levels below which there is only noise.
@@ -172,9 +172,9 @@ impl Small {
 
 /// The plane with its contrast made alike everywhere: dark water tells as much as a bright pier.
 fn evened(plane: &Plane) -> Plane {
-    let mean = plane.blurred(EVEN);
+    let mean = plane.softened(EVEN);
     let difference = plane.zip(&mean, |value, mean| value - mean);
-    let spread = difference.map(|value| value * value).blurred(EVEN);
+    let spread = difference.map(|value| value * value).softened(EVEN);
     difference.zip(&spread, |value, spread| {
         value / (spread + NOISE * NOISE).sqrt()
     })
