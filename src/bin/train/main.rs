@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod files;
 mod loss;
+mod memory;
 mod nn;
 mod progress;
 mod release;
@@ -100,7 +101,9 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 fn main() -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("SHIPWATCH_LOG", "info")).init();
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    memory::keep();
+    match cli.command {
         Command::Run {
             config,
             out,
@@ -125,12 +128,16 @@ fn main() -> Result<()> {
             if use_cuda(device)? {
                 #[cfg(feature = "cuda")]
                 {
-                    let report = bench::bench::<burn::backend::Cuda>(&workload, &Default::default())?;
+                    let report =
+                        bench::bench::<burn::backend::Cuda>(&workload, &Default::default())?;
                     print!("{report}");
                     return Ok(());
                 }
             }
-            print!("{}", bench::bench::<burn_flex::Flex>(&workload, &Default::default())?);
+            print!(
+                "{}",
+                bench::bench::<burn_flex::Flex>(&workload, &Default::default())?
+            );
             Ok(())
         }
         Command::Eval {

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::ops::{FusedOps, spatial_mean};
 use super::layers::{ConvBn, Mode};
 use super::mobilenet::{Encoder, Features, channels};
+use super::ops::{FusedOps, spatial_mean};
 
 /// MobileNetV2 with one logit.
 #[derive(Module, Debug)]

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::ops::FusedOps;
 use super::gate::Gate;
 use super::layers::{BATCH_NORM_EPSILON, Mode};
+use super::ops::FusedOps;
 use super::params::{ParamError, Params, apply, collect};
 
 /// What of a pretrained file went where.
@@ -204,6 +204,7 @@ mod tests {
             .iter()
             .zip(features.into_iter().chain([head]))
         {
+            let got = got.permute([0, 3, 1, 2]);
             assert_eq!(got.dims()[1..], tap.shape, "{}", tap.name);
             let got = got.into_data().to_vec::<f32>().expect("f32");
             for (&index, want) in tap.indices.iter().zip(&tap.values) {

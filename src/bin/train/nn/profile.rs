@@ -23,7 +23,9 @@ pub(crate) fn start() {
 
 /// All operators so far, the slowest first.
 pub(crate) fn entries() -> Vec<Entry> {
-    let times = TIMES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let times = TIMES
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut entries: Vec<Entry> = times
         .iter()
         .map(|(&name, &(calls, time))| Entry { name, calls, time })
@@ -40,7 +42,9 @@ pub(crate) fn timed<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();
     let time = start.elapsed();
-    let mut times = TIMES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut times = TIMES
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let entry = times.entry(name).or_default();
     entry.0 += 1;
     entry.1 += time;

@@ -17,11 +17,7 @@ pub(super) struct Packed(AVec<f32>);
 
 impl Packed {
     /// `rows` x `columns` values.
-    pub(super) fn new(
-        rows: usize,
-        columns: usize,
-        value: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+    pub(super) fn new(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Self {
         let mut packed = avec![0.0; rows * padded(columns)];
         for (group, block) in packed.chunks_exact_mut(rows * GROUP).enumerate() {
             let first = group * GROUP;

@@ -77,8 +77,8 @@ pub(super) struct LayerGrads {
 }
 
 impl Layer {
-    /// A layer for `[N, I, H, W]` and a weight `[O, I / groups, K, K]`.
-    pub(super) fn new([n, i, h, w]: [usize; 4], weight: [usize; 4], stride: usize) -> Self {
+    /// A layer for `[N, H, W, I]` and a weight `[O, I / groups, K, K]`.
+    pub(super) fn new([n, h, w, i]: [usize; 4], weight: [usize; 4], stride: usize) -> Self {
         let kind = match weight {
             [_, 1, 3, 3] => Kind::Depthwise,
             [_, _, 3, 3] => Kind::Dense,
@@ -141,7 +141,9 @@ impl Layer {
     }
 
     fn images_per_part(&self) -> usize {
-        self.images.div_ceil(2 * rayon::current_num_threads()).max(1)
+        self.images
+            .div_ceil(2 * rayon::current_num_threads())
+            .max(1)
     }
 
     fn weight_len(&self) -> usize {
@@ -205,9 +207,7 @@ impl Layer {
     fn pack_forward(&self, weight: &[f32]) -> Weights {
         let (i, o) = (self.inputs, self.outputs);
         match self.kind {
-            Kind::Pointwise => {
-                Weights::Products(vec![Packed::new(i, o, |k, n| weight[n * i + k])])
-            }
+            Kind::Pointwise => Weights::Products(vec![Packed::new(i, o, |k, n| weight[n * i + k])]),
             Kind::Dense => Weights::Products(
                 (0..3)
                     .map(|ky| {
@@ -385,9 +385,7 @@ impl Layer {
     fn pack_backward(&self, weight: &[f32]) -> Weights {
         let (i, o) = (self.inputs, self.outputs);
         match self.kind {
-            Kind::Pointwise => {
-                Weights::Products(vec![Packed::new(o, i, |k, n| weight[k * i + n])])
-            }
+            Kind::Pointwise => Weights::Products(vec![Packed::new(o, i, |k, n| weight[k * i + n])]),
             // The window turned by half a turn.
             Kind::Dense => Weights::Products(
                 (0..3)
@@ -479,7 +477,13 @@ impl Layer {
                     accumulate: false,
                 });
             });
-            finish(x, input.norm, skip.map(|s| nth_chunk(s, TILE * i, tile)), out, sums);
+            finish(
+                x,
+                input.norm,
+                skip.map(|s| nth_chunk(s, TILE * i, tile)),
+                out,
+                sums,
+            );
         }
         weight_grad
     }
@@ -794,7 +798,10 @@ impl Store {
         let pixels = out.len() / self.channels;
         let wide = &mut self.wide[..pixels * whole];
         work(wide);
-        for (out, wide) in out.chunks_exact_mut(self.channels).zip(wide.chunks_exact(whole)) {
+        for (out, wide) in out
+            .chunks_exact_mut(self.channels)
+            .zip(wide.chunks_exact(whole))
+        {
             out.copy_from_slice(&wide[..self.channels]);
         }
     }

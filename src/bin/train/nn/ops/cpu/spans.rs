@@ -64,7 +64,7 @@ where
     // closure would not be compiled for the vector unit.
     #[allow(clippy::needless_range_loop)]
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let zero = simd.splat_f32s(0.0);
         let length = self.read[0].len();
         let span = if K > 0 {
@@ -99,8 +99,7 @@ where
                 for a in 0..A {
                     sums[a] = S::as_simd_f32s(&self.sums[a][..count]).0[v];
                 }
-                self.map
-                    .map(simd, values, factors, &mut changed, &mut sums);
+                self.map.map(simd, values, factors, &mut changed, &mut sums);
                 for w in 0..W {
                     let to = &mut self.changed[w][start..start + count];
                     S::as_mut_simd_f32s(to).0[v] = changed[w];
@@ -126,8 +125,7 @@ where
                 for a in 0..A {
                     sums[a] = simd.partial_load_f32s(&self.sums[a][at..count]);
                 }
-                self.map
-                    .map(simd, values, factors, &mut changed, &mut sums);
+                self.map.map(simd, values, factors, &mut changed, &mut sums);
                 for w in 0..W {
                     let to = &mut self.changed[w][start + at..start + count];
                     simd.partial_store_f32s(to, changed[w]);
