@@ -13,6 +13,7 @@ mod grid;
 mod logging;
 mod loss;
 mod lr_range;
+mod memory;
 mod miner;
 mod nn;
 mod plot;
@@ -67,7 +68,9 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     logging::init();
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    memory::keep();
+    match cli.command {
         Command::Stats(args) => stats::run(&args)?,
         Command::Split(args) => split::run(&args)?,
         Command::Tiles(args) => tiles::run(&args)?,

@@ -7,39 +7,28 @@ use crate::data::Tile;
 /// Byte that becomes zero, and bytes per unit, at the networks' input: Keras's MobileNetV2 scale.
 pub(crate) const NORMALISATION: (f32, f32) = (127.5, 127.5);
 
-/// `[N, 3, S, S]`, normalised.
+/// `[N, 3, S, S]`, normalised; in memory the channels are last, as the networks' operators want.
 pub(crate) fn pixels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
     let (width, height) = tiles
         .first()
         .map_or((0, 0), |tile| tile.pixels.dimensions());
-    let plane = (width * height) as usize;
     let (mean, std) = NORMALISATION;
-    let mut values = vec![0.0f32; tiles.len() * 3 * plane];
-    for (tile, planes) in tiles.iter().zip(values.chunks_exact_mut(3 * plane)) {
-        for (index, pixel) in tile.pixels.pixels().enumerate() {
-            for (channel, &byte) in pixel.0.iter().enumerate() {
-                planes[channel * plane + index] = (f32::from(byte) - mean) / std;
-            }
-        }
+    let mut values = Vec::with_capacity(tiles.len() * (width * height) as usize * 3);
+    for tile in tiles {
+        let bytes = tile.pixels.as_raw().iter();
+        values.extend(bytes.map(|&byte| (f32::from(byte) - mean) / std));
     }
-    let shape = [tiles.len(), 3, height as usize, width as usize];
-    Tensor::from_data(TensorData::new(values, shape), device)
+    let shape = [tiles.len(), height as usize, width as usize, 3];
+    Tensor::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
 }
 
 /// `[N, 1, S, S]`, 1 where a ship is.
 pub(crate) fn masks<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
     let (width, height) = tiles.first().map_or((0, 0), |tile| tile.mask.dimensions());
-    let ones = |tile: &Tile| {
-        tile.mask
-            .as_raw()
-            .iter()
-            .map(|&p| f32::from(p.min(1)))
-            .collect()
-    };
-    let values: Vec<f32> = tiles
-        .iter()
-        .flat_map(|tile| -> Vec<f32> { ones(tile) })
-        .collect();
+    let mut values = Vec::with_capacity(tiles.len() * (width * height) as usize);
+    for tile in tiles {
+        values.extend(tile.mask.as_raw().iter().map(|&p| f32::from(p.min(1))));
+    }
     let shape = [tiles.len(), 1, height as usize, width as usize];
     Tensor::from_data(TensorData::new(values, shape), device)
 }

@@ -74,7 +74,7 @@ impl<B: Backend> ConvBn<B> {
     }
 }
 
-/// Layers one after the other, `[N, I, H, W] -> [N, O, ..]` in TensorFlow's "SAME" padding; added to
+/// Layers one after the other, `[N, H, W, I] -> [N, .., O]` in TensorFlow's "SAME" padding; added to
 /// their input if `residual`.
 pub(crate) fn forward_all<B: FusedOps, const L: usize>(
     layers: [&ConvBn<B>; L],
@@ -112,7 +112,7 @@ pub(crate) fn forward_all<B: FusedOps, const L: usize>(
 }
 
 impl<B: FusedOps> ConvBn<B> {
-    /// `[N, I, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)]`, TensorFlow's "SAME" padding.
+    /// `[N, H, W, I] -> [N, ceil(H / stride), ceil(W / stride), O]`, TensorFlow's "SAME" padding.
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Tensor<B, 4> {
         forward_all([self], false, x, mode)
     }

@@ -21,7 +21,7 @@ const STAGES: [(usize, usize, usize, usize); 7] = [
 /// Blocks after which the resolution is about to halve, and the last one: strides 2, 4, 8, 16, 32.
 const TAPS: [usize; 5] = [0, 2, 5, 12, 16];
 
-/// Feature maps at strides 2, 4, 8, 16 and 32.
+/// Feature maps at strides 2, 4, 8, 16 and 32, `[N, H, W, C]`.
 pub(crate) type Features<B> = [Tensor<B, 4>; 5];
 
 /// The convolutional trunk that gate and U-Net share.
@@ -63,7 +63,7 @@ impl<B: Backend> Encoder<B> {
 impl<B: FusedOps> Encoder<B> {
     /// `[N, 3, H, W]` in -1 to 1, H and W multiples of 32.
     pub(crate) fn forward(&self, x: Tensor<B, 4>, mode: Mode) -> Features<B> {
-        let mut x = self.stem.forward(x, mode);
+        let mut x = self.stem.forward(x.permute([0, 2, 3, 1]), mode);
         let mut taps = Vec::with_capacity(TAPS.len());
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, mode);

@@ -128,7 +128,10 @@ impl<B: FusedOps> UNet<B> {
             Decoder::Light(light) => light.forward(features, mode),
             Decoder::Seed(seed) => seed.forward(features, mode),
         };
-        doubled(&self.head, x)
+        // One channel: last or second is the same in memory.
+        let logits = doubled(&self.head, x);
+        let [n, height, width, _] = logits.dims();
+        logits.reshape([n, 1, height, width])
     }
 }
 
@@ -146,7 +149,7 @@ impl<B: FusedOps> LightDecoder<B> {
 impl<B: FusedOps> SeedDecoder<B> {
     fn forward(&self, [s2, s4, s8, s16, mut x]: Features<B>, mode: Mode) -> Tensor<B, 4> {
         for (stage, skip) in self.stages.iter().zip([s16, s8, s4, s2]) {
-            let joined = Tensor::cat(vec![doubled(&stage.up, x), skip], 1);
+            let joined = Tensor::cat(vec![doubled(&stage.up, x), skip], 3);
             x = forward_all([&stage.first, &stage.second], false, joined, mode);
         }
         x

@@ -183,7 +183,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     }
 
     fn spatial_mean(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, _, height, width] = x.primitive.shape().dims();
+        let [_, height, width, _] = x.primitive.shape().dims();
         let prep = Backward::<B, 1>::prepare::<C>(SpatialMean, [x.node.clone()]);
         let output = B::spatial_mean(x.primitive);
         match prep.compute_bound().stateful() {

@@ -1,4 +1,6 @@
 //! [`FusedOps`](super::FusedOps) composed of burn's own operators, for any back end.
+//!
+//! burn's convolutions have the channels second: activations are turned there and back.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -123,7 +125,7 @@ fn norm_grad<B: Backend>(
             .bool_or(y.greater_equal_elem(6.0));
         grad = grad.mask_fill(clipped, 0.0);
     }
-    let [n, _, height, width] = grad.dims();
+    let [n, height, width, _] = grad.dims();
     let count = (n * height * width) as f32;
     let grad_mean = channel_mean(grad.clone());
     let grad_normal_mean = channel_mean(grad.clone() * normal.clone());
@@ -143,19 +145,29 @@ fn is_depthwise<B: Backend>(weight: &Tensor<B, 4>) -> bool {
     weight.dims()[1] == 1 && weight.dims()[2] == 3
 }
 
+/// `[N, H, W, C] -> [N, C, H, W]`.
+pub(super) fn channels_second<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    x.permute([0, 3, 1, 2])
+}
+
+/// `[N, C, H, W] -> [N, H, W, C]`.
+pub(super) fn channels_last<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    x.permute([0, 2, 3, 1])
+}
+
 fn convolve<B: Backend>(x: Tensor<B, 4>, layer: &ConvNorm<B>) -> Tensor<B, 4> {
     let weight: Tensor<B, 4> = tensor(layer.weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
-        let [n, _, height, width] = x.dims();
-        return weight
-            .reshape([1, outputs, inputs])
-            .matmul(x.reshape([n, inputs, height * width]))
-            .reshape([n, outputs, height, width]);
+        let [n, height, width, _] = x.dims();
+        return x
+            .reshape([n * height * width, inputs])
+            .matmul(weight.reshape([outputs, inputs]).transpose())
+            .reshape([n, height, width, outputs]);
     }
     let options = options(&weight, layer.stride);
-    let x = primitive(pad_same(x, layer.stride));
-    tensor(B::conv2d(x, primitive(weight), None, options))
+    let x = primitive(pad_same(channels_second(x), layer.stride));
+    channels_last(tensor(B::conv2d(x, primitive(weight), None, options)))
 }
 
 fn convolve_grad_input<B: Backend>(
@@ -165,24 +177,23 @@ fn convolve_grad_input<B: Backend>(
 ) -> Tensor<B, 4> {
     let weight: Tensor<B, 4> = tensor(layer.weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
-    let [n, _, height, width] = x.dims();
+    let [n, height, width, _] = x.dims();
     if kernel == 1 {
-        return weight
-            .reshape([1, outputs, inputs])
-            .swap_dims(1, 2)
-            .matmul(grad.reshape([n, outputs, height * width]))
-            .reshape([n, inputs, height, width]);
+        return grad
+            .reshape([n * height * width, outputs])
+            .matmul(weight.reshape([outputs, inputs]))
+            .reshape([n, height, width, inputs]);
     }
     let options = options(&weight, layer.stride);
     let [top, left] = [height, width].map(|length| same_padding(length, layer.stride).0);
-    let padded = primitive(pad_same(x, layer.stride));
+    let padded = primitive(pad_same(channels_second(x), layer.stride));
     let grad: Tensor<B, 4> = tensor(B::conv2d_x_backward(
         padded,
         primitive(weight),
-        primitive(grad),
+        primitive(channels_second(grad)),
         options,
     ));
-    grad.narrow(2, top, height).narrow(3, left, width)
+    channels_last(grad.narrow(2, top, height).narrow(3, left, width))
 }
 
 fn convolve_grad_weight<B: Backend>(
@@ -193,13 +204,14 @@ fn convolve_grad_weight<B: Backend>(
     let weight: Tensor<B, 4> = tensor(layer.weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
-        let [n, _, height, width] = x.dims();
-        let x = x.reshape([n, inputs, height * width]).swap_dims(1, 2);
-        let grad = grad.reshape([n, outputs, height * width]);
-        let products = grad.matmul(x).sum_dim(0);
+        let [n, height, width, _] = x.dims();
+        let x = x.reshape([n * height * width, inputs]);
+        let grad = grad.reshape([n * height * width, outputs]);
+        let products = grad.transpose().matmul(x);
         return primitive(products.reshape([outputs, inputs, 1, 1]));
     }
-    let x = pad_same(x, layer.stride);
+    let x = pad_same(channels_second(x), layer.stride);
+    let grad = channels_second(grad);
     if is_depthwise(&weight) {
         return depthwise_grad_weight(x, grad, layer.stride);
     }
@@ -234,7 +246,7 @@ fn options<B: Backend>(weight: &Tensor<B, 4>, stride: usize) -> ConvOptions<2> {
     ConvOptions::new([stride; 2], [0, 0], [1, 1], groups)
 }
 
-/// Zero-pads height and width as [`same_padding`] says.
+/// Zero-pads height and width of `[N, C, H, W]` as [`same_padding`] says.
 pub(super) fn pad_same<B: Backend>(x: Tensor<B, 4>, stride: usize) -> Tensor<B, 4> {
     let [_, _, height, width] = x.dims();
     let (top, bottom) = same_padding(height, stride);
@@ -244,28 +256,28 @@ pub(super) fn pad_same<B: Backend>(x: Tensor<B, 4>, stride: usize) -> Tensor<B, 
 
 pub(super) fn upsample_add<B: Backend>(x: FloatTensor<B>, skip: FloatTensor<B>) -> FloatTensor<B> {
     let x: Tensor<B, 4> = tensor(x);
-    let [n, c, height, width] = x.dims();
+    let [n, height, width, c] = x.dims();
     let up = x
-        .reshape([n, c, height, 1, width, 1])
-        .repeat(&[1, 1, 1, 2, 1, 2])
-        .reshape([n, c, height * 2, width * 2]);
+        .reshape([n, height, 1, width, 1, c])
+        .repeat(&[1, 1, 2, 1, 2, 1])
+        .reshape([n, height * 2, width * 2, c]);
     primitive(up + tensor(skip))
 }
 
 pub(super) fn upsample_grad<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
     let grad: Tensor<B, 4> = tensor(grad);
-    let [n, c, height, width] = grad.dims();
+    let [n, height, width, c] = grad.dims();
     let sums = grad
-        .reshape([n, c, height / 2, 2, width / 2, 2])
-        .sum_dim(5)
-        .sum_dim(3);
-    primitive(sums.reshape([n, c, height / 2, width / 2]))
+        .reshape([n, height / 2, 2, width / 2, 2, c])
+        .sum_dim(4)
+        .sum_dim(2);
+    primitive(sums.reshape([n, height / 2, width / 2, c]))
 }
 
 pub(super) fn spatial_mean<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let x: Tensor<B, 4> = tensor(x);
-    let [n, c, height, width] = x.dims();
-    let mean = x.reshape([n, c, height * width]).mean_dim(2);
+    let [n, height, width, c] = x.dims();
+    let mean = x.reshape([n, height * width, c]).mean_dim(1);
     primitive(mean.reshape([n, c]))
 }
 
@@ -275,8 +287,8 @@ pub(super) fn spatial_mean_grad<B: Backend>(
 ) -> FloatTensor<B> {
     let grad: Tensor<B, 2> = tensor(grad);
     let [n, c] = grad.dims();
-    let share = grad.reshape([n, c, 1, 1]) / (height * width) as f32;
-    primitive(share.repeat(&[1, 1, height, width]))
+    let share = grad.reshape([n, 1, 1, c]) / (height * width) as f32;
+    primitive(share.repeat(&[1, height, width, 1]))
 }
 
 pub(super) fn double<B: Backend>(
@@ -286,12 +298,13 @@ pub(super) fn double<B: Backend>(
 ) -> FloatTensor<B> {
     let options = ConvTransposeOptions::new([2, 2], [0, 0], [0, 0], [1, 1], 1);
     let bias = Some(tensor::<B, 1>(bias));
-    primitive(conv_transpose2d(
-        tensor::<B, 4>(x),
+    let x = channels_second(tensor::<B, 4>(x));
+    primitive(channels_last(conv_transpose2d(
+        x,
         tensor(weight),
         bias,
         options,
-    ))
+    )))
 }
 
 /// The transposed convolution's adjoint is a convolution, and its weight's gradient that of the
@@ -302,27 +315,29 @@ pub(super) fn double_grad<B: Backend>(
     grad: FloatTensor<B>,
 ) -> DoubleGrads<B> {
     let options = || ConvOptions::new([2, 2], [0, 0], [1, 1], 1);
+    let bias = primitive(channel_sum::<B>(tensor(grad.clone())));
+    let [x, grad] = [x, grad].map(|t| primitive(channels_second::<B>(tensor(t))));
+    let input = tensor(B::conv2d(grad.clone(), weight.clone(), None, options()));
     DoubleGrads {
-        input: B::conv2d(grad.clone(), weight.clone(), None, options()),
-        weight: B::conv2d_weight_backward(grad.clone(), weight, x, options()),
-        bias: primitive(channel_sum::<B>(tensor(grad))),
+        input: primitive(channels_last::<B>(input)),
+        weight: B::conv2d_weight_backward(grad, weight, x, options()),
+        bias,
     }
 }
 
 fn channel_sum<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
-    let [n, channels, height, width] = x.dims();
-    x.swap_dims(0, 1)
-        .reshape([channels, n * height * width])
-        .sum_dim(1)
+    let [n, height, width, channels] = x.dims();
+    x.reshape([n * height * width, channels])
+        .sum_dim(0)
         .reshape([channels])
 }
 
 fn channel_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
-    let [n, _, height, width] = x.dims();
+    let [n, height, width, _] = x.dims();
     channel_sum(x) / (n * height * width) as f32
 }
 
 fn over_channels<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 4> {
     let channels = x.dims()[0];
-    x.reshape([1, channels, 1, 1])
+    x.reshape([1, 1, 1, channels])
 }

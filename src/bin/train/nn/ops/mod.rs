@@ -2,7 +2,7 @@
 //! chains of convolutions with batch norm and ReLU6, and what stands between chains.
 //!
 //! Every back end gets the definitions in `generic`; the CPU back end replaces them in `cpu`, and
-//! `autodiff` gives all of them their gradients.
+//! `autodiff` gives all of them their gradients. Activations are channels last, `[N, H, W, C]`.
 
 mod autodiff;
 mod cpu;
@@ -40,7 +40,7 @@ pub(crate) struct ConvNorm<B: Backend> {
 /// What a layer of a chain leaves for its backward pass and for the running statistics.
 #[derive(Debug, Clone)]
 pub(crate) struct Normed<B: Backend> {
-    /// The convolution's output, `[N, O, H, W]`.
+    /// The convolution's output, `[N, H, W, O]`.
     pub(crate) raw: FloatTensor<B>,
     /// Its mean in each channel, `[O]`.
     pub(crate) mean: FloatTensor<B>,
@@ -48,7 +48,7 @@ pub(crate) struct Normed<B: Backend> {
     pub(crate) inv_std: FloatTensor<B>,
 }
 
-/// A chain's output, `[N, O, H, W]`, and its layers'.
+/// A chain's output, `[N, H, W, O]`, and its layers'.
 pub(crate) struct Chained<B: Backend> {
     pub(crate) output: FloatTensor<B>,
     pub(crate) layers: Vec<Normed<B>>,
@@ -100,7 +100,7 @@ pub(crate) trait FusedOps: Backend {
     }
 
     /// Nearest upsampling by two, plus a skip:
-    /// `[N, C, H, W]` and `[N, C, 2H, 2W]` to `[N, C, 2H, 2W]`.
+    /// `[N, H, W, C]` and `[N, 2H, 2W, C]` to `[N, 2H, 2W, C]`.
     fn upsample_add(x: FloatTensor<Self>, skip: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::upsample_add::<Self>(x, skip)
     }
@@ -111,7 +111,7 @@ pub(crate) trait FusedOps: Backend {
         generic::upsample_grad::<Self>(grad)
     }
 
-    /// `[N, C, H, W] -> [N, C]`.
+    /// `[N, H, W, C] -> [N, C]`.
     fn spatial_mean(x: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::spatial_mean::<Self>(x)
     }
@@ -121,8 +121,8 @@ pub(crate) trait FusedOps: Backend {
         generic::spatial_mean_grad::<Self>(grad, size)
     }
 
-    /// 2x2 transposed convolution of stride 2, `[N, I, H, W]` with a weight `[I, O, 2, 2]` and a
-    /// bias `[O]` to `[N, O, 2H, 2W]`.
+    /// 2x2 transposed convolution of stride 2, `[N, H, W, I]` with a weight `[I, O, 2, 2]` and a
+    /// bias `[O]` to `[N, 2H, 2W, O]`.
     fn double(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

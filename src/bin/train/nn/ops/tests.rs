@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, Inte
 use burn::tensor::{Distribution, Tolerance};
 use burn_flex::Flex;
 
-use super::generic::pad_same;
+use super::generic::{channels_last, channels_second, pad_same};
 use super::*;
 
 type Ad = Autodiff<Flex>;
@@ -35,24 +35,24 @@ fn cases() -> Vec<Case> {
     let dense = |i, o, stride| ([o, i, 3, 3], stride, true);
     let depthwise = |c, stride| ([c, 1, 3, 3], stride, true);
     vec![
-        ([2, 3, 8, 8], vec![dense(3, 5, 2)], false),
-        ([1, 3, 9, 7], vec![dense(3, 16, 2)], false),
-        ([3, 20, 6, 5], vec![dense(20, 7, 1), dense(7, 32, 1)], false),
-        ([2, 5, 7, 9], vec![depthwise(5, 1), pointwise(5, 3)], false),
-        ([11, 16, 8, 6], vec![depthwise(16, 2), linear(16, 8)], false),
-        ([2, 24, 5, 5], vec![depthwise(24, 2), linear(24, 16)], false),
+        ([2, 8, 8, 3], vec![dense(3, 5, 2)], false),
+        ([1, 9, 7, 3], vec![dense(3, 16, 2)], false),
+        ([3, 6, 5, 20], vec![dense(20, 7, 1), dense(7, 32, 1)], false),
+        ([2, 7, 9, 5], vec![depthwise(5, 1), pointwise(5, 3)], false),
+        ([11, 8, 6, 16], vec![depthwise(16, 2), linear(16, 8)], false),
+        ([2, 5, 5, 24], vec![depthwise(24, 2), linear(24, 16)], false),
         (
-            [3, 8, 9, 9],
+            [3, 9, 9, 8],
             vec![pointwise(8, 48), depthwise(48, 1), linear(48, 8)],
             true,
         ),
         (
-            [2, 8, 9, 12],
+            [2, 9, 12, 8],
             vec![pointwise(8, 48), depthwise(48, 2), linear(48, 24)],
             false,
         ),
-        ([1, 24, 2, 2], vec![linear(24, 120)], false),
-        ([4, 7, 3, 1], vec![linear(7, 7)], true),
+        ([1, 2, 2, 24], vec![linear(24, 120)], false),
+        ([4, 3, 1, 7], vec![linear(7, 7)], true),
     ]
 }
 
@@ -111,16 +111,17 @@ impl<B: Backend> Params<B> {
     ) -> Tensor<B, 4> {
         let mut y = x.clone();
         for ((weight, scale, shift), &(shape, stride, relu6)) in self.0.iter().zip(shapes) {
-            let groups = y.dims()[1] / shape[1];
+            let groups = y.dims()[3] / shape[1];
+            let y_second = channels_second(y);
             let options = ConvOptions::new([stride; 2], [0, 0], [1, 1], groups);
             let padded = if shape[2] == 3 {
-                pad_same(y, stride)
+                pad_same(y_second, stride)
             } else {
-                y
+                y_second
             };
-            let raw = conv2d(padded, weight.clone(), None, options);
+            let raw = channels_last(conv2d(padded, weight.clone(), None, options));
             let normal = if known { raw } else { standardise(raw) };
-            let over = |t: &Tensor<B, 1>| t.clone().reshape([1, shape[0], 1, 1]);
+            let over = |t: &Tensor<B, 1>| t.clone().reshape([1, 1, 1, shape[0]]);
             y = normal * over(scale) + over(shift);
             if relu6 {
                 y = y.clamp(0.0, 6.0);
@@ -131,7 +132,7 @@ impl<B: Backend> Params<B> {
 }
 
 fn standardise<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
-    let mean = |t: Tensor<B, 4>| t.mean_dim(0).mean_dim(2).mean_dim(3);
+    let mean = |t: Tensor<B, 4>| t.mean_dim(0).mean_dim(1).mean_dim(2);
     let centred = x.clone() - mean(x);
     let variance = mean(centred.clone() * centred.clone());
     centred / (variance + 1e-3).sqrt()
@@ -182,11 +183,11 @@ fn chains_have_the_values_and_gradients_of_burns_operators() {
 
 #[test]
 fn a_chain_reports_the_moments_of_its_convolutions() {
-    let (shape, shapes) = ([3, 8, 6, 7], [([24, 8, 1, 1], 1, true)]);
+    let (shape, shapes) = ([3, 6, 7, 8], [([24, 8, 1, 1], 1, true)]);
     let (x, params) = (random::<Flex, 4>(shape) + 0.5, Params::random(&shapes));
     let (_, statistics) = chain(x.clone(), &params.chain(&shapes, false));
     let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
-    let raw = conv2d(x, params.0[0].0.clone(), None, options);
+    let raw = conv2d(channels_second(x), params.0[0].0.clone(), None, options);
     let raw = raw.swap_dims(0, 1).reshape([24, 3 * 6 * 7]);
     let (variance, mean) = raw.var_mean_bias(1);
     let [got_mean, got_inv_std] = statistics[0].clone();
@@ -253,8 +254,8 @@ fn the_generic_chain_agrees_with_the_cpu_back_end() {
 #[test]
 fn resampling_has_the_values_and_gradients_of_burns_operators() {
     let (x, skip) = (
-        random::<Flex, 4>([3, 5, 4, 3]),
-        random::<Flex, 4>([3, 5, 8, 6]),
+        random::<Flex, 4>([3, 4, 3, 5]),
+        random::<Flex, 4>([3, 8, 6, 5]),
     );
     let run = |fused: bool| {
         let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
@@ -263,12 +264,12 @@ fn resampling_has_the_values_and_gradients_of_burns_operators() {
             upsample_add(x.clone(), skip.clone())
         } else {
             let options = InterpolateOptions::new(InterpolateMode::Nearest);
-            interpolate(x.clone(), [8, 6], options) + skip.clone()
+            channels_last(interpolate(channels_second(x.clone()), [8, 6], options)) + skip.clone()
         };
         let means = if fused {
             spatial_mean(y.clone())
         } else {
-            y.clone().mean_dim(2).mean_dim(3).reshape([3, 5])
+            y.clone().mean_dim(1).mean_dim(2).reshape([3, 5])
         };
         let loss = (y.clone() * y).sum() + (means.clone() * means.clone()).sum() * 10.0;
         let grads = loss.backward();
@@ -283,25 +284,26 @@ fn resampling_has_the_values_and_gradients_of_burns_operators() {
 
 #[test]
 fn upsampling_repeats_pixels() {
-    let x = Tensor::<Flex, 4>::from_floats([[[[1.0, 2.0], [3.0, 4.0]]]], &Default::default());
-    let skip = Tensor::zeros([1, 1, 4, 4], &Default::default());
-    let want = Tensor::<Flex, 4>::from_floats(
-        [[[
+    let x = Tensor::<Flex, 2>::from_floats([[1.0, 2.0], [3.0, 4.0]], &Default::default());
+    let skip = Tensor::zeros([1, 4, 4, 1], &Default::default());
+    let want = Tensor::<Flex, 2>::from_floats(
+        [
             [1.0, 1.0, 2.0, 2.0],
             [1.0, 1.0, 2.0, 2.0],
             [3.0, 3.0, 4.0, 4.0],
             [3.0, 3.0, 4.0, 4.0],
-        ]]],
+        ],
         &Default::default(),
     );
-    assert_close(upsample_add(x, skip), want);
+    let up = upsample_add(x.reshape([1, 2, 2, 1]), skip);
+    assert_close(up.reshape([4, 4]), want);
 }
 
 #[test]
 fn doubling_has_the_values_and_gradients_of_burns_transposed_convolution() {
-    for (shape, outputs) in [([2, 16, 5, 4], 1), ([3, 7, 3, 5], 6), ([1, 20, 2, 2], 16)] {
+    for (shape, outputs) in [([2, 5, 4, 16], 1), ([3, 3, 5, 7], 6), ([1, 2, 2, 20], 16)] {
         let x = random::<Flex, 4>(shape);
-        let weight = random::<Flex, 4>([shape[1], outputs, 2, 2]);
+        let weight = random::<Flex, 4>([shape[3], outputs, 2, 2]);
         let bias = random::<Flex, 1>([outputs]);
         let run = |fused: bool| {
             let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
@@ -311,7 +313,13 @@ fn doubling_has_the_values_and_gradients_of_burns_transposed_convolution() {
                 double(x.clone(), weight.clone(), bias.clone())
             } else {
                 let options = ConvTransposeOptions::new([2, 2], [0, 0], [0, 0], [1, 1], 1);
-                conv_transpose2d(x.clone(), weight.clone(), Some(bias.clone()), options)
+                let x = channels_second(x.clone());
+                channels_last(conv_transpose2d(
+                    x,
+                    weight.clone(),
+                    Some(bias.clone()),
+                    options,
+                ))
             };
             let grads = (y.clone() * y.clone() * 0.5).sum().backward();
             let [dx, dw] = [x, weight].map(|leaf| leaf.grad(&grads).expect("a leaf"));
@@ -333,7 +341,7 @@ fn doubling_has_the_values_and_gradients_of_burns_transposed_convolution() {
 #[test]
 fn results_repeat_to_the_bit() {
     let (shape, shapes) = (
-        [9, 8, 12, 12],
+        [9, 12, 12, 8],
         [
             ([48, 8, 1, 1], 1, true),
             ([48, 1, 3, 3], 1, true),

@@ -334,6 +334,7 @@ mod tests {
             .iter()
             .zip(features.into_iter().chain([head]))
         {
+            let got = got.permute([0, 3, 1, 2]);
             assert_eq!(got.dims()[1..], tap.shape, "{}", tap.name);
             let got = got.into_data().to_vec::<f32>().expect("f32");
             for (&index, want) in tap.indices.iter().zip(&tap.values) {

@@ -7,7 +7,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gemm::{Left, Packed, Product, Right, padded};
-use super::layout::{activation, channels_last, dims4, images, tensor, values, vector, weights};
+use super::layout::{dense, dims, tensor, values, vector};
 use crate::nn::ops::DoubleGrads;
 
 /// Position of output `o` of the pixel at `dy`, `dx` in `[I, O, 2, 2]`.
@@ -16,15 +16,15 @@ fn at(i: usize, o: usize, outputs: usize, quarter: usize) -> usize {
 }
 
 pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-    let (x, weight, bias) = (channels_last(x), weights(&weight), weights(&bias));
-    let ([n, i, h, w], [_, o, _, _]) = (dims4(&x), dims4(&weight));
+    let (x, weight, bias) = (dense(&x), dense(&weight), dense(&bias));
+    let ([n, h, w, i], [_, o, _, _]) = (dims(&x), dims(&weight));
     let (weight, bias) = (values(&weight), values(&bias));
     let packed = Packed::new(i, 4 * o, |k, n| weight[at(k, n % o, o, n / o)]);
     let wide = padded(4 * o);
     let row = 2 * w * o;
     let mut out = vec![0.0; n * 2 * h * row];
     out.par_chunks_mut(2 * h * row)
-        .zip(images(&x).par_chunks(h * w * i))
+        .zip(values(&x).par_chunks(h * w * i))
         .for_each(|(out, x)| {
             let mut quads = avec![0.0; w * wide];
             for (out, x) in out.chunks_exact_mut(2 * row).zip(x.chunks_exact(w * i)) {
@@ -47,7 +47,7 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> Fl
                 }
             }
         });
-    activation(out, [n, o, 2 * h, 2 * w])
+    tensor(out, [n, 2 * h, 2 * w, o])
 }
 
 pub(super) fn backward(
@@ -55,17 +55,17 @@ pub(super) fn backward(
     weight: FlexTensor,
     grad: FlexTensor,
 ) -> DoubleGrads<burn_flex::Flex> {
-    let (x, weight, grad) = (channels_last(x), weights(&weight), channels_last(grad));
-    let (shape, [_, o, _, _]) = (dims4(&x), dims4(&weight));
-    let [_, i, h, w] = shape;
+    let (x, weight, grad) = (dense(&x), dense(&weight), dense(&grad));
+    let (shape, [_, o, _, _]) = (dims(&x), dims(&weight));
+    let [_, h, w, i] = shape;
     let weight = values(&weight);
     let packed = Packed::new(4 * o, i, |k, n| weight[at(n, k % o, o, k / o)]);
     let (wide, row) = (padded(4 * o), 2 * w * o);
-    let mut input = vec![0.0; images(&x).len()];
+    let mut input = vec![0.0; values(&x).len()];
     let parts: Vec<(AVec<f32>, Vec<f32>)> = input
         .par_chunks_mut(h * w * i)
-        .zip(images(&x).par_chunks(h * w * i))
-        .zip(images(&grad).par_chunks(2 * h * row))
+        .zip(values(&x).par_chunks(h * w * i))
+        .zip(values(&grad).par_chunks(2 * h * row))
         .map(|((input, x), grad)| {
             let mut quads = avec![0.0; w * wide];
             let mut back = avec![0.0; w * padded(i)];
@@ -126,8 +126,8 @@ pub(super) fn backward(
         }
     }
     DoubleGrads {
-        input: activation(input, shape),
-        weight: tensor(weight_grad, &[i, o, 2, 2]),
+        input: tensor(input, shape),
+        weight: tensor(weight_grad, [i, o, 2, 2]),
         bias: vector(bias_grad),
     }
 }

@@ -77,8 +77,8 @@ pub(super) struct LayerGrads {
 }
 
 impl Layer {
-    /// A layer for `[N, I, H, W]` and a weight `[O, I / groups, K, K]`.
-    pub(super) fn new([n, i, h, w]: [usize; 4], weight: [usize; 4], stride: usize) -> Self {
+    /// A layer for `[N, H, W, I]` and a weight `[O, I / groups, K, K]`.
+    pub(super) fn new([n, h, w, i]: [usize; 4], weight: [usize; 4], stride: usize) -> Self {
         let kind = match weight {
             [_, 1, 3, 3] => Kind::Depthwise,
             [_, _, 3, 3] => Kind::Dense,

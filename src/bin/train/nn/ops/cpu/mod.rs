@@ -15,7 +15,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use self::channels::{Affine, AffineGrad, Sums};
 use self::layer::{Input, Layer, OutputGrad};
-use self::layout::{activation, channels_last, dims4, images, values, vector, weights};
+use self::layout::{dense, dims, tensor, values, vector};
 use super::{Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, FusedOps, LayerGrads, Normed};
 use crate::nn::profile::timed;
 
@@ -55,7 +55,7 @@ impl FusedOps for Flex {
         for conv in &chain.layers {
             let layer = source.layer(conv);
             let (raw, _) = source.run(&layer, conv);
-            let (scale, shift) = (weights(&conv.scale), weights(&conv.shift));
+            let (scale, shift) = (dense(&conv.scale), dense(&conv.shift));
             let affine = Affine::new(values(&scale), values(&shift), conv.relu6);
             source = source.follow(&layer, raw, affine);
         }
@@ -69,8 +69,8 @@ impl FusedOps for Flex {
         grad: FlexTensor,
         wants_input: bool,
     ) -> ChainGrads<Self> {
-        let x = channels_last(x);
-        let skip = channels_last(grad);
+        let x = dense(&x);
+        let skip = dense(&grad);
         let shapes = shapes(&x, &layers);
         let affines: Vec<Affine> = chain
             .layers
@@ -83,11 +83,11 @@ impl FusedOps for Flex {
         let mut sums = Vec::new();
         for (index, normed) in layers.iter().enumerate().rev() {
             let conv = &chain.layers[index];
-            let weight = weights(&conv.weight);
-            let layer = Layer::new(shapes[index], dims4(&weight), conv.stride);
-            let raw = images(&normed.raw);
+            let weight = dense(&conv.weight);
+            let layer = Layer::new(shapes[index], dims(&weight), conv.stride);
+            let raw = values(&normed.raw);
             let last = index + 1 == layers.len();
-            let values_of_grad = if last { images(&skip) } else { &passed };
+            let values_of_grad = if last { values(&skip) } else { &passed };
             if last {
                 sums = timed("norm sums", || {
                     count_passing(&layer, &affines[index], raw, values_of_grad)
@@ -108,11 +108,11 @@ impl FusedOps for Flex {
             let offset = |c: usize| -affine.scale()[c] * beta[c] / count - mean[c] * slope(c);
             let input = match index {
                 0 => Input {
-                    values: images(&x),
+                    values: values(&x),
                     norm: None,
                 },
                 _ => Input {
-                    values: images(&layers[index - 1].raw),
+                    values: values(&layers[index - 1].raw),
                     norm: Some(&affines[index - 1]),
                 },
             };
@@ -121,12 +121,12 @@ impl FusedOps for Flex {
                 raw,
                 norm: &AffineGrad::new(affine, slope, offset),
             };
-            let first_skip = (chain.residual && index == 0).then(|| images(&skip));
+            let first_skip = (chain.residual && index == 0).then(|| values(&skip));
             let back = timed(layer.name_backward(), || {
                 layer.backward(values(&weight), input, grad, first_skip, wants_input)
             });
             grads.push(LayerGrads {
-                weight: layout::tensor(back.weight, &dims4(&weight)),
+                weight: tensor(back.weight, dims::<4>(&weight)),
                 scale: vector(gamma),
                 shift: vector(beta),
             });
@@ -134,7 +134,7 @@ impl FusedOps for Flex {
         }
         grads.reverse();
         ChainGrads {
-            input: (!passed.is_empty()).then(|| activation(passed, shapes[0])),
+            input: (!passed.is_empty()).then(|| tensor(passed, shapes[0])),
             layers: grads,
         }
     }
@@ -175,22 +175,22 @@ struct Source {
 
 impl Source {
     fn new(x: FlexTensor) -> Self {
-        let raw = channels_last(x);
+        let raw = dense(&x);
         Self {
-            shape: dims4(&raw),
+            shape: dims(&raw),
             raw,
             norm: None,
         }
     }
 
     fn layer(&self, conv: &ConvNorm<Flex>) -> Layer {
-        Layer::new(self.shape, dims4(&conv.weight), conv.stride)
+        Layer::new(self.shape, dims(&conv.weight), conv.stride)
     }
 
     fn run(&self, layer: &Layer, conv: &ConvNorm<Flex>) -> (Vec<f32>, Vec<[f64; 2]>) {
-        let weight = weights(&conv.weight);
+        let weight = dense(&conv.weight);
         let input = Input {
-            values: images(&self.raw),
+            values: values(&self.raw),
             norm: self.norm.as_ref(),
         };
         timed(layer.name_forward(), || {
@@ -201,12 +201,12 @@ impl Source {
     fn follow(&self, layer: &Layer, raw: Vec<f32>, norm: Affine) -> Self {
         let shape = [
             self.shape[0],
-            layer.outputs,
             layer.out_height,
             layer.out_width,
+            layer.outputs,
         ];
         Self {
-            raw: activation(raw, shape),
+            raw: tensor(raw, shape),
             shape,
             norm: Some(norm),
         }
@@ -218,21 +218,21 @@ impl Source {
             return self.raw;
         };
         timed("norm", || {
-            let out = resample::normalise(&norm, images(&self.raw), skip.map(images), self.shape);
-            activation(out, self.shape)
+            let out = resample::normalise(&norm, values(&self.raw), skip.map(values), self.shape);
+            tensor(out, self.shape)
         })
     }
 }
 
-/// Shapes `[N, C, H, W]` of what each layer reads.
+/// Shapes `[N, H, W, C]` of what each layer reads.
 fn shapes(x: &FlexTensor, layers: &[Normed<Flex>]) -> Vec<[usize; 4]> {
     let raws = layers.iter().map(|normed| &normed.raw);
-    std::iter::once(x).chain(raws).map(dims4).collect()
+    std::iter::once(x).chain(raws).map(dims).collect()
 }
 
 /// Batch norm as an affine map.
 fn batch_affine(conv: &ConvNorm<Flex>, mean: &[f32], inv_std: &[f32]) -> Affine {
-    let (gamma, beta) = (weights(&conv.scale), weights(&conv.shift));
+    let (gamma, beta) = (dense(&conv.scale), dense(&conv.shift));
     let scale: Vec<f32> = values(&gamma)
         .iter()
         .zip(inv_std)

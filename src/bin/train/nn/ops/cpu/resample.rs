@@ -4,14 +4,14 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::channels::Affine;
-use super::layout::{activation, channels_last, dims4, images, tensor, weights};
+use super::layout::{dense, dims, tensor, values};
 
 /// `norm(x)`, plus `skip` if there is one; one task per image.
 pub(super) fn normalise(
     norm: &Affine,
     x: &[f32],
     skip: Option<&[f32]>,
-    [_, c, h, w]: [usize; 4],
+    [_, h, w, c]: [usize; 4],
 ) -> Vec<f32> {
     let len = c * h * w;
     let mut out = vec![0.0; x.len()];
@@ -23,16 +23,16 @@ pub(super) fn normalise(
     out
 }
 
-/// `[N, C, H, W]` and `[N, C, 2H, 2W]`: nearest upsampling of one, added to the other.
+/// `[N, H, W, C]` and `[N, 2H, 2W, C]`: nearest upsampling of one, added to the other.
 pub(super) fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
-    let (x, skip) = (channels_last(x), channels_last(skip));
-    let [n, c, h, w] = dims4(&x);
+    let (x, skip) = (dense(&x), dense(&skip));
+    let [n, h, w, c] = dims(&x);
     let row = 2 * w * c;
     let mut out = vec![0.0; n * 2 * h * row];
-    let rows = images(&skip).par_chunks(2 * row);
+    let rows = values(&skip).par_chunks(2 * row);
     out.par_chunks_mut(2 * row)
         .zip(rows)
-        .zip(images(&x).par_chunks(w * c))
+        .zip(values(&x).par_chunks(w * c))
         .for_each(|((out, skip), x)| {
             for (out, skip) in out.chunks_exact_mut(row).zip(skip.chunks_exact(row)) {
                 let pairs = out.chunks_exact_mut(2 * c).zip(skip.chunks_exact(2 * c));
@@ -45,17 +45,17 @@ pub(super) fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
                 }
             }
         });
-    activation(out, [n, c, 2 * h, 2 * w])
+    tensor(out, [n, 2 * h, 2 * w, c])
 }
 
 /// The adjoint of nearest upsampling: sums of 2x2 pixels.
 pub(super) fn upsample_grad(grad: FlexTensor) -> FlexTensor {
-    let grad = channels_last(grad);
-    let [n, c, h, w] = dims4(&grad);
+    let grad = dense(&grad);
+    let [n, h, w, c] = dims(&grad);
     let row = w * c;
     let mut out = vec![0.0; n * c * h * w / 4];
     out.par_chunks_mut(row / 2)
-        .zip(images(&grad).par_chunks(2 * row))
+        .zip(values(&grad).par_chunks(2 * row))
         .for_each(|(out, grad)| {
             let (upper, lower) = grad.split_at(row);
             let pairs = upper.chunks_exact(2 * c).zip(lower.chunks_exact(2 * c));
@@ -65,15 +65,15 @@ pub(super) fn upsample_grad(grad: FlexTensor) -> FlexTensor {
                 }
             }
         });
-    activation(out, [n, c, h / 2, w / 2])
+    tensor(out, [n, h / 2, w / 2, c])
 }
 
-/// `[N, C, H, W] -> [N, C]`.
+/// `[N, H, W, C] -> [N, C]`.
 pub(super) fn spatial_mean(x: FlexTensor) -> FlexTensor {
-    let x = channels_last(x);
-    let [n, c, h, w] = dims4(&x);
+    let x = dense(&x);
+    let [n, h, w, c] = dims(&x);
     let mut out = vec![0.0; n * c];
-    let images = images(&x).chunks_exact(c * h * w);
+    let images = values(&x).chunks_exact(c * h * w);
     for (out, x) in out.chunks_exact_mut(c).zip(images) {
         for x in x.chunks_exact(c) {
             out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
@@ -82,15 +82,15 @@ pub(super) fn spatial_mean(x: FlexTensor) -> FlexTensor {
             *out /= (h * w) as f32;
         }
     }
-    tensor(out, &[n, c])
+    tensor(out, [n, c])
 }
 
 /// The gradient of [`spatial_mean`] for pixels of that height and width.
 pub(super) fn spatial_mean_grad(grad: FlexTensor, [h, w]: [usize; 2]) -> FlexTensor {
-    let grad = weights(&grad);
-    let [n, c] = burn::tensor::TensorMetadata::shape(&grad).dims();
+    let grad = dense(&grad);
+    let [n, c] = dims(&grad);
     let mut out = vec![0.0; n * c * h * w];
-    let images = grad.storage::<f32>().chunks_exact(c);
+    let images = values(&grad).chunks_exact(c);
     for (out, grad) in out.chunks_exact_mut(c * h * w).zip(images) {
         for out in out.chunks_exact_mut(c) {
             for (out, grad) in out.iter_mut().zip(grad) {
@@ -98,5 +98,5 @@ pub(super) fn spatial_mean_grad(grad: FlexTensor, [h, w]: [usize; 2]) -> FlexTen
             }
         }
     }
-    activation(out, [n, c, h, w])
+    tensor(out, [n, h, w, c])
 }

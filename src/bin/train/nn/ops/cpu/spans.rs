@@ -64,7 +64,7 @@ where
     // closure would not be compiled for the vector unit.
     #[allow(clippy::needless_range_loop)]
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let zero = simd.splat_f32s(0.0);
         let length = self.read[0].len();
         let span = if K > 0 {
