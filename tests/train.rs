@@ -216,7 +216,10 @@ fn what_is_wrong_is_named() {
     let csv = dir.path().join("data/ship_segmentations.csv");
     let text = fs::read_to_string(&csv).expect("csv");
     fs::write(&csv, text.replacen("00.png,", "00.png,9217 1\n00.png,", 1)).expect("csv");
-    fails(CONFIG, "00.png: a mask reaches pixel 9217");
+    fails(
+        CONFIG,
+        "ship_segmentations.csv:2: a mask reaches pixel 9217 of 00.png",
+    );
     assert!(!dir.path().join("run/gate-blocks.safetensors").exists());
 }
 

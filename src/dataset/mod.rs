@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Deserialize;
+use csv::StringRecord;
 
 use crate::mask::{Rle, RleError};
 
@@ -13,7 +14,11 @@ use crate::mask::{Rle, RleError};
 const IMAGE_FOLDERS: [&str; 3] = ["images", "train_v2", "train"];
 
 /// Names of the CSV, in order of preference.
-const CSV_NAMES: [&str; 2] = ["ship_segmentations.csv", "train_ship_segmentations_v2.csv"];
+const CSV_NAMES: [&str; 2] = ["ship_segmentations.csv", CHALLENGE_CSV];
+
+/// The challenge's own CSV, and the size of all images that it speaks of.
+const CHALLENGE_CSV: &str = "train_ship_segmentations_v2.csv";
+const CHALLENGE_SIZE: (u32, u32) = (768, 768);
 
 /// Images with their ships.
 #[derive(Debug, Clone)]
@@ -33,8 +38,12 @@ pub struct LabelledImage {
     pub id: String,
     /// Where the file is.
     pub path: PathBuf,
-    /// One mask per ship; none for an image without ships.
+    /// One mask per ship; none for an image without ships. No two of them share a pixel.
     pub ships: Vec<Rle>,
+    /// Line of each ship in the CSV, from 1.
+    pub lines: Vec<u64>,
+    /// The CSV.
+    pub csv: Arc<Path>,
     /// What a `split.csv` beside the masks says of the image.
     pub split: Option<String>,
 }
@@ -58,13 +67,33 @@ pub enum DatasetError {
         /// What was looked for.
         expected: String,
     },
-    /// Not CSV, or other columns than expected.
+    /// Not CSV.
     #[error("{path}: {source}")]
     Csv {
         /// The CSV.
         path: PathBuf,
         /// What is wrong, with the line.
         source: csv::Error,
+    },
+    /// Other columns than expected.
+    #[error("{path}:1: the columns are {found}, but {expected} are expected")]
+    Columns {
+        /// The CSV.
+        path: PathBuf,
+        /// Its columns.
+        found: String,
+        /// What they should be.
+        expected: String,
+    },
+    /// No image that the CSV names is there.
+    #[error("{folder}: holds none of the {named} images that {csv} names")]
+    NoImages {
+        /// The folder of images.
+        folder: PathBuf,
+        /// The CSV.
+        csv: PathBuf,
+        /// How many it names.
+        named: usize,
     },
     /// A field does not hold run lengths.
     #[error("{path}:{line}: EncodedPixels of {id}: {source}")]
@@ -78,32 +107,101 @@ pub enum DatasetError {
         /// What is wrong.
         source: RleError,
     },
+    /// Two ships of an image share a pixel.
+    #[error(
+        "{path}:{line}: pixel {pixel} of {id} belongs to another ship already, that of line {other}"
+    )]
+    Overlap {
+        /// The CSV.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// The image.
+        id: String,
+        /// The pixel's number, as in run lengths.
+        pixel: u64,
+        /// The other ship's line.
+        other: u64,
+    },
+    /// A mask leaves its image.
+    #[error(
+        "{path}:{line}: a mask reaches pixel {pixel} of {id}, which has {width}x{height}: it is of another image"
+    )]
+    OutOfRange {
+        /// The CSV.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// The image.
+        id: String,
+        /// The mask's last pixel.
+        pixel: u64,
+        /// Columns of the image.
+        width: u32,
+        /// Rows of the image.
+        height: u32,
+    },
+    /// The challenge's masks with images of another size: run lengths depend on it.
+    #[error(
+        "{image}: is {width}x{height}, but {csv} speaks of images of 768x768: its masks would lie elsewhere"
+    )]
+    Size {
+        /// The image.
+        image: PathBuf,
+        /// The CSV.
+        csv: PathBuf,
+        /// Columns of the image.
+        width: u32,
+        /// Rows of the image.
+        height: u32,
+    },
 }
 
-/// One row of the masks' CSV.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MaskRow {
-    #[serde(rename = "ImageId")]
-    id: String,
-    #[serde(rename = "EncodedPixels")]
-    runs: String,
-}
-
-/// One row of `split.csv`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SplitRow {
-    #[serde(rename = "ImageId")]
-    id: String,
-    split: String,
+impl LabelledImage {
+    /// Checks that the masks can be of this image, once its size is known.
+    ///
+    /// # Errors
+    /// [`DatasetError::OutOfRange`] and [`DatasetError::Size`].
+    pub fn check(&self, width: u32, height: u32) -> Result<(), DatasetError> {
+        let challenge = self
+            .csv
+            .file_name()
+            .is_some_and(|name| name == CHALLENGE_CSV);
+        if challenge && (width, height) != CHALLENGE_SIZE {
+            return Err(DatasetError::Size {
+                image: self.path.clone(),
+                csv: self.csv.to_path_buf(),
+                width,
+                height,
+            });
+        }
+        let pixels = u64::from(width) * u64::from(height);
+        for (ship, &line) in self.ships.iter().zip(&self.lines) {
+            let pixel = ship
+                .runs()
+                .last()
+                .map_or(0, |(start, length)| start + length - 1);
+            if pixel > pixels {
+                return Err(DatasetError::OutOfRange {
+                    path: self.csv.to_path_buf(),
+                    line,
+                    id: self.id.clone(),
+                    pixel,
+                    width,
+                    height,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Dataset {
     /// Reads the CSV below `root` and matches it with the images there. No image is decoded.
     ///
     /// # Errors
-    /// If the CSV or the folder of images is not there, or one of the CSVs cannot be read.
+    /// If the CSV or the folder of images is not there or holds none of them, one of the CSVs cannot be
+    /// read, or two ships share a pixel.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let csv = find(root, &CSV_NAMES)?;
         let folder = find(root, &IMAGE_FOLDERS)?;
@@ -122,18 +220,29 @@ impl Dataset {
             BTreeMap::new()
         };
         let (mut images, mut missing) = (Vec::new(), Vec::new());
-        for (id, ships) in read_masks(&csv)? {
+        let masks = read_masks(&csv)?;
+        let (named, csv): (usize, Arc<Path>) = (masks.len(), csv.into());
+        for (id, rows) in masks {
             if present.contains(Path::new(&id).as_os_str()) {
-                let split = splits.get(&id).cloned();
+                let (ships, lines) = rows.into_iter().unzip();
                 images.push(LabelledImage {
                     path: folder.join(&id),
+                    split: splits.get(&id).cloned(),
                     id,
                     ships,
-                    split,
+                    lines,
+                    csv: csv.clone(),
                 });
             } else {
                 missing.push(id);
             }
+        }
+        if images.is_empty() {
+            return Err(DatasetError::NoImages {
+                folder,
+                csv: csv.to_path_buf(),
+                named,
+            });
         }
         Ok(Self {
             root: root.to_owned(),
@@ -155,46 +264,90 @@ fn find(root: &Path, names: &[&str]) -> Result<PathBuf, DatasetError> {
         })
 }
 
-/// Ships by image id.
-fn read_masks(path: &Path) -> Result<BTreeMap<String, Vec<Rle>>, DatasetError> {
+/// Ships by image id, each with its line.
+fn read_masks(path: &Path) -> Result<BTreeMap<String, Vec<(Rle, u64)>>, DatasetError> {
+    let mut images: BTreeMap<String, Vec<(Rle, u64)>> = BTreeMap::new();
+    for_each_row(path, ["ImageId", "EncodedPixels"], |[id, runs], line| {
+        let ships = images.entry(id.to_owned()).or_default();
+        let rle: Rle = runs.parse().map_err(|source| DatasetError::Rle {
+            path: path.to_owned(),
+            line,
+            id: id.to_owned(),
+            source,
+        })?;
+        if !rle.is_empty() {
+            ships.push((rle, line));
+        }
+        Ok(())
+    })?;
+    for (id, ships) in &images {
+        check_apart(path, id, ships)?;
+    }
+    Ok(images)
+}
+
+/// Checks that no pixel belongs to two ships.
+fn check_apart(path: &Path, id: &str, ships: &[(Rle, u64)]) -> Result<(), DatasetError> {
+    let mut runs: Vec<(u64, u64, u64)> = ships
+        .iter()
+        .flat_map(|(rle, line)| {
+            rle.runs()
+                .iter()
+                .map(|&(start, length)| (start, start + length, *line))
+        })
+        .collect();
+    runs.sort_unstable();
+    // Runs of one ship lie apart, so it is enough to look at neighbours.
+    let meets = |pair: &&[(u64, u64, u64)]| pair[1].0 < pair[0].1;
+    match runs.windows(2).find(meets) {
+        Some(pair) => Err(DatasetError::Overlap {
+            path: path.to_owned(),
+            line: pair[0].2.max(pair[1].2),
+            id: id.to_owned(),
+            pixel: pair[1].0,
+            other: pair[0].2.min(pair[1].2),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Split names by image id.
+fn read_splits(path: &Path) -> Result<BTreeMap<String, String>, DatasetError> {
+    let mut splits = BTreeMap::new();
+    for_each_row(path, ["ImageId", "split"], |[id, split], _| {
+        splits.insert(id.to_owned(), split.to_owned());
+        Ok(())
+    })?;
+    Ok(splits)
+}
+
+/// Calls back with the two columns of each row, in the order of `columns`, and its line.
+fn for_each_row(
+    path: &Path,
+    columns: [&str; 2],
+    mut call: impl FnMut([&str; 2], u64) -> Result<(), DatasetError>,
+) -> Result<(), DatasetError> {
     let csv_error = |source| DatasetError::Csv {
         path: path.to_owned(),
         source,
     };
     let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
-    let headers = reader.headers().map_err(csv_error)?.clone();
-    let mut images: BTreeMap<String, Vec<Rle>> = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.map_err(csv_error)?;
-        let row: MaskRow = record.deserialize(Some(&headers)).map_err(csv_error)?;
-        let ships = images.entry(row.id.clone()).or_default();
-        let rle: Rle = row.runs.parse().map_err(|source| DatasetError::Rle {
+    let headers = reader.headers().map_err(csv_error)?;
+    let place = |column: &str| headers.iter().position(|header| header == column);
+    let (Some(first), Some(second), 2) = (place(columns[0]), place(columns[1]), headers.len())
+    else {
+        return Err(DatasetError::Columns {
             path: path.to_owned(),
-            line: record.position().map_or(0, |position| position.line()),
-            id: row.id,
-            source,
-        })?;
-        if !rle.is_empty() {
-            ships.push(rle);
-        }
-    }
-    Ok(images)
-}
-
-/// Split names by image id.
-fn read_splits(path: &Path) -> Result<BTreeMap<String, String>, DatasetError> {
-    let csv_error = |source| DatasetError::Csv {
-        path: path.to_owned(),
-        source,
+            found: headers.iter().collect::<Vec<_>>().join(", "),
+            expected: columns.join(", "),
+        });
     };
-    csv::Reader::from_path(path)
-        .map_err(csv_error)?
-        .into_deserialize()
-        .map(|row| {
-            row.map(|SplitRow { id, split }| (id, split))
-                .map_err(csv_error)
-        })
-        .collect()
+    let mut record = StringRecord::new();
+    while reader.read_record(&mut record).map_err(csv_error)? {
+        let line = record.position().map_or(0, |position| position.line());
+        call([&record[first], &record[second]], line)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -255,12 +408,85 @@ mod tests {
     }
 
     #[test]
+    fn names_the_lines_of_ships_that_share_a_pixel() {
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2 7 2\nb.jpg,\na.jpg,4 1 8 5\n");
+        let error = Dataset::open(dir.path()).expect_err("pixel 8").to_string();
+        assert!(error.contains("ship_segmentations.csv:4"), "{error}");
+        assert!(
+            error.contains("pixel 8 of a.jpg") && error.contains("line 2"),
+            "{error}"
+        );
+        // What only touches is fine, as are ships of two images.
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\na.jpg,3 1\nb.jpg,1 2\n");
+        assert_eq!(
+            Dataset::open(dir.path()).expect("opens").images[0].lines,
+            [2, 3]
+        );
+    }
+
+    #[test]
+    fn masks_must_be_of_an_image_of_that_size() {
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\na.jpg,9 4\n");
+        let image = &Dataset::open(dir.path()).expect("opens").images[0];
+        image.check(4, 3).expect("ends at pixel 12 of 12");
+        let error = image.check(11, 1).expect_err("leaves").to_string();
+        assert!(
+            error.contains("ship_segmentations.csv:3: a mask reaches pixel 12 of a.jpg"),
+            "{error}"
+        );
+        // The challenge's own CSV is of images of one size.
+        let root = dir.path();
+        fs::rename(
+            root.join("ship_segmentations.csv"),
+            root.join(CHALLENGE_CSV),
+        )
+        .expect("renames");
+        let image = &Dataset::open(root).expect("opens").images[0];
+        image.check(768, 768).expect("the challenge's");
+        let error = image.check(768, 767).expect_err("another size").to_string();
+        assert!(error.contains("a.jpg: is 768x767"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_folder_of_images_is_named() {
+        let dir = layout("ImageId,EncodedPixels\nc.jpg,1 2\n");
+        let error = Dataset::open(dir.path()).expect_err("no c.jpg").to_string();
+        assert!(
+            error.contains("images: holds none of the 1 images"),
+            "{error}"
+        );
+        assert!(error.contains("ship_segmentations.csv"), "{error}");
+    }
+
+    #[test]
     fn refuses_other_columns_and_other_layouts() {
-        let dir = layout("ImageId,Pixels\na.jpg,1 2\n");
-        assert!(matches!(
-            Dataset::open(dir.path()),
-            Err(DatasetError::Csv { .. })
-        ));
+        for (csv, found) in [
+            ("ImageId,Pixels\na.jpg,1 2\n", "ImageId, Pixels"),
+            (
+                "ImageId,EncodedPixels,Class\n",
+                "ImageId, EncodedPixels, Class",
+            ),
+            ("", "EncodedPixels"),
+        ] {
+            let error = Dataset::open(layout(csv).path())
+                .expect_err(csv)
+                .to_string();
+            assert!(
+                error.contains("ship_segmentations.csv:1") && error.contains(found),
+                "{error}"
+            );
+        }
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\n");
+        fs::write(dir.path().join("split.csv"), "Id,split\na.jpg,train\n").expect("split");
+        let error = Dataset::open(dir.path())
+            .expect_err("no ImageId")
+            .to_string();
+        assert!(error.contains("split.csv:1"), "{error}");
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\nb.jpg\n");
+        let error = Dataset::open(dir.path())
+            .expect_err("a short row")
+            .to_string();
+        assert!(error.contains("line: 3"), "{error}");
         let empty = tempfile::tempdir().expect("temporary folder");
         assert!(matches!(
             Dataset::open(empty.path()),

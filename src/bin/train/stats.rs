@@ -118,18 +118,8 @@ impl Counted {
     fn of(image: &LabelledImage) -> Result<Self> {
         let file = || image.path.display().to_string();
         let size = image::image_dimensions(&image.path).with_context(file)?;
+        image.check(size.0, size.1)?;
         let pixels = u64::from(size.0) * u64::from(size.1);
-        for ship in &image.ships {
-            let last = ship
-                .runs()
-                .last()
-                .map_or(0, |(start, length)| start + length - 1);
-            ensure!(
-                last <= pixels,
-                "{}: a mask reaches pixel {last}, but the image has {pixels}",
-                file()
-            );
-        }
         Ok(Self {
             pixels,
             size,

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use serde::Deserialize;
 use shipwatch::dataset::{Dataset, LabelledImage};
-use shipwatch::mask::Rle;
 use shipwatch::model::digest;
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
@@ -50,9 +49,6 @@ impl Pool {
                     config.root.display(),
                     data.missing.len()
                 );
-            }
-            if data.images.is_empty() {
-                bail!("{}: no labelled image found", config.root.display());
             }
             let images = assign(config, data.images)?;
             sources.push(Source {
@@ -113,7 +109,7 @@ impl Pool {
                 return Ok(None);
             }
         };
-        check_masks(&image.labelled, &pixels)?;
+        image.labelled.check(pixels.width(), pixels.height())?;
         let result = work(&pixels);
         let bytes = pixels.as_raw().len();
         let reserve = |left: usize| left.checked_sub(bytes);
@@ -146,20 +142,6 @@ fn check_apart(sources: &[Source]) -> Result<()> {
                 image.split
             );
         }
-    }
-    Ok(())
-}
-
-/// Checks that the masks lie on the image.
-fn check_masks(image: &LabelledImage, pixels: &RgbImage) -> Result<()> {
-    let pixels = u64::from(pixels.width()) * u64::from(pixels.height());
-    for (start, length) in image.ships.iter().flat_map(Rle::runs) {
-        let end = start + length - 1;
-        ensure!(
-            end <= pixels,
-            "{}: a mask reaches pixel {end}, but the image has {pixels}: the CSV is of another image",
-            image.path.display()
-        );
     }
     Ok(())
 }

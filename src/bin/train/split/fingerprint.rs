@@ -257,7 +257,7 @@ fn directions(plane: &Plane, x: usize, y: usize, size: f32) -> Vec<f32> {
     const BINS: usize = 36;
     let mut bins = [0.0f32; BINS];
     let radius = size * 4.5;
-    for_each_gradient(plane, x, y, radius, |dx, dy, strength, angle| {
+    for_each_gradient(plane, x, y, radius, 1, |dx, dy, strength, angle| {
         let near = (-(dx * dx + dy * dy) / (2.0 * (1.5 * size).powi(2))).exp();
         let bin = (angle.rem_euclid(TAU) / TAU * BINS as f32) as usize % BINS;
         bins[bin] += strength * near;
@@ -290,7 +290,7 @@ fn descriptor(plane: &Plane, x: usize, y: usize, size: f32, angle: f32) -> [f32;
     let cell = 3.0 * size;
     let half = CELLS as f32 / 2.0;
     let radius = cell * (half + 0.5) * SQRT_2;
-    for_each_gradient(plane, x, y, radius, |dx, dy, strength, direction| {
+    for_each_gradient(plane, x, y, radius, 2, |dx, dy, strength, direction| {
         let column = (dx * cos + dy * sin) / cell;
         let row = (dy * cos - dx * sin) / cell;
         let near = (-(column * column + row * row) / (0.5 * (CELLS * CELLS) as f32)).exp();
@@ -321,17 +321,23 @@ fn shares(value: f32) -> [(isize, f32); 2] {
     ]
 }
 
-/// Calls back with offset, strength and direction of each gradient within `radius`.
+/// Calls back with offset, strength and direction of every `step`th gradient within `radius`: the plane
+/// is blurred, so that neighbours hardly differ.
 fn for_each_gradient(
     plane: &Plane,
     x: usize,
     y: usize,
     radius: f32,
+    step: usize,
     mut call: impl FnMut(f32, f32, f32, f32),
 ) {
     let reach = radius.ceil() as usize;
-    for py in y.saturating_sub(reach).max(1)..(y + reach + 1).min(plane.height - 1) {
-        for px in x.saturating_sub(reach).max(1)..(x + reach + 1).min(plane.width - 1) {
+    let around = |at: usize, length: usize| {
+        let first = at.saturating_sub(reach).max(1);
+        (first + (at - first) % step..(at + reach + 1).min(length - 1)).step_by(step)
+    };
+    for py in around(y, plane.height) {
+        for px in around(x, plane.width) {
             let (dx, dy) = (px as f32 - x as f32, py as f32 - y as f32);
             if dx * dx + dy * dy <= radius * radius {
                 let right = plane.at(px + 1, py) - plane.at(px - 1, py);
@@ -352,4 +358,53 @@ fn hash(values: &[f32; BITS]) -> u128 {
         .enumerate()
         .filter(|(_, value)| **value > median);
     above.fold(0, |hash, (bit, _)| hash | 1 << bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_picture_has_nothing_to_know_it_by() {
+        for (width, height) in [(200, 300), (1, 1), (3, 900)] {
+            let plain = RgbImage::from_pixel(width, height, image::Rgb([40, 60, 80]));
+            assert_eq!(look(&plain).places, []);
+        }
+    }
+
+    #[test]
+    fn a_turned_blob_has_the_turned_direction_and_the_same_hash() {
+        // A bright bar with a darker end, off the middle.
+        let picture = RgbImage::from_fn(512, 512, |x, y| {
+            let bar = (200..212).contains(&x) && (240..270).contains(&y);
+            let end = (200..230).contains(&x) && (262..270).contains(&y);
+            image::Rgb(
+                [if bar {
+                    230
+                } else if end {
+                    150
+                } else {
+                    60
+                }; 3],
+            )
+        });
+        let turned = look(&imageops::rotate90(&picture)).places;
+        let places = look(&picture).places;
+        assert!(!places.is_empty());
+        for place in places {
+            // Clockwise: columns become rows counted from the right.
+            let at = [512.0 - place.at[1], place.at[0]];
+            let angle = place.angle + TAU / 4.0;
+            let same = turned.iter().find(|other| {
+                let off = (other.at[0] - at[0]).hypot(other.at[1] - at[1]);
+                let turn = (other.angle - angle).rem_euclid(TAU);
+                off < 2.5
+                    && turn.min(TAU - turn) < 0.1
+                    && (other.size / place.size - 1.0).abs() < 0.01
+            });
+            let same = same.expect("found again");
+            let differ = (same.hash ^ place.hash).count_ones();
+            assert!(differ <= 16, "{differ} bits differ");
+        }
+    }
 }

@@ -237,3 +237,79 @@ fn minus(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
 fn distance(a: [f32; 2], b: [f32; 2]) -> f32 {
     (a[0] - b[0]).hypot(a[1] - b[1])
 }
+
+#[cfg(test)]
+mod tests {
+    use image::imageops::{self, FilterType};
+    use image::{Rgb, RgbImage};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::super::fingerprint::look;
+    use super::*;
+
+    /// Blobs of all sizes on rough ground.
+    fn scene(seed: u64) -> RgbImage {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let coarse = RgbImage::from_fn(250, 250, |_, _| Rgb([rng.random_range(80..110); 3]));
+        let mut image = imageops::resize(&coarse, 1000, 1000, FilterType::CatmullRom);
+        for _ in 0..260 {
+            let (x, y) = (rng.random_range(0..980), rng.random_range(0..980));
+            let (width, height) = (rng.random_range(4..28), rng.random_range(4..28));
+            let level = rng.random_range(0..=255u8);
+            for (x, y) in (x..(x + width).min(1000))
+                .flat_map(|x| (y..(y + height).min(1000)).map(move |y| (x, y)))
+            {
+                image.put_pixel(x, y, Rgb([level; 3]));
+            }
+        }
+        image
+    }
+
+    fn crop(image: &RgbImage, x: u32, y: u32, side: u32, to: u32) -> RgbImage {
+        let part = imageops::crop_imm(image, x, y, side, side).to_image();
+        imageops::resize(&part, to, to, FilterType::Triangle)
+    }
+
+    #[test]
+    fn overlapping_views_are_found_however_turned_zoomed_and_lit() {
+        let (one, other) = (scene(1), scene(2));
+        let mut dim = crop(&one, 200, 150, 640, 640);
+        dim.iter_mut().for_each(|value| *value = *value / 2 + 20);
+        let images = [
+            crop(&one, 0, 0, 640, 640),
+            dim,
+            imageops::rotate90(&crop(&one, 250, 60, 560, 640)),
+            imageops::rotate180(&crop(&one, 100, 220, 700, 512)),
+            crop(&other, 0, 0, 640, 640),
+            crop(&other, 250, 300, 640, 640),
+        ];
+        let looks: Vec<Look> = images.iter().map(look).collect();
+        let found: Vec<_> = pairs(&looks).iter().map(|pair| pair.images).collect();
+        let all = |range: std::ops::Range<usize>| -> Vec<(usize, usize)> {
+            range
+                .clone()
+                .flat_map(|a| (a + 1..range.end).map(move |b| (a, b)))
+                .collect()
+        };
+        assert_eq!(found, [all(0..4), all(4..6)].concat());
+    }
+
+    #[test]
+    fn a_similarity_fits_the_matches_it_came_from() {
+        let place = |at: [f32; 2]| Place {
+            hash: 0,
+            at,
+            size: 1.0,
+            angle: 0.0,
+        };
+        // A quarter turn, half the size, shifted by (7, -3).
+        let map = |[x, y]: [f32; 2]| [-0.5 * y + 7.0, 0.5 * x - 3.0];
+        let matches: Vec<Match> = [[0.0, 0.0], [10.0, 0.0], [3.0, 8.0]]
+            .map(|at| Match(place(at), place(map(at))))
+            .into();
+        let fitted = Similarity::fit(&matches.iter().collect::<Vec<_>>());
+        let (got, want) = (fitted.apply([40.0, -20.0]), map([40.0, -20.0]));
+        assert!(distance(got, want) < 1e-3, "{got:?}");
+    }
+}
