@@ -62,7 +62,7 @@ pub(crate) fn announce<B: Engine>(
         let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
         let seconds = seconds(&cost, config, name, done, tune);
         total += seconds;
-        disk += cost.last + cost.best;
+        disk += (cost.last + cost.best).saturating_sub(folder.size(name));
         largest = largest.max(cost.last);
         log::info!(
             "{}: {:.1} images/s, about {} for {} steps",
@@ -73,7 +73,7 @@ pub(crate) fn announce<B: Engine>(
         );
     }
     // A new checkpoint is written beside the one that it replaces.
-    let needed = (disk + largest).saturating_sub(folder.size());
+    let needed = disk + largest;
     let free = free(folder.path())?;
     check_room(folder.path(), needed, free)?;
     log::info!(

@@ -120,11 +120,11 @@ impl RunFolder {
         &self.0
     }
 
-    /// Bytes of the files in it.
-    pub(crate) fn size(&self) -> u64 {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
-        sizes.sum()
+    /// Bytes that a phase takes so far.
+    pub(crate) fn size(&self, name: PhaseName) -> u64 {
+        let files = [self.last_file(name), self.best_file(name)];
+        let size = |file: &PathBuf| fs::metadata(file).map_or(0, |data| data.len());
+        files.iter().map(size).sum()
     }
 
     /// Whether any phase has a checkpoint.
