@@ -143,11 +143,20 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_eq!(looks(&run), want);
 
     // All steps are done: the same command finds nothing left to do and changes no weight.
+    assert!(image::open(run.join("curves.png")).is_ok());
+    assert!(log.contains("images/s, about"), "{log}");
+    let lines = fs::read_to_string(run.join("train.log")).expect("the log");
+    assert!(lines.contains("unet step 5"), "{lines}");
+
     let weights = fs::read(run.join("unet.safetensors")).expect("weights");
     let again = train(dir.path(), &RUN);
     assert_success(&again);
     assert!(String::from_utf8_lossy(&again.stderr).contains("unet: done"));
     assert_eq!(looks(&run), want);
+    let json = fs::read(run.join("run.json")).expect("the run's description");
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["sessions"].as_array().map(Vec::len), Some(2), "{json}");
+    assert_eq!(json["split"].as_str().map(str::len), Some(64), "{json}");
     assert_eq!(
         fs::read(run.join("unet.safetensors")).expect("weights"),
         weights
@@ -252,13 +261,14 @@ fn contents(run: &Path) -> BTreeMap<String, Vec<u8>> {
 fn a_run_that_is_killed_again_and_again_gives_the_same_bits() {
     let dir = tempfile::tempdir().expect("folder");
     write_data(&dir.path().join("data"));
-    // A checkpoint after nearly every step.
-    let config = format!("checkpoint-minutes = 1e-6\n{CONFIG}");
-    fs::write(dir.path().join("toy.toml"), config).expect("config");
+    fs::write(dir.path().join("toy.toml"), CONFIG).expect("config");
     assert_success(&train(dir.path(), &RUN));
     let want = contents(&dir.path().join("run"));
     fs::rename(dir.path().join("run"), dir.path().join("whole")).expect("renames");
 
+    // A checkpoint after every step.
+    let config = format!("checkpoint-minutes = 1e-9\n{CONFIG}");
+    fs::write(dir.path().join("toy.toml"), config).expect("config");
     let checkpoints = || -> Vec<SystemTime> {
         let saved = |phase: &&str| {
             let file = dir.path().join(format!("run/{phase}-last.safetensors"));
@@ -344,4 +354,47 @@ fn an_interrupted_run_says_how_to_go_on() {
     assert_eq!(output.status.code(), Some(130));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("run the same command again to go on"), "{log}");
+}
+
+#[test]
+fn a_phase_without_gain_ends_early() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    let long = CONFIG.replacen(
+        "steps = 2, tune-every = 2",
+        "steps = 100000, tune-every = 10, patience = 2",
+        1,
+    );
+    fs::write(dir.path().join("toy.toml"), long).expect("config");
+    let phase = |name| train(dir.path(), &[&RUN[..], &["--phase", name]].concat());
+    assert_success(&phase("gate-head"));
+    let metrics = fs::read_to_string(dir.path().join("run/metrics.csv")).expect("metrics");
+    let score = |row: &str| -> f64 {
+        let cell = row.split(',').nth(5).expect("a score");
+        cell.parse().expect("a number")
+    };
+    let scores: Vec<f64> = metrics.lines().skip(1).map(score).collect();
+    let (before, last) = scores.split_at(scores.len() - 2);
+    let best = before.iter().copied().fold(f64::MIN, f64::max);
+    assert_eq!(before.last(), Some(&best), "{scores:?}");
+    assert!(last.iter().all(|score| *score <= best), "{scores:?}");
+    assert_success(&phase("gate-blocks"));
+}
+
+#[test]
+fn the_learning_rate_is_swept() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    fs::write(dir.path().join("toy.toml"), CONFIG).expect("config");
+    let sweep = [
+        "lr-range", "--config", "toy.toml", "--phase", "decoder", "--out", "lr", "--steps", "12",
+        "--device", "cpu",
+    ];
+    assert_success(&train(dir.path(), &sweep));
+    let csv = fs::read_to_string(dir.path().join("lr/lr-range.csv")).expect("the sweep");
+    assert!(
+        csv.starts_with("learning_rate,loss,smoothed\n1e-6,"),
+        "{csv}"
+    );
+    assert!(image::open(dir.path().join("lr/lr-range.png")).is_ok());
 }

@@ -62,7 +62,7 @@ pub(crate) fn announce<B: Engine>(
         let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
         let seconds = seconds(&cost, config, name, done, tune);
         total += seconds;
-        disk += cost.last + cost.best;
+        disk += (cost.last + cost.best).saturating_sub(folder.size(name));
         largest = largest.max(cost.last);
         log::info!(
             "{}: {:.1} images/s, about {} for {} steps",
@@ -73,15 +73,9 @@ pub(crate) fn announce<B: Engine>(
         );
     }
     // A new checkpoint is written beside the one that it replaces.
-    let needed = (disk + largest).saturating_sub(folder.size());
+    let needed = disk + largest;
     let free = free(folder.path())?;
-    ensure!(
-        needed <= free,
-        "{}: the run needs {} more, and {} are free: make room, or give --out a folder on another disk",
-        folder.path().display(),
-        DecimalBytes(needed),
-        DecimalBytes(free)
-    );
+    check_room(folder.path(), needed, free)?;
     log::info!(
         "all: about {}; {} of disk, {} are free",
         human(total),
@@ -139,7 +133,8 @@ fn shares_cores<B: Engine>(device: &B::Device) -> bool {
 /// Seconds that a phase has before it, from step `done` on.
 fn seconds(cost: &Cost, config: &Config, name: PhaseName, done: usize, tune: usize) -> f64 {
     let phase = config.phases.get(name);
-    let looks = phase.steps.div_ceil(phase.tune_every) - done / phase.tune_every;
+    let first = usize::from(done == 0);
+    let looks = first + phase.steps.div_ceil(phase.tune_every) - done / phase.tune_every;
     let mining = &config.mining;
     let rounds = if mining.share > 0.0 {
         (phase.steps.saturating_sub(1) / mining.every) - done / mining.every
@@ -167,8 +162,62 @@ fn bytes(params: &Params) -> u64 {
     tensors.map(|tensor| tensor.bytes.len() as u64).sum()
 }
 
+fn check_room(path: &Path, needed: u64, free: u64) -> Result<()> {
+    ensure!(
+        needed <= free,
+        "{}: the run needs {} more, and {} are free: make room, or give --out a folder on another disk",
+        path.display(),
+        DecimalBytes(needed),
+        DecimalBytes(free)
+    );
+    Ok(())
+}
+
 /// Bytes that may still be written where `path` is.
 fn free(path: &Path) -> Result<u64> {
     let disk = rustix::fs::statvfs(path).with_context(|| path.display().to_string())?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_by_hand() {
+        let text = r#"
+            name = "toy"
+            gsd = [1.0, 2.0]
+            mining = { every = 40, pool = 6, keep = 4 }
+            phases.unet = { steps = 100, tune-every = 30 }
+            data = [{ name = "sea", root = ".", licence = "", attribution = "", scale = [1.0, 1.0] }]
+        "#;
+        let config: Config = toml::from_str(text).expect("a config");
+        let cost = Cost {
+            step: 2.0,
+            judge: 0.25,
+            draw: 0.5,
+            last: 0,
+            best: 0,
+        };
+        let seconds = |done| seconds(&cost, &config, PhaseName::Unet, done, 8);
+        // 100 steps; looks at 0, 30, 60, 90 and 100; rounds at 40 and 80, of ten scenes each.
+        assert_eq!(seconds(0), 200.0 + 5.0 * 2.0 + 2.0 * 7.5);
+        // What stands at step 60 has been looked at and mined there.
+        assert_eq!(seconds(60), 80.0 + 2.0 * 2.0 + 7.5);
+    }
+
+    #[test]
+    fn a_disk_without_room_is_refused() {
+        let dir = tempfile::tempdir().expect("folder");
+        let free = free(dir.path()).expect("asks");
+        assert!(free > 0);
+        check_room(dir.path(), free, free).expect("fits");
+        let error = check_room(dir.path(), 2_000_000_001, 1_000_000).expect_err("no room");
+        let error = error.to_string();
+        assert!(
+            error.contains("2.00 GB") && error.contains("1.00 MB"),
+            "{error}"
+        );
+    }
 }

@@ -21,14 +21,11 @@ use crate::trainer::{Engine, Learner};
 /// First and last rate.
 const RATES: (f64, f64) = (1e-6, 1.0);
 
-/// Decay of the mean that smooths the loss.
-const SMOOTHING: f64 = 0.9;
+/// Share of the sweep's steps over which the loss is averaged to smooth it.
+const SMOOTHING: f64 = 0.1;
 
-/// The sweep ends when the smoothed loss is this much larger than its lowest value.
+/// The sweep ends when the loss is this many times the first one.
 const EXPLODED: f64 = 4.0;
-
-/// Steps before the smoothed loss says anything.
-const SETTLED: usize = 10;
 
 /// A step of the sweep.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -140,37 +137,44 @@ impl Sweep<'_> {
         let draws = Draws::of(self.config, self.name);
         let mut learner = Learner::new(model, self.config, self.name);
         let progress = Progress::new("lr-range", steps, 0);
-        let mut points: Vec<Point> = Vec::new();
-        std::thread::scope(|scope| {
+        let mut losses: Vec<f64> = Vec::new();
+        std::thread::scope(|scope| -> Result<()> {
             let mut loader = Loader::start(scope, self.sampler, &draws, 0..steps, self.workers);
-            let mut mean = 0.0;
-            let mut lowest = f64::INFINITY;
             for step in 0..steps {
                 let tiles = loader.next()?;
-                let learning_rate = rate(step, steps);
-                let figures = learner.step(&tiles, learning_rate, device);
+                let rate = rate(step, steps);
+                let figures = learner.step(&tiles, rate, device);
                 let figures = figures.into_data().convert::<f32>();
                 let loss = f64::from(figures.iter::<f32>().next().unwrap_or(f32::NAN));
-                mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss;
-                let smoothed = mean / (1.0 - SMOOTHING.powi(step as i32 + 1));
-                if step >= SETTLED {
-                    lowest = lowest.min(smoothed);
-                }
-                if smoothed.is_nan() || smoothed > EXPLODED * lowest {
-                    log::info!("the loss explodes at a rate of {learning_rate:.1e}");
+                let first = losses.first().copied().unwrap_or(loss);
+                if loss.is_nan() || loss > EXPLODED * first {
+                    log::info!("the loss explodes at a rate of {rate:.1e}");
                     break;
                 }
+                losses.push(loss);
                 progress.count(step + 1);
-                points.push(Point {
-                    learning_rate,
-                    loss,
-                    smoothed,
-                });
             }
             progress.finish();
-            Ok(points)
-        })
+            Ok(())
+        })?;
+        Ok(smooth(&losses, steps))
     }
+}
+
+/// The losses of a sweep that was to have `steps` steps, with means over their neighbours.
+fn smooth(losses: &[f64], steps: usize) -> Vec<Point> {
+    let reach = (steps as f64 * SMOOTHING / 2.0).round() as usize;
+    let point = |(step, &loss): (usize, &f64)| {
+        // As far on both sides, so that the mean lags behind on neither.
+        let reach = reach.min(step).min(losses.len() - 1 - step);
+        let near = &losses[step - reach..=step + reach];
+        Point {
+            learning_rate: rate(step, steps),
+            loss,
+            smoothed: near.iter().sum::<f64>() / near.len() as f64,
+        }
+    };
+    losses.iter().enumerate().map(point).collect()
 }
 
 /// The rate of a step: from the first to the last, each a constant factor above the one before.
@@ -181,11 +185,11 @@ fn rate(step: usize, steps: usize) -> f64 {
 
 /// A tenth of the rate at which the smoothed loss is lowest; none where it never fell.
 fn suggest(points: &[Point]) -> Option<f64> {
-    let settled = points.get(SETTLED..)?;
-    let lowest = settled
+    let first = points.first()?;
+    let lowest = points
         .iter()
         .min_by(|a, b| a.smoothed.total_cmp(&b.smoothed))?;
-    (lowest.smoothed < settled[0].smoothed).then_some(lowest.learning_rate / 10.0)
+    (lowest.smoothed < first.smoothed).then_some(lowest.learning_rate / 10.0)
 }
 
 fn save(points: &[Point], name: &str, out: &Path) -> Result<()> {
@@ -220,23 +224,25 @@ mod tests {
     }
 
     #[test]
+    fn smooths_over_as_many_neighbours_on_both_sides() {
+        let smoothed = |losses: &[f64]| -> Vec<f64> {
+            // A tenth of 40 steps: two on each side.
+            smooth(losses, 40).iter().map(|p| p.smoothed).collect()
+        };
+        let losses = [0.0, 3.0, 0.0, 3.0, 9.0];
+        assert_eq!(smoothed(&losses), [0.0, 1.0, 3.0, 4.0, 9.0]);
+    }
+
+    #[test]
     fn suggests_a_tenth_of_the_best_rate() {
-        let curve = |loss: fn(f64) -> f64| -> Vec<Point> {
-            let point = |step| {
-                let learning_rate = rate(step, 61);
-                let loss = loss(learning_rate.log10());
-                Point {
-                    learning_rate,
-                    loss,
-                    smoothed: loss,
-                }
-            };
-            (0..61).map(point).collect()
+        let curve = |loss: fn(f64) -> f64| {
+            let losses: Vec<f64> = (0..61).map(|step| loss(rate(step, 61).log10())).collect();
+            suggest(&smooth(&losses, 61))
         };
         // Lowest at a rate of 10^-2.
-        let suggested = suggest(&curve(|x| (x + 2.0).powi(2))).expect("falls");
+        let suggested = curve(|x| (x + 2.0).powi(2)).expect("falls");
         assert!((suggested / 1e-3 - 1.0).abs() < 1e-9, "{suggested}");
-        assert_eq!(suggest(&curve(|x| x)), None, "it only rises");
+        assert_eq!(curve(|x| x), None, "it only rises");
         assert_eq!(suggest(&[]), None);
     }
 }

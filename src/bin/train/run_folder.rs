@@ -120,11 +120,11 @@ impl RunFolder {
         &self.0
     }
 
-    /// Bytes of the files in it.
-    pub(crate) fn size(&self) -> u64 {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
-        sizes.sum()
+    /// Bytes that a phase takes so far.
+    pub(crate) fn size(&self, name: PhaseName) -> u64 {
+        let files = [self.last_file(name), self.best_file(name)];
+        let size = |file: &PathBuf| fs::metadata(file).map_or(0, |data| data.len());
+        files.iter().map(size).sum()
     }
 
     /// Whether any phase has a checkpoint.
@@ -146,9 +146,9 @@ impl RunFolder {
         self.file(&format!("{}.safetensors", name.name()))
     }
 
-    /// Opens the metrics for appending to a phase that stands at `step`. Rows of later steps are
-    /// taken out: those steps will be done again.
-    pub(crate) fn metrics(&self, name: PhaseName, step: usize) -> Result<MetricsFile> {
+    /// Opens the metrics for appending to a phase whose checkpoint stands at `step`, none before its
+    /// first. Rows of later steps are taken out: those steps will be done again.
+    pub(crate) fn metrics(&self, name: PhaseName, step: Option<usize>) -> Result<MetricsFile> {
         let path = self.file(METRICS);
         let context = || path.display().to_string();
         let mut kept = csv::Writer::from_writer(Vec::new());
@@ -160,20 +160,20 @@ impl RunFolder {
             let headers = reader.byte_headers().with_context(context)?.clone();
             let stays = |row: &csv::ByteRecord| {
                 let step_of = |field: &[u8]| str::from_utf8(field).ok()?.parse::<usize>().ok();
-                let at = row.get(1).and_then(step_of);
+                let other = row.get(0) != Some(name.name().as_bytes());
                 // A row that was cut off while it was written ends early.
-                row.len() == headers.len()
-                    && (row.get(0) != Some(name.name().as_bytes())
-                        || at.is_some_and(|at| at <= step))
+                let done = || {
+                    row.get(1)
+                        .and_then(step_of)
+                        .is_some_and(|at| Some(at) <= step)
+                };
+                row.len() == headers.len() && (other || done())
             };
             let rows: Vec<_> = reader
                 .byte_records()
                 .collect::<Result<_, _>>()
                 .with_context(context)?;
-            let mut rows: Vec<_> = rows.into_iter().filter(stays).collect();
-            if step == 0 {
-                rows.retain(|row| row.get(0) != Some(name.name().as_bytes()));
-            }
+            let rows: Vec<_> = rows.into_iter().filter(stays).collect();
             if !rows.is_empty() {
                 kept.write_byte_record(&headers)?;
                 for row in &rows {
@@ -317,11 +317,11 @@ mod tests {
     fn rows_of_steps_that_are_done_again_go() {
         let dir = tempfile::tempdir().expect("folder");
         let folder = RunFolder::open(dir.path());
-        let mut metrics = folder.metrics(PhaseName::GateHead, 0).expect("opens");
+        let mut metrics = folder.metrics(PhaseName::GateHead, None).expect("opens");
         for step in [0, 5] {
             metrics.write(&row("gate-head", step)).expect("writes");
         }
-        let mut metrics = folder.metrics(PhaseName::Unet, 0).expect("opens");
+        let mut metrics = folder.metrics(PhaseName::Unet, None).expect("opens");
         for step in [0, 5, 10] {
             metrics.write(&row("unet", step)).expect("writes");
         }
@@ -331,11 +331,13 @@ mod tests {
         text += "unet,15,0.1";
         fs::write(&path, text).expect("writes");
 
-        let mut metrics = folder.metrics(PhaseName::Unet, 5).expect("opens");
+        let mut metrics = folder.metrics(PhaseName::Unet, Some(5)).expect("opens");
         metrics.write(&row("unet", 10)).expect("writes");
         let want = ["gate-head 0", "gate-head 5", "unet 0", "unet 5", "unet 10"];
         assert_eq!(steps(&folder), want);
-        folder.metrics(PhaseName::Unet, 0).expect("a fresh start");
+        folder.metrics(PhaseName::Unet, Some(0)).expect("opens");
+        assert_eq!(steps(&folder), want[..3]);
+        folder.metrics(PhaseName::Unet, None).expect("opens");
         assert_eq!(steps(&folder), want[..2]);
     }
 

@@ -112,12 +112,12 @@ pub(crate) fn describe(
         );
         info.sessions = before.sessions;
     }
-    if let Some(last) = info.sessions.last() {
-        if !session.computes_like(last) {
-            log::warn!(
-                "the run goes on by another build, device or number of threads than before: the last bits of its weights may differ from those of a run in one go"
-            );
-        }
+    if let Some(last) = info.sessions.last()
+        && !session.computes_like(last)
+    {
+        log::warn!(
+            "the run goes on by another build, device or number of threads than before: the last bits of its weights may differ from those of a run in one go"
+        );
     }
     info.sessions.push(session);
     replace(&path, &serde_json::to_vec_pretty(&info)?).with_context(context)

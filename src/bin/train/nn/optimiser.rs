@@ -117,25 +117,23 @@ impl UpdateOps for Flex {
         let [beta1, beta2] = rule.betas;
         let [correction1, correction2] = rule.corrections;
         let rate = rule.rate / correction1;
-        let update = |((w, g), (m, v)): ((&mut [f32], &[f32]), (&mut [f32], &mut [f32]))| {
-            for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                let g = g * scale;
-                *m = *m * beta1 + g * (1.0 - beta1);
-                *v = *v * beta2 + g * g * (1.0 - beta2);
-                *w = *w * rule.keep - *m / ((*v / correction2).sqrt() + EPSILON) * rate;
-            }
-        };
+        let moments = first
+            .storage_mut::<f32>()
+            .par_chunks_mut(CHUNK)
+            .zip(second.storage_mut::<f32>().par_chunks_mut(CHUNK));
         weight
             .storage_mut::<f32>()
             .par_chunks_mut(CHUNK)
             .zip(grad.storage::<f32>().par_chunks(CHUNK))
-            .zip(
-                first
-                    .storage_mut::<f32>()
-                    .par_chunks_mut(CHUNK)
-                    .zip(second.storage_mut::<f32>().par_chunks_mut(CHUNK)),
-            )
-            .for_each(update);
+            .zip(moments)
+            .for_each(|((w, g), (m, v))| {
+                for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                    let g = g * scale;
+                    *m = *m * beta1 + g * (1.0 - beta1);
+                    *v = *v * beta2 + g * g * (1.0 - beta2);
+                    *w = *w * rule.keep - *m / ((*v / correction2).sqrt() + EPSILON) * rate;
+                }
+            });
         (weight, Moments { first, second })
     }
 

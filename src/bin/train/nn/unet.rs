@@ -1,6 +1,6 @@
 //! The segmenter: a U-Net on the MobileNetV2 encoder.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::{ConvTranspose2d, ConvTranspose2dConfig};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,10 @@ use super::ops::{self, FusedOps, upsample_add};
 /// Decoder channels at strides 16, 8, 4 and 2.
 const LIGHT_CHANNELS: [usize; 4] = [96, 48, 32, 16];
 const SEED_CHANNELS: [usize; 4] = [224, 112, 56, 28];
+
+/// Ship probability of a pixel before anything is learnt: water is not to swamp the first steps
+/// (Lin et al. 2017, section 4.1).
+const PRIOR: f64 = 0.01;
 
 /// Which decoder a U-Net has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -108,10 +112,13 @@ impl<B: Backend> UNet<B> {
                 )
             }
         };
+        let mut head = double(last, 1).init(device);
+        let bias = (PRIOR / (1.0 - PRIOR)).ln();
+        head.bias = Some(Param::from_tensor(Tensor::full([1], bias, device)));
         Self {
             encoder,
             decoder,
-            head: double(last, 1).init(device),
+            head,
         }
     }
 }

@@ -88,7 +88,7 @@ impl<B: Engine> Trainer<'_, B> {
             trainer: self,
             name,
             phase,
-            metrics: self.folder.metrics(name, state.step)?,
+            metrics: self.folder.metrics(name, (!fresh).then_some(state.step))?,
             window: Window::default(),
             progress: Progress::new(name.name(), phase.steps, state.step),
             saved: Instant::now(),
