@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use shipwatch::frame::resample_rgb;
 
 use crate::config::Augment;
-use crate::data::scene::{Canvas, Layer, Rect, WHITE, log_uniform};
+use crate::data::scene::{Canvas, Grain, Layer, Rect, WHITE, log_uniform};
 use crate::data::tile::Tile;
 
 /// The middle of a scene as a tile: turned, flipped, lit and spoilt at random.
@@ -231,7 +231,7 @@ fn recolour(pixels: &mut RgbImage, rng: &mut StdRng) {
     // Air brightens what satellites see, more than pictures from lower down show.
     let brightness = brightness + rng.random_range(0.0..0.6f32) * (0.3 - centre).max(0.0);
     let tables = std::array::from_fn(|_| {
-        let gain = rng.random_range(0.9..1.1f32);
+        let gain = rng.random_range(0.93..1.07f32);
         table(|level| {
             let level = (level * gain - centre) * contrast + centre + brightness;
             level.clamp(0.0, 1.0).powf(gamma)
@@ -258,28 +258,39 @@ fn mean_level(pixels: &RgbImage) -> f32 {
     sum as f32 / raw.len().max(1) as f32 / 255.0
 }
 
-/// Noise of a sensor: read noise, and shot noise that grows with the root of the light. Resampled
-/// pictures have it correlated, some sensors the same in all channels.
+/// Noise of a sensor: read noise, and shot noise that grows with the root of the light; in some the same
+/// in all channels. Resampled pictures have it correlated.
 fn noise(pixels: &mut RgbImage, rng: &mut StdRng) {
     let read = log_uniform(0.6, 6.0, rng);
     let shot = rng.random_range(0.0..0.45f32);
-    let size = if rng.random_bool(0.5) {
-        1.0
-    } else {
-        rng.random_range(1.2..2.2f32)
-    };
-    let same = rng.random_bool(0.4);
-    let layers: [Layer; 3] = std::array::from_fn(|_| Layer::new(&WHITE, 0.0, [size; 2], rng));
     let strength: [f32; 256] =
         std::array::from_fn(|level| read.hypot(shot * (level as f32).sqrt()));
+    let same = rng.random_bool(0.4);
+    if rng.random_bool(0.5) {
+        let grains: [Grain; 3] = std::array::from_fn(|_| Grain::new(rng));
+        add_noise(pixels, &strength, same, |c, x, y| grains[c].at(x, y));
+    } else {
+        let size = rng.random_range(1.2..2.2f32);
+        let layers: [Layer; 3] = std::array::from_fn(|_| Layer::new(&WHITE, 0.0, [size; 2], rng));
+        let value = |c: usize, x: u32, y: u32| layers[c].at(x as f32, y as f32);
+        add_noise(pixels, &strength, same, value);
+    }
+}
+
+/// Adds the value of each channel, column and row, times the strength at its level.
+fn add_noise(
+    pixels: &mut RgbImage,
+    strength: &[f32; 256],
+    same: bool,
+    value: impl Fn(usize, u32, u32) -> f32,
+) {
     for (x, y, pixel) in pixels.enumerate_pixels_mut() {
-        let (x, y) = (x as f32, y as f32);
-        let common = layers[0].at(x, y);
+        let common = value(0, x, y);
         for (c, level) in pixel.0.iter_mut().enumerate() {
-            let value = match c {
-                0 => common,
-                _ if same => common,
-                _ => layers[c].at(x, y),
+            let value = if same || c == 0 {
+                common
+            } else {
+                value(c, x, y)
             };
             let noisy = f32::from(*level) + strength[usize::from(*level)] * value;
             *level = (noisy + 0.5) as u8;

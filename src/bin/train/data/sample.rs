@@ -54,12 +54,17 @@ impl<'a> Sampler<'a> {
     /// turned, lit and spoilt: a scene worth seeing again comes back by its number.
     pub(crate) fn draw(&self, ship: bool, scene: u64, look_at: u64) -> Result<Tile> {
         let rng = &mut StdRng::seed_from_u64(scene);
-        let mut canvas = self.scene(ship, rng)?;
+        let share = self.augment.map_or(0.0, |augment| match ship {
+            true => augment.pasted,
+            false => augment.made_up,
+        });
+        let composed = rng.random_bool(share);
+        let mut canvas = self.scene(ship, composed, rng)?;
         for _ in 1..TRIES {
             if self.fits(&canvas, ship) {
                 break;
             }
-            canvas = self.scene(ship, rng)?;
+            canvas = self.scene(ship, composed, rng)?;
         }
         Ok(match &self.augment {
             Some(augment) => {
@@ -75,19 +80,14 @@ impl<'a> Sampler<'a> {
         self.tile as f32 / 2.0 - 1.0
     }
 
-    fn scene(&self, ship: bool, rng: &mut StdRng) -> Result<Canvas> {
+    fn scene(&self, ship: bool, compose: bool, rng: &mut StdRng) -> Result<Canvas> {
         let wanted = ship.then(|| self.reach());
         let Some(augment) = &self.augment else {
             return cropped(&self.images, self.tile, wanted, rng);
         };
         // Room for any turn.
         let side = (self.tile as f32 * std::f32::consts::SQRT_2).ceil() as u32 + 2;
-        let share = if ship {
-            augment.pasted
-        } else {
-            augment.made_up
-        };
-        if rng.random_bool(share) {
+        if compose {
             return composed(&self.images, augment, side, wanted, rng);
         }
         let mut canvas = cropped(&self.images, side, wanted, rng)?;
@@ -204,6 +204,143 @@ mod tests {
             .filter(|(i, ship)| (i % 2 == 0) == **ship)
             .count();
         assert!(right >= 98, "{right} of 100 as asked");
+    }
+
+    /// Nothing composed, nothing changed but what turning changes.
+    const PLAIN: Augment = Augment {
+        pasted: 0.0,
+        made_up: 0.0,
+        simulated_sea: 1.0,
+        structures: 0.0,
+        moored: 0.0,
+        wakes: 0.0,
+        weather: 0.0,
+        rotation: 0.0,
+        blur: 0.0,
+        colour: 0.0,
+        grey: 0.0,
+        haze: 0.0,
+        noise: 0.0,
+        jpeg: 0.0,
+    };
+
+    #[test]
+    fn masks_lie_on_their_ships_when_turned_by_any_angle() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let augment = Augment {
+            rotation: 1.0,
+            ..PLAIN
+        };
+        let sampler = Sampler::new(&pool, Split::Train, 64, Some(augment)).expect("has ships");
+        let (mut wrong, mut ships) = (0, 0);
+        for i in 0..100 {
+            let tile = sampler.draw(true, i, i).expect("draws");
+            assert!(tile.has_ship());
+            for (pixel, mask) in tile.pixels.pixels().zip(tile.mask.pixels()) {
+                // Between black and white either may be right.
+                let clear = !(60..195).contains(&pixel.0[0]);
+                wrong += usize::from(clear && (pixel.0[0] >= 128) != (mask.0[0] > 0));
+            }
+            ships += tile.ship_pixels();
+        }
+        assert!(wrong * 200 < ships, "{wrong} of {ships}");
+    }
+
+    #[test]
+    fn tiles_without_ships_show_none() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, Some(PLAIN)).expect("has ships");
+        for i in 0..60 {
+            let tile = sampler.draw(false, i, i).expect("draws");
+            assert_eq!(tile.ship_pixels(), 0);
+            assert!(tile.pixels.iter().all(|&level| level == 0));
+        }
+        let made_up = Augment {
+            made_up: 1.0,
+            structures: 1.0,
+            wakes: 1.0,
+            weather: 1.0,
+            ..Augment::default()
+        };
+        let sampler = Sampler::new(&pool, Split::Train, 64, Some(made_up)).expect("has ships");
+        for i in 0..60 {
+            assert_eq!(sampler.draw(false, i, i).expect("draws").ship_pixels(), 0);
+        }
+    }
+
+    #[test]
+    fn a_scene_comes_back_by_its_number_in_any_look() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let everything = Sampler::new(&pool, Split::Train, 64, Some(Augment::default()));
+        let everything = everything.expect("has ships");
+        let turned_only = Augment {
+            pasted: 1.0,
+            made_up: 1.0,
+            structures: 1.0,
+            ..PLAIN
+        };
+        let turned_only = Sampler::new(&pool, Split::Train, 64, Some(turned_only));
+        let turned_only = turned_only.expect("has ships");
+        // Quarter turns and flips move pixels, but change none.
+        let levels = |tile: &Tile| {
+            let mut levels = tile.pixels.as_raw().clone();
+            levels.sort_unstable();
+            levels
+        };
+        for scene in 0..20 {
+            let ship = scene % 2 == 0;
+            let draw = |sampler: &Sampler, look| sampler.draw(ship, scene, look).expect("draws");
+            let (first, again) = (draw(&everything, 7), draw(&everything, 7));
+            assert_eq!(first.pixels, again.pixels);
+            assert_eq!(first.mask, again.mask);
+            assert_ne!(first.pixels, draw(&everything, 8).pixels);
+            let (first, other) = (draw(&turned_only, 1), draw(&turned_only, 2));
+            assert_eq!(levels(&first), levels(&other));
+        }
+    }
+
+    /// The images are black and the simulated sea is not.
+    #[test]
+    fn as_many_tiles_are_composed_as_the_config_says() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let augment = Augment {
+            made_up: 0.3,
+            ..PLAIN
+        };
+        let sampler = Sampler::new(&pool, Split::Train, 64, Some(augment)).expect("has ships");
+        let composed = (0..300)
+            .filter(|&i| {
+                let tile = sampler.draw(false, i, i).expect("draws");
+                tile.pixels.iter().any(|&level| level > 0)
+            })
+            .count();
+        // Four standard deviations about 90.
+        assert!((58..=122).contains(&composed), "{composed}");
+    }
+
+    #[test]
+    fn ships_moored_side_by_side_have_numbers_of_their_own() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let augment = Augment {
+            pasted: 1.0,
+            moored: 1.0,
+            ..PLAIN
+        };
+        let sampler = Sampler::new(&pool, Split::Train, 128, Some(augment)).expect("has ships");
+        let mut several = 0;
+        for i in 0..30 {
+            let tile = sampler.draw(true, i, i).expect("draws");
+            let mut numbers: Vec<u8> = tile.mask.as_raw().clone();
+            numbers.sort_unstable();
+            numbers.dedup();
+            several += usize::from(numbers.len() > 2);
+        }
+        assert!(several > 20, "{several} of 30 tiles with two ships or more");
     }
 
     #[test]

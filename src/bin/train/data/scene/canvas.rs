@@ -10,7 +10,20 @@ pub(crate) struct Canvas {
     pub(crate) ships: GrayImage,
     /// `[S, S]`, 255 where something stands or lies on which no ship can be.
     pub(crate) solid: GrayImage,
+    /// Whether a ship was shown at some time, of which a trace may be left.
+    pub(crate) traces: bool,
     next: u8,
+}
+
+/// What paint lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Anything, which is solid from then on where half of a pixel is covered.
+    BecomesSolid,
+    /// Anything.
+    Any,
+    /// Water alone.
+    Water,
 }
 
 /// A rectangle of pixels.
@@ -30,10 +43,6 @@ impl Rect {
             width,
             height,
         }
-    }
-
-    pub(crate) fn contains(&self, x: u32, y: u32) -> bool {
-        x.wrapping_sub(self.x) < self.width && y.wrapping_sub(self.y) < self.height
     }
 
     /// The pixels of an image in this rectangle, which must lie within it.
@@ -73,6 +82,7 @@ impl Canvas {
             pixels,
             ships: GrayImage::new(width, height),
             solid: GrayImage::new(width, height),
+            traces: false,
             next: 0,
         }
     }
@@ -97,8 +107,9 @@ impl Canvas {
         ships.filter(|(x, y, _)| near(*x, *y)).count()
     }
 
+    /// Whether a ship is shown, or a trace of one may be.
     pub(crate) fn has_ships(&self) -> bool {
-        self.ships.as_raw().iter().any(|&p| p > 0)
+        self.traces || self.ships.as_raw().iter().any(|&p| p > 0)
     }
 
     /// The mean colour of the pixels at whole steps in `rect`.
@@ -118,30 +129,35 @@ impl Canvas {
     }
 
     /// Paints pixels in `rect`, clipped to the canvas: `paint` gives a colour and how much of the
-    /// pixel it covers, 0 to 1, by column and row. What covers half of a pixel or more is solid, if
-    /// so wished.
+    /// pixel it covers, 0 to 1, by column and row.
     pub(crate) fn paint(
         &mut self,
         rect: Rect,
-        solid: bool,
+        ground: Ground,
         mut paint: impl FnMut(f32, f32) -> ([f32; 3], f32),
     ) {
         let (right, bottom) = (
             (rect.x + rect.width).min(self.pixels.width()),
             (rect.y + rect.height).min(self.pixels.height()),
         );
+        let side = self.pixels.width();
+        let pixels: &mut [u8] = &mut self.pixels;
         for y in rect.y..bottom {
             for x in rect.x..right {
                 let (colour, cover) = paint(x as f32, y as f32);
                 if cover <= 0.0 {
                     continue;
                 }
-                let pixel = self.pixels.get_pixel_mut(x, y);
-                for (level, colour) in pixel.0.iter_mut().zip(colour) {
+                let at = (y * side + x) as usize;
+                let taken = self.solid.as_raw()[at] > 0 || self.ships.as_raw()[at] > 0;
+                if ground == Ground::Water && taken {
+                    continue;
+                }
+                for (level, colour) in pixels[3 * at..][..3].iter_mut().zip(colour) {
                     let under = f32::from(*level);
                     *level = (under + (colour - under) * cover.min(1.0) + 0.5) as u8;
                 }
-                if solid && cover >= 0.5 {
+                if ground == Ground::BecomesSolid && cover >= 0.5 {
                     self.solid.put_pixel(x, y, Luma([255]));
                 }
             }
@@ -175,9 +191,13 @@ mod tests {
     #[test]
     fn the_paint_is_solid_where_it_covers_half() {
         let mut canvas = Canvas::new(RgbImage::new(4, 1));
-        canvas.paint(Rect::new(0, 0, 9, 9), true, |x, _| ([200.0; 3], x / 4.0));
+        let all = Rect::new(0, 0, 9, 9);
+        canvas.paint(all, Ground::BecomesSolid, |x, _| ([200.0; 3], x / 4.0));
         let levels: Vec<u8> = canvas.pixels.pixels().map(|p| p.0[1]).collect();
         assert_eq!(levels, [0, 50, 100, 150]);
         assert_eq!(canvas.solid.as_raw(), &[0, 0, 255, 255]);
+        canvas.paint(all, Ground::Water, |_, _| ([9.0; 3], 1.0));
+        let levels: Vec<u8> = canvas.pixels.pixels().map(|p| p.0[1]).collect();
+        assert_eq!(levels, [9, 9, 100, 150]);
     }
 }

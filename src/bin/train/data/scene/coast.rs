@@ -6,7 +6,7 @@ use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::canvas::Canvas;
+use super::canvas::{Canvas, Ground};
 use super::noise::{FRACTAL, Layer, WAVES, WHITE, log_uniform, smoothstep};
 use super::structure::Berth;
 
@@ -99,7 +99,7 @@ fn shore(
     let foam = Layer::even(&FRACTAL, log_uniform(0.1, 0.4, rng), rng);
     let ragged = Layer::even(&WAVES, log_uniform(0.4, 1.0, rng), rng);
     let all = canvas.all();
-    canvas.paint(all, true, |x, y| {
+    canvas.paint(all, Ground::BecomesSolid, |x, y| {
         let inland = inland(x, y) + 0.8 * ragged.at(x, y);
         let cover = (inland + 0.5).clamp(0.0, 1.0);
         if cover > 0.0 {
@@ -142,7 +142,7 @@ pub(crate) fn quay(canvas: &mut Canvas, land: &RgbImage, rng: &mut StdRng) -> Ve
     let stains = Layer::even(&FRACTAL, 0.4, rng);
     let all = canvas.all();
     let middle = side / 2.0;
-    canvas.paint(all, true, |x, y| {
+    canvas.paint(all, Ground::BecomesSolid, |x, y| {
         // Water lies on the side where the normal points, at a quarter turn from the edge.
         let outward = -(x - middle) * sin + (y - middle) * cos;
         let inland = -outward - start;

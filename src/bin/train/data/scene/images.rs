@@ -24,20 +24,19 @@ pub(crate) struct Images<'a> {
 pub(crate) struct Drawer<'a> {
     pub(crate) source: &'a Source,
     pub(crate) images: Vec<&'a PoolImage>,
+    /// Whether no image of the source has a ship.
+    pub(crate) is_land: bool,
 }
 
 impl<'a> Images<'a> {
     /// # Errors
     /// If the split lacks images with ships.
     pub(crate) fn new(pool: &'a Pool, split: Split) -> Result<Self> {
-        let has_ships = |image: &PoolImage| !image.labelled.ships.is_empty();
-        let drawers = |keep: &dyn Fn(&Source, &PoolImage) -> bool| -> Vec<Drawer<'a>> {
+        let drawers = |keep: &dyn Fn(&PoolImage) -> bool| -> Vec<Drawer<'a>> {
             let of = |source: &'a Source| Drawer {
                 source,
-                images: source
-                    .of(split)
-                    .filter(|image| keep(source, image))
-                    .collect(),
+                images: source.of(split).filter(|image| keep(image)).collect(),
+                is_land: !source.images.iter().any(has_ships),
             };
             pool.sources
                 .iter()
@@ -45,7 +44,7 @@ impl<'a> Images<'a> {
                 .filter(|drawer| !drawer.images.is_empty())
                 .collect()
         };
-        let with_ships = drawers(&|_, image| has_ships(image));
+        let with_ships = drawers(&has_ships);
         if with_ships.is_empty() {
             bail!(
                 "no image with ships is in the {split:?} split: see to `tune` and `test` under [[data]], and to split.csv"
@@ -54,8 +53,11 @@ impl<'a> Images<'a> {
         Ok(Self {
             pool,
             with_ships,
-            all: drawers(&|_, _| true),
-            land: drawers(&|source, _| !source.images.iter().any(has_ships)),
+            all: drawers(&|_| true),
+            land: drawers(&|_| true)
+                .into_iter()
+                .filter(|drawer| drawer.is_land)
+                .collect(),
         })
     }
 
@@ -65,12 +67,12 @@ impl<'a> Images<'a> {
     /// If hardly any can, or the masks are of another image.
     pub(crate) fn pick<T>(
         &self,
-        drawer: &Drawer,
+        drawer: &Drawer<'a>,
         rng: &mut StdRng,
-        mut work: impl FnMut(&PoolImage, &RgbImage, &mut StdRng) -> T,
+        mut work: impl FnMut(&'a PoolImage, &RgbImage, &mut StdRng) -> T,
     ) -> Result<T> {
         for _ in 0..MOST_BROKEN {
-            let image = drawer.images.choose(rng).expect("a drawer holds images");
+            let image = *drawer.images.choose(rng).expect("a drawer holds images");
             let done = self
                 .pool
                 .with_pixels(image, |pixels| work(image, pixels, rng))?;
@@ -83,6 +85,21 @@ impl<'a> Images<'a> {
             drawer.source.config.root.display()
         )
     }
+}
+
+impl<'a> Drawer<'a> {
+    /// The same source, but with one image alone.
+    pub(crate) fn only(&self, image: &'a PoolImage) -> Self {
+        Self {
+            source: self.source,
+            images: vec![image],
+            is_land: self.is_land,
+        }
+    }
+}
+
+fn has_ships(image: &PoolImage) -> bool {
+    !image.labelled.ships.is_empty()
 }
 
 /// A source by its weight.

@@ -19,7 +19,7 @@ pub(crate) mod weather;
 
 pub(crate) use canvas::{Canvas, Rect};
 pub(crate) use images::Images;
-pub(crate) use noise::{Layer, WHITE, log_uniform};
+pub(crate) use noise::{Grain, Layer, WHITE, log_uniform};
 
 use anyhow::Result;
 use image::RgbImage;

@@ -8,7 +8,7 @@ use image::RgbImage;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use shipwatch::frame::resample_rgb;
+use shipwatch::frame::{resample_gray, resample_rgb};
 use shipwatch::mask::Rle;
 
 use super::canvas::{Canvas, Rect};
@@ -24,6 +24,9 @@ const FADE: u32 = 14;
 
 /// A piece shows at least so many pixels in each direction, where its image is not smaller.
 const LEAST: u32 = 24;
+
+/// Share of scenes at sea that are crops of one image alone.
+const ALIKE: f64 = 0.5;
 
 /// An image beside another is shrunk to this size at most.
 const SHOWN: u32 = 64;
@@ -77,6 +80,7 @@ impl Quilt {
             }
             None => 4.0,
         };
+        self.canvas.traces |= piece.ships.is_some();
         let side = self.canvas.side();
         let mut numbers = [0u8; 256];
         for py in 0..height {
@@ -126,15 +130,16 @@ impl Quilt {
 fn dominant(piece: &Piece) -> Option<[f32; 3]> {
     let (width, height) = piece.pixels.dimensions();
     let coarse = resample_rgb(&piece.pixels, width.div_ceil(8), height.div_ceil(8));
-    let is_ship = |x: u32, y: u32| {
-        let at = ((8 * x + 4).min(width - 1), (8 * y + 4).min(height - 1));
-        let ships = piece.ships.as_ref();
-        ships.is_some_and(|ships| ships.get_pixel(at.0, at.1).0[0] > 0)
-    };
-    let cells = coarse.enumerate_pixels();
+    let ships = piece.ships.as_ref().map(|ships| {
+        let mut any = ships.clone();
+        any.iter_mut().for_each(|p| *p = u8::from(*p > 0) * 255);
+        resample_gray(&any, coarse.width(), coarse.height())
+    });
+    let is_ship = |at: usize| ships.as_ref().is_some_and(|ships| ships.as_raw()[at] > 0);
+    let cells = coarse.pixels().enumerate();
     let sample: Vec<[u8; 3]> = cells
-        .filter(|&(x, y, _)| !is_ship(x, y))
-        .map(|(_, _, pixel)| pixel.0)
+        .filter(|&(at, _)| !is_ship(at))
+        .map(|(_, pixel)| pixel.0)
         .collect();
     if sample.is_empty() {
         return None;
@@ -146,7 +151,7 @@ fn dominant(piece: &Piece) -> Option<[f32; 3]> {
     };
     let colour: [f32; 3] = std::array::from_fn(median);
     let near = |levels: &&[u8; 3]| {
-        let most = 14.0 + 0.1 * colour[1];
+        let most = 8.0 + 0.08 * colour[1];
         (0..3).all(|c| (f32::from(levels[c]) - colour[c]).abs() < most)
     };
     let share = sample.iter().filter(near).count() as f32 / sample.len() as f32;
@@ -205,9 +210,9 @@ fn adapt(image: &mut RgbImage, from: [f32; 3], to: [f32; 3]) {
 ///
 /// # Errors
 /// If images cannot be read.
-pub(crate) fn mosaic(
-    images: &Images,
-    drawer: &Drawer,
+pub(crate) fn mosaic<'a>(
+    images: &Images<'a>,
+    drawer: &Drawer<'a>,
     side: u32,
     ship: Option<f32>,
     rng: &mut StdRng,
@@ -215,6 +220,9 @@ pub(crate) fn mosaic(
     let [low, high] = drawer.source.config.scale;
     let scale = rng.random_range(low.ln()..=high.ln()).exp();
     let mut quilt = Quilt::new(side, rng);
+    // Water beside other water shows its borders; beside its own it does not.
+    let mut beside = None;
+    let alike = !drawer.is_land && rng.random_bool(ALIKE);
     let mut open = Vec::new();
     let whole = Rect::new(0, 0, side, side);
     if let Some(reach) = ship {
@@ -225,6 +233,7 @@ pub(crate) fn mosaic(
         let at = |part: f32| (side as f32 / 2.0 + distance * part) as u32;
         let target = (at(angle.cos()), at(angle.sin()));
         let filled = images.pick(drawer, rng, |image, pixels, rng| {
+            beside = alike.then(|| drawer.only(image));
             anchored(&image.labelled.ships, pixels, scale, target, side, rng).map(
                 |(piece, x, y)| {
                     let (width, height) = piece.pixels.dimensions();
@@ -238,12 +247,17 @@ pub(crate) fn mosaic(
         open.push(whole);
     }
     while let Some(cell) = open.pop() {
+        let drawer = beside.as_ref().unwrap_or(drawer);
+        let mut used = None;
         let filled = images.pick(drawer, rng, |image, pixels, rng| {
+            used = Some(image);
             let ships = &image.labelled.ships;
             // Pieces too small to show anything would take long to lay.
             let whole = f64::from(SHOWN) / f64::from(pixels.width().min(pixels.height()));
             let scale = scale.max(whole.min(high));
-            let (piece, at, fade) = fitting(ships, pixels, scale, cell, side, ship.is_none(), rng);
+            // An image beside itself would show its ships again, and cut them.
+            let free = ship.is_none() || beside.is_some();
+            let (piece, at, fade) = fitting(ships, pixels, scale, cell, side, free, rng);
             let (right, bottom) = (at.x + at.width, at.y + at.height);
             quilt.add(piece, at.x, at.y, fade);
             // The far rim is for the neighbours to fade over, unless the cell ends there.
@@ -256,6 +270,9 @@ pub(crate) fn mosaic(
             )
         })?;
         open.extend(around(cell, filled));
+        if alike && beside.is_none() {
+            beside = used.map(|image| drawer.only(image));
+        }
     }
     Ok(quilt.finish())
 }
@@ -325,6 +342,12 @@ fn fitting(
     let fade_within = |size: (u32, u32)| FADE.min(size.0.min(size.1) / 5);
     let room = cell.grown(fade_within(available), side, side);
     let mut size = (available.0.min(room.width), available.1.min(room.height));
+    if available.0 < room.width && available.1 < room.height {
+        // The whole image time and again would make a pattern.
+        let part = rng.random_range(0.6..1.0f64);
+        let less = |size: u32| ((f64::from(size) * part) as u32).max(1);
+        size = (less(size.0), less(size.1));
+    }
     let own = |size: u32| (f64::from(size) / scale).round() as u32;
     let (width, height) = pixels.dimensions();
     let mut crop = anywhere((own(size.0), own(size.1)), width, height, rng);

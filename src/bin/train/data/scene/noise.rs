@@ -153,6 +153,26 @@ impl Layer {
     }
 }
 
+/// White noise laid over a picture pixel by pixel.
+pub(crate) struct Grain {
+    origin: [usize; 2],
+}
+
+impl Grain {
+    pub(crate) fn new(rng: &mut impl Rng) -> Self {
+        Self {
+            origin: [0, 1].map(|_| rng.random_range(0..WHITE.side)),
+        }
+    }
+
+    /// The value at a picture's column `x` and row `y`.
+    #[inline]
+    pub(crate) fn at(&self, x: u32, y: u32) -> f32 {
+        let wrap = |v: u32, from: usize| (v as usize + from) & (WHITE.side - 1);
+        WHITE.values[wrap(y, self.origin[1]) * WHITE.side + wrap(x, self.origin[0])]
+    }
+}
+
 /// Two independent standard normal values (Box and Muller 1958).
 pub(crate) fn normal_pair(rng: &mut impl Rng) -> [f32; 2] {
     let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();

@@ -5,8 +5,8 @@ use std::f32::consts::{FRAC_PI_2, TAU};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::canvas::{Canvas, Rect};
-use super::noise::{FRACTAL, Layer, WAVES, WHITE, log_uniform};
+use super::canvas::{Canvas, Ground, Rect};
+use super::noise::{FRACTAL, Layer, WAVES, WHITE, log_uniform, smoothstep};
 
 /// A place along an edge where a ship may lie.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,7 @@ fn slab(canvas: &mut Canvas, slab: Slab, colour: [f32; 3], shadow: [f32; 2], rng
     let grain = Layer::new(&WHITE, 0.0, [1.1; 2], rng);
     let stains = Layer::even(&FRACTAL, 0.3, rng);
     let strength = rng.random_range(2.0..8.0f32);
-    canvas.paint(slab.bounds(1.0), true, |x, y| {
+    canvas.paint(slab.bounds(1.0), Ground::BecomesSolid, |x, y| {
         let cover = slab.cover(x, y);
         if cover <= 0.0 {
             return (colour, 0.0);
@@ -105,7 +105,7 @@ fn slab(canvas: &mut Canvas, slab: Slab, colour: [f32; 3], shadow: [f32; 2], rng
 fn shade(canvas: &mut Canvas, slab: Slab, shadow: [f32; 2]) {
     if shadow != [0.0; 2] {
         let cast = slab.moved(shadow);
-        canvas.paint(cast.bounds(1.0), false, |x, y| {
+        canvas.paint(cast.bounds(1.0), Ground::Any, |x, y| {
             ([6.0, 10.0, 14.0], 0.45 * cast.cover(x, y))
         });
     }
@@ -140,7 +140,7 @@ pub(crate) fn bridge(canvas: &mut Canvas, sun: [f32; 2], rng: &mut StdRng) -> Ve
             half: [1.5 * side, 0.5],
             ..deck
         };
-        canvas.paint(strip.bounds(1.0), false, |x, y| {
+        canvas.paint(strip.bounds(1.0), Ground::Any, |x, y| {
             (line, 0.8 * strip.cover(x, y))
         });
     }
@@ -155,7 +155,9 @@ pub(crate) fn bridge(canvas: &mut Canvas, sun: [f32; 2], rng: &mut StdRng) -> Ve
             let paint = *[[240.0; 3], [40.0; 3], [150.0, 40.0, 40.0], [110.0; 3]]
                 .get(rng.random_range(0..4))
                 .expect("one of four");
-            canvas.paint(car.bounds(1.0), false, |x, y| (paint, car.cover(x, y)));
+            canvas.paint(car.bounds(1.0), Ground::Any, |x, y| {
+                (paint, car.cover(x, y))
+            });
         }
     }
     Vec::new()
@@ -266,7 +268,7 @@ pub(crate) fn breakwater(canvas: &mut Canvas, sun: [f32; 2], rng: &mut StdRng) -
         shade(canvas, part, sun);
     }
     for part in parts {
-        canvas.paint(part.bounds(6.0), true, |x, y| {
+        canvas.paint(part.bounds(6.0), Ground::BecomesSolid, |x, y| {
             let [u, v] = part.local(x, y);
             let edge = (v.abs() - half).max(u.abs() - part.half[0]) + 0.25 * half * ragged.at(x, y);
             if edge < 0.5 {
@@ -292,21 +294,24 @@ pub(crate) fn pans(canvas: &mut Canvas, rng: &mut StdRng) -> Vec<Berth> {
     let cell = [0, 1].map(|_| log_uniform(14.0, 90.0, rng));
     let dike = rng.random_range(0.7..2.5f32);
     let bank = material(rng);
+    let salt = rng.random_range(215.0..242.0f32);
+    let brine = rng.random_range(60.0..170.0f32);
+    let hue: [f32; 3] = std::array::from_fn(|_| rng.random_range(0.85..1.05f32));
+    let white = rng.random_range(0.15..0.7);
     let palette: Vec<[f32; 3]> = (0..7)
         .map(|_| {
-            let light = rng.random_range(60.0..235.0f32);
-            match rng.random_range(0..5) {
-                0 | 1 => [238.0, 238.0, 234.0].map(|c| c - rng.random_range(0.0..25.0f32)),
-                2 => [light, 0.85 * light, 0.85 * light],
-                3 => [0.75 * light, light, 0.95 * light],
-                _ => [light, 0.97 * light, 0.9 * light],
+            let light = rng.random_range(0.85..1.15f32);
+            match rng.random_bool(white) {
+                true => [salt, salt, 0.98 * salt].map(|c| c * (0.5 + 0.5 * light)),
+                false => hue.map(|hue| brine * light * hue),
             }
         })
         .collect();
     let seed = rng.random_range(0..1000i32);
+    let stagger = rng.random_range(0.0..0.5f32);
     let mottle = Layer::even(&FRACTAL, 0.5, rng);
     let warp = Layer::even(&FRACTAL, 2.0, rng);
-    canvas.paint(frame.bounds(1.0), true, |x, y| {
+    canvas.paint(frame.bounds(1.0), Ground::BecomesSolid, |x, y| {
         let cover = frame.cover(x, y);
         if cover <= 0.0 {
             return (bank, 0.0);
@@ -314,8 +319,8 @@ pub(crate) fn pans(canvas: &mut Canvas, rng: &mut StdRng) -> Vec<Berth> {
         let bend = 2.0 * warp.at(x, y);
         let [u, v] = frame.local(x, y);
         let row = ((v + bend) / cell[1]).floor();
-        // Rows of basins do not stand in line.
-        let start = 0.37 * row * cell[0];
+        // Rows of basins need not stand in line.
+        let start = stagger * row * cell[0];
         let column = ((u + bend + start) / cell[0]).floor();
         let from_dike = |at: f32, size: f32| {
             let part = at - size * (at / size).floor();
@@ -324,8 +329,8 @@ pub(crate) fn pans(canvas: &mut Canvas, rng: &mut StdRng) -> Vec<Berth> {
         let rim = from_dike(u + bend + start, cell[0]).min(from_dike(v + bend, cell[1]));
         let number = (column as i32 * 7919 + row as i32 * 104_729 + seed).unsigned_abs();
         let basin = palette[(number / 3 % 7) as usize];
-        let wet = (rim - dike + 0.5).clamp(0.0, 1.0);
-        let level = 4.0 * mottle.at(x, y);
+        let wet = smoothstep(-0.5, 1.5, rim - dike - 0.4 * mottle.at(x, y));
+        let level = 7.0 * mottle.at(x, y);
         let colour: [f32; 3] =
             std::array::from_fn(|c| bank[c] + (basin[c] - bank[c]) * wet + level);
         (colour.map(|c| c.clamp(0.0, 255.0)), cover)
@@ -361,7 +366,7 @@ pub(crate) fn farm(canvas: &mut Canvas, rng: &mut StdRng) -> Vec<Berth> {
             half: [radius; 2],
             ..frame
         };
-        canvas.paint(cage.bounds(2.0), true, |x, y| {
+        canvas.paint(cage.bounds(2.0), Ground::BecomesSolid, |x, y| {
             let [u, v] = cage.local(x, y);
             let from = if round {
                 u.hypot(v)
@@ -417,7 +422,9 @@ pub(crate) fn buoys(canvas: &mut Canvas, rng: &mut StdRng) -> Vec<Berth> {
         };
         let light = rng.random_range(150.0..250.0f32);
         let colour = [light, light * rng.random_range(0.5..1.0f32), light * 0.8];
-        canvas.paint(dot.bounds(1.0), false, |x, y| (colour, dot.cover(x, y)));
+        canvas.paint(dot.bounds(1.0), Ground::Water, |x, y| {
+            (colour, dot.cover(x, y))
+        });
     }
     Vec::new()
 }

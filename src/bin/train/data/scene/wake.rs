@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::canvas::{Canvas, Rect};
+use super::canvas::{Canvas, Ground, Rect};
 use super::noise::{FRACTAL, Layer, WAVES, WHITE, log_uniform, smoothstep};
 
 /// What leaves a wake.
@@ -49,24 +49,27 @@ pub(crate) fn wake(canvas: &mut Canvas, course: &Course, rng: &mut StdRng) {
         ((sx + reach).max(0.0) as u32).saturating_sub(corner(sx)),
         ((sy + reach).max(0.0) as u32).saturating_sub(corner(sy)),
     );
-    canvas.paint(rect, false, |x, y| {
+    canvas.paint(rect, Ground::Water, |x, y| {
         let (dx, dy) = (x - sx, y - sy);
         let behind = -(dx * cos + dy * sin);
         if behind < -course.length || behind > 3.5 * trail {
             return ([0.0; 3], 0.0);
         }
         let across = -dx * sin + dy * cos - bend * behind * behind.max(0.0);
+        let arm = 0.55 * course.beam + opening * (behind + course.length);
+        let thick = 0.7 + 0.02 * (behind + course.length);
+        let width = half + spread * behind.max(0.0);
+        if across.abs() > (2.5 * width).max(arm + 3.0 * thick) {
+            return ([0.0; 3], 0.0);
+        }
         let torn = tears.at(x, y);
         let mut cover = 0.0f32;
         if behind > 0.0 {
-            let width = half + spread * behind;
             let profile = (-(across / width).powi(2)).exp();
             let age = (-behind / trail).exp();
             let texture = 0.75 + 0.3 * streaks.at(x, y) + 0.2 * torn + 0.1 * grain.at(x, y);
             cover = foam * age * smoothstep(0.05, 0.9, profile * (texture + 0.35 * age));
         }
-        let arm = 0.55 * course.beam + opening * (behind + course.length).powf(0.95);
-        let thick = 0.7 + 0.02 * (behind + course.length);
         let off = (across.abs() - arm) / thick;
         if off.abs() < 3.0 {
             let age = (-(behind + course.length) / (trail + course.length)).exp();

@@ -97,11 +97,12 @@ fn colour_around(ship: &Rle, pixels: &RgbImage) -> Option<[f32; 3]> {
     for step in 0..32 {
         let (sin, cos) = (TAU * step as f32 / 32.0).sin_cos();
         let (x, y) = (hull.centre[0] + radius * cos, hull.centre[1] + radius * sin);
-        if x >= 0.0 && y >= 0.0 {
-            if let Some(pixel) = pixels.get_pixel_checked(x as u32, y as u32) {
-                for (levels, &level) in levels.iter_mut().zip(&pixel.0) {
-                    levels.push(level);
-                }
+        if x >= 0.0
+            && y >= 0.0
+            && let Some(pixel) = pixels.get_pixel_checked(x as u32, y as u32)
+        {
+            for (levels, &level) in levels.iter_mut().zip(&pixel.0) {
+                levels.push(level);
             }
         }
     }

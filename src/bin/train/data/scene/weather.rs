@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
-use super::noise::{FRACTAL, Layer, WAVELENGTH, WAVES, WHITE, log_uniform, smoothstep};
+use super::noise::{FRACTAL, Grain, Layer, WAVELENGTH, WAVES, log_uniform, smoothstep};
 
 /// Colours of water as overhead pictures have them, darker and lighter ones come by chance.
 const WATERS: [[f32; 3]; 10] = [
@@ -36,7 +36,7 @@ pub(crate) fn sea(width: u32, height: u32, rng: &mut impl Rng) -> RgbImage {
     let swell = waves(wind + rng.random_range(-0.6..0.6f32), [14.0, 60.0], rng);
     let chop = waves(wind, [2.5, 9.0], rng);
     let ripple = waves(wind + rng.random_range(-0.9..0.9f32), [2.0, 4.0], rng);
-    let grain = Layer::new(&WHITE, 0.0, [1.0; 2], rng);
+    let grain = Grain::new(rng);
     let swell_height = rng.random_range(0.0..1.0 + 3.0 * roughness);
     let chop_height = 0.4 + rng.random_range(0.3..1.0f32) * 9.0 * roughness;
     let ripple_height = 0.3 + rng.random_range(0.2..0.8f32) * 6.0 * roughness;
@@ -46,12 +46,13 @@ pub(crate) fn sea(width: u32, height: u32, rng: &mut impl Rng) -> RgbImage {
     let contrast = (0.5 + base[1] / 90.0).min(1.6);
 
     RgbImage::from_fn(width, height, |x, y| {
+        let grain = grain.at(x, y);
         let (x, y) = (x as f32, y as f32);
         let gust = 1.0 + patchiness * gusts.at(x, y);
         let chop = chop.at(x, y);
         let surface = swell_height * swell.at(x, y)
             + gust * (chop_height * (chop + 0.15 * chop * chop) + ripple_height * ripple.at(x, y));
-        let level = contrast * surface + grain_height * grain.at(x, y);
+        let level = contrast * surface + grain_height * grain;
         let mix = smoothstep(-1.5, 1.5, shoal.at(x, y));
         Rgb(std::array::from_fn(|c| {
             let colour = base[c] + (other[c] - base[c]) * mix;
