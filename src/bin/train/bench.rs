@@ -127,7 +127,7 @@ fn tiles(workload: &Args) -> Vec<Tile> {
     let tile = |i: u32| Tile {
         pixels: RgbImage::from_fn(side, side, |_, _| image::Rgb(rng.random())),
         mask: GrayImage::from_fn(side, side, |x, y| {
-            image::Luma([if i % 2 == 0 && x.max(y) < side / 4 {
+            image::Luma([if i.is_multiple_of(2) && x.max(y) < side / 4 {
                 255
             } else {
                 0

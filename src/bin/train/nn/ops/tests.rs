@@ -56,7 +56,10 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-struct Params<B: Backend>(Vec<(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>)>);
+/// Weight, scale and shift.
+type LayerParams<B> = (Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>);
+
+struct Params<B: Backend>(Vec<LayerParams<B>>);
 
 impl Params<Flex> {
     fn random(shapes: &[Shape]) -> Self {
@@ -69,7 +72,7 @@ impl Params<Flex> {
     }
 
     fn leaves(&self) -> Params<Ad> {
-        let of = |(weight, scale, shift): &(Tensor<Flex, 4>, Tensor<Flex, 1>, Tensor<Flex, 1>)| {
+        let of = |(weight, scale, shift): &LayerParams<Flex>| {
             (
                 Tensor::from_inner(weight.clone()).require_grad(),
                 Tensor::from_inner(scale.clone()).require_grad(),
@@ -83,17 +86,15 @@ impl Params<Flex> {
 impl<B: Backend> Params<B> {
     fn chain(&self, shapes: &[Shape], residual: bool) -> Chain<B> {
         let layers = self.0.iter().zip(shapes);
-        let layer = |((weight, scale, shift), &(_, stride, relu6)): (
-            &(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>),
-            &Shape,
-        )| ConvNorm {
-            weight: primitive(weight.clone()),
-            scale: primitive(scale.clone()),
-            shift: primitive(shift.clone()),
-            epsilon: 1e-3,
-            stride,
-            relu6,
-        };
+        let layer =
+            |((weight, scale, shift), &(_, stride, relu6)): (&LayerParams<B>, &Shape)| ConvNorm {
+                weight: primitive(weight.clone()),
+                scale: primitive(scale.clone()),
+                shift: primitive(shift.clone()),
+                epsilon: 1e-3,
+                stride,
+                relu6,
+            };
         Chain {
             layers: layers.map(layer).collect(),
             residual,

@@ -16,7 +16,7 @@ fn at(i: usize, o: usize, outputs: usize, quarter: usize) -> usize {
 }
 
 pub(super) fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-    let (x, weight, bias) = (dense(&x), dense(&weight), dense(&bias));
+    let (x, weight, bias) = (dense(x), dense(weight), dense(bias));
     let ([n, h, w, i], [_, o, _, _]) = (dims(&x), dims(&weight));
     let (weight, bias) = (values(&weight), values(&bias));
     let packed = Packed::new(i, 4 * o, |k, n| weight[at(k, n % o, o, n / o)]);
@@ -55,7 +55,7 @@ pub(super) fn backward(
     weight: FlexTensor,
     grad: FlexTensor,
 ) -> DoubleGrads<burn_flex::Flex> {
-    let (x, weight, grad) = (dense(&x), dense(&weight), dense(&grad));
+    let (x, weight, grad) = (dense(x), dense(weight), dense(grad));
     let (shape, [_, o, _, _]) = (dims(&x), dims(&weight));
     let [_, h, w, i] = shape;
     let weight = values(&weight);

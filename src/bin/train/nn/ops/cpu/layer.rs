@@ -39,12 +39,12 @@ pub(super) struct Layer {
     kind: Kind,
     stride: usize,
     images: usize,
-    pub(super) inputs: usize,
+    inputs: usize,
     pub(super) outputs: usize,
     height: usize,
     width: usize,
-    pub(super) out_height: usize,
-    pub(super) out_width: usize,
+    out_height: usize,
+    out_width: usize,
     top: usize,
     left: usize,
 }
@@ -111,6 +111,11 @@ impl Layer {
 
     fn out_len(&self) -> usize {
         self.out_height * self.out_width * self.outputs
+    }
+
+    /// `[N, H, W, O]`.
+    pub(super) fn out_shape(&self) -> [usize; 4] {
+        [self.images, self.out_height, self.out_width, self.outputs]
     }
 
     /// Pixels over which batch norm averages.

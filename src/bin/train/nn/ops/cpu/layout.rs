@@ -4,7 +4,7 @@ use burn::tensor::{TensorData, TensorMetadata};
 use burn_flex::FlexTensor;
 
 /// The tensor, in memory as its shape says.
-pub(super) fn dense(x: &FlexTensor) -> FlexTensor {
+pub(super) fn dense(x: FlexTensor) -> FlexTensor {
     x.to_contiguous()
 }
 

@@ -38,7 +38,7 @@ impl FusedOps for Flex {
                 })
                 .unzip();
             let affine = batch_affine(conv, &mean, &inv_std);
-            source = source.follow(&layer, raw, affine);
+            source = Source::of(&layer, raw, affine);
             layers.push(Normed {
                 raw: source.raw.clone(),
                 mean: vector(mean),
@@ -55,9 +55,9 @@ impl FusedOps for Flex {
         for conv in &chain.layers {
             let layer = source.layer(conv);
             let (raw, _) = source.run(&layer, conv);
-            let (scale, shift) = (dense(&conv.scale), dense(&conv.shift));
+            let (scale, shift) = (dense(conv.scale.clone()), dense(conv.shift.clone()));
             let affine = Affine::new(values(&scale), values(&shift), conv.relu6);
-            source = source.follow(&layer, raw, affine);
+            source = Source::of(&layer, raw, affine);
         }
         source.output(skip.as_ref())
     }
@@ -65,12 +65,11 @@ impl FusedOps for Flex {
     fn chain_grad(
         x: FlexTensor,
         chain: &Chain<Self>,
-        layers: Vec<Normed<Self>>,
+        mut layers: Vec<Normed<Self>>,
         grad: FlexTensor,
         wants_input: bool,
     ) -> ChainGrads<Self> {
-        let x = dense(&x);
-        let skip = dense(&grad);
+        let (x, upstream) = (dense(x), dense(grad));
         let shapes = shapes(&x, &layers);
         let affines: Vec<Affine> = chain
             .layers
@@ -79,58 +78,46 @@ impl FusedOps for Flex {
             .map(|(conv, normed)| batch_affine(conv, values(&normed.mean), values(&normed.inv_std)))
             .collect();
         let mut grads = Vec::with_capacity(layers.len());
+        // What reaches the layer's output, but for the last, and its sums.
         let mut passed = Vec::new();
-        let mut sums = Vec::new();
-        for (index, normed) in layers.iter().enumerate().rev() {
-            let conv = &chain.layers[index];
-            let weight = dense(&conv.weight);
+        let mut sums = None;
+        while let Some(normed) = layers.pop() {
+            let index = layers.len();
+            let (conv, affine) = (&chain.layers[index], &affines[index]);
+            let weight = dense(conv.weight.clone());
             let layer = Layer::new(shapes[index], dims(&weight), conv.stride);
             let raw = values(&normed.raw);
-            let last = index + 1 == layers.len();
-            let values_of_grad = if last { values(&skip) } else { &passed };
-            if last {
-                sums = timed("norm sums", || {
-                    count_passing(&layer, &affines[index], raw, values_of_grad)
-                });
-            }
-            let (mean, inv_std) = (values(&normed.mean), values(&normed.inv_std));
-            let beta: Vec<f32> = sums.iter().map(|[sum, _]| *sum as f32).collect();
-            let gamma: Vec<f32> = sums
-                .iter()
-                .zip(mean.iter().zip(inv_std))
-                .map(|([sum, product], (mean, inv_std))| {
-                    ((product - f64::from(*mean) * sum) * f64::from(*inv_std)) as f32
-                })
-                .collect();
-            let count = layer.count() as f32;
-            let affine = &affines[index];
-            let slope = |c: usize| -affine.scale()[c] * inv_std[c] * gamma[c] / count;
-            let offset = |c: usize| -affine.scale()[c] * beta[c] / count - mean[c] * slope(c);
-            let input = match index {
-                0 => Input {
+            let last = index + 1 == chain.layers.len();
+            let reaching = if last { values(&upstream) } else { &passed };
+            let sums_here = sums.unwrap_or_else(|| {
+                timed("norm sums", || count_passing(&layer, affine, raw, reaching))
+            });
+            let norm = NormGrad::new(&normed, &sums_here);
+            let grad = OutputGrad {
+                values: reaching,
+                raw,
+                norm: &norm.with_respect_to_input(affine, layer.count()),
+            };
+            let input = match layers.last() {
+                None => Input {
                     values: values(&x),
                     norm: None,
                 },
-                _ => Input {
-                    values: values(&layers[index - 1].raw),
+                Some(before) => Input {
+                    values: values(&before.raw),
                     norm: Some(&affines[index - 1]),
                 },
             };
-            let grad = OutputGrad {
-                values: values_of_grad,
-                raw,
-                norm: &AffineGrad::new(affine, slope, offset),
-            };
-            let first_skip = (chain.residual && index == 0).then(|| values(&skip));
+            let skip = (chain.residual && index == 0).then(|| values(&upstream));
             let back = timed(layer.name_backward(), || {
-                layer.backward(values(&weight), input, grad, first_skip, wants_input)
+                layer.backward(values(&weight), input, grad, skip, wants_input)
             });
             grads.push(LayerGrads {
                 weight: tensor(back.weight, dims::<4>(&weight)),
-                scale: vector(gamma),
-                shift: vector(beta),
+                scale: vector(norm.gamma),
+                shift: vector(norm.beta),
             });
-            (passed, sums) = (back.input, back.sums);
+            (passed, sums) = (back.input, Some(back.sums));
         }
         grads.reverse();
         ChainGrads {
@@ -175,7 +162,7 @@ struct Source {
 
 impl Source {
     fn new(x: FlexTensor) -> Self {
-        let raw = dense(&x);
+        let raw = dense(x);
         Self {
             shape: dims(&raw),
             raw,
@@ -188,7 +175,7 @@ impl Source {
     }
 
     fn run(&self, layer: &Layer, conv: &ConvNorm<Flex>) -> (Vec<f32>, Vec<[f64; 2]>) {
-        let weight = dense(&conv.weight);
+        let weight = dense(conv.weight.clone());
         let input = Input {
             values: values(&self.raw),
             norm: self.norm.as_ref(),
@@ -198,13 +185,9 @@ impl Source {
         })
     }
 
-    fn follow(&self, layer: &Layer, raw: Vec<f32>, norm: Affine) -> Self {
-        let shape = [
-            self.shape[0],
-            layer.out_height,
-            layer.out_width,
-            layer.outputs,
-        ];
+    /// What a layer left.
+    fn of(layer: &Layer, raw: Vec<f32>, norm: Affine) -> Self {
+        let shape = layer.out_shape();
         Self {
             raw: tensor(raw, shape),
             shape,
@@ -213,12 +196,12 @@ impl Source {
     }
 
     /// The normalised activation, on top of `skip` if there is one.
-    fn output(self, skip: Option<&FlexTensor>) -> FlexTensor {
-        let Some(norm) = self.norm else {
-            return self.raw;
+    fn output(&self, skip: Option<&FlexTensor>) -> FlexTensor {
+        let Some(norm) = &self.norm else {
+            return self.raw.clone();
         };
         timed("norm", || {
-            let out = resample::normalise(&norm, values(&self.raw), skip.map(values), self.shape);
+            let out = resample::normalise(norm, values(&self.raw), skip.map(values), self.shape);
             tensor(out, self.shape)
         })
     }
@@ -232,7 +215,7 @@ fn shapes(x: &FlexTensor, layers: &[Normed<Flex>]) -> Vec<[usize; 4]> {
 
 /// Batch norm as an affine map.
 fn batch_affine(conv: &ConvNorm<Flex>, mean: &[f32], inv_std: &[f32]) -> Affine {
-    let (gamma, beta) = (dense(&conv.scale), dense(&conv.shift));
+    let (gamma, beta) = (dense(conv.scale.clone()), dense(conv.shift.clone()));
     let scale: Vec<f32> = values(&gamma)
         .iter()
         .zip(inv_std)
@@ -244,6 +227,39 @@ fn batch_affine(conv: &ConvNorm<Flex>, mean: &[f32], inv_std: &[f32]) -> Affine 
         .map(|(beta, (mean, scale))| beta - mean * scale)
         .collect();
     Affine::new(&scale, &shift, conv.relu6)
+}
+
+/// Batch norm's backward pass by channel (Ioffe and Szegedy 2015, section 3).
+struct NormGrad<'a> {
+    mean: &'a [f32],
+    inv_std: &'a [f32],
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+impl<'a> NormGrad<'a> {
+    /// From sums of the gradient that passed the clip and of its products with the input.
+    fn new(normed: &'a Normed<Flex>, sums: &[[f64; 2]]) -> Self {
+        let (mean, inv_std) = (values(&normed.mean), values(&normed.inv_std));
+        let statistics = mean.iter().zip(inv_std);
+        let gamma = sums.iter().zip(statistics);
+        let gamma = gamma.map(|([sum, product], (mean, inv_std))| {
+            ((product - f64::from(*mean) * sum) * f64::from(*inv_std)) as f32
+        });
+        Self {
+            mean,
+            inv_std,
+            gamma: gamma.collect(),
+            beta: sums.iter().map(|[sum, _]| *sum as f32).collect(),
+        }
+    }
+
+    fn with_respect_to_input<'b>(&self, forward: &'b Affine, count: usize) -> AffineGrad<'b> {
+        let (scale, count) = (forward.scale(), count as f32);
+        let slope = |c: usize| -scale[c] * self.inv_std[c] * self.gamma[c] / count;
+        let offset = |c: usize| -scale[c] * self.beta[c] / count - self.mean[c] * slope(c);
+        AffineGrad::new(forward, slope, offset)
+    }
 }
 
 /// Sums per channel of a gradient that passes a clip, and of its products with `raw`.

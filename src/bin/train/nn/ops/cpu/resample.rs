@@ -25,7 +25,7 @@ pub(super) fn normalise(
 
 /// `[N, H, W, C]` and `[N, 2H, 2W, C]`: nearest upsampling of one, added to the other.
 pub(super) fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
-    let (x, skip) = (dense(&x), dense(&skip));
+    let (x, skip) = (dense(x), dense(skip));
     let [n, h, w, c] = dims(&x);
     let row = 2 * w * c;
     let mut out = vec![0.0; n * 2 * h * row];
@@ -50,7 +50,7 @@ pub(super) fn upsample_add(x: FlexTensor, skip: FlexTensor) -> FlexTensor {
 
 /// The adjoint of nearest upsampling: sums of 2x2 pixels.
 pub(super) fn upsample_grad(grad: FlexTensor) -> FlexTensor {
-    let grad = dense(&grad);
+    let grad = dense(grad);
     let [n, h, w, c] = dims(&grad);
     let row = w * c;
     let mut out = vec![0.0; n * c * h * w / 4];
@@ -70,7 +70,7 @@ pub(super) fn upsample_grad(grad: FlexTensor) -> FlexTensor {
 
 /// `[N, H, W, C] -> [N, C]`.
 pub(super) fn spatial_mean(x: FlexTensor) -> FlexTensor {
-    let x = dense(&x);
+    let x = dense(x);
     let [n, h, w, c] = dims(&x);
     let mut out = vec![0.0; n * c];
     let images = values(&x).chunks_exact(c * h * w);
@@ -87,7 +87,7 @@ pub(super) fn spatial_mean(x: FlexTensor) -> FlexTensor {
 
 /// The gradient of [`spatial_mean`] for pixels of that height and width.
 pub(super) fn spatial_mean_grad(grad: FlexTensor, [h, w]: [usize; 2]) -> FlexTensor {
-    let grad = dense(&grad);
+    let grad = dense(grad);
     let [n, c] = dims(&grad);
     let mut out = vec![0.0; n * c * h * w];
     let images = values(&grad).chunks_exact(c);
