@@ -401,9 +401,9 @@ impl FrameBuilder {
             let ashore = smooth(height / 0.012 + 0.5);
             let inland = smooth((height - sand) / 0.02 + 0.5);
             let land = land.get_pixel(x, y);
-            for c in 0..3 {
-                let ground = f32::from(land.0[c]) * inland + tint[c] * (1.0 - inland);
-                pixel.0[c] = byte(f32::from(pixel.0[c]) * (1.0 - ashore) + ground * ashore);
+            for ((value, &land), sand) in pixel.0.iter_mut().zip(&land.0).zip(tint) {
+                let ground = f32::from(land) * inland + sand * (1.0 - inland);
+                *value = byte(f32::from(*value) * (1.0 - ashore) + ground * ashore);
             }
         }
         Some(image)

@@ -142,7 +142,7 @@ pub(super) fn mirrored(piece: &Piece, shift: (u32, u32), width: u32, height: u32
                 let mut map = GrayImage::new(width, height);
                 for (x, y, value) in ship.enumerate_pixels().filter(|(_, _, v)| v.0[0] > 0) {
                     let at = |nth: u32, within: u32, length: u32, shift: u32, end: u32| {
-                        let within = if nth % 2 == 0 {
+                        let within = if nth.is_multiple_of(2) {
                             within
                         } else {
                             length - 1 - within
