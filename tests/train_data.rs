@@ -227,6 +227,23 @@ fn from_folders_to_figures() {
     succeeds(dir, &split);
     assert_eq!(splits(&dir.join("split.csv")), found, "one seed, one split");
 
+    // What a person ties together stays together.
+    fs::write(
+        dir.join("ties.csv"),
+        "ImageId,SameScene\nsea01.png,land2.png\n",
+    )
+    .expect("ties");
+    let tied = ["split", "data", "--out", "tied.csv", "--ties", "ties.csv"];
+    let report = succeeds(dir, &tied);
+    assert!(report.contains("18 images, 16 scenes"), "{report}");
+    fs::write(
+        dir.join("ties.csv"),
+        "ImageId,SameScene\nsea01.png,land9.png\n",
+    )
+    .expect("ties");
+    let error = fails(dir, &tied);
+    assert!(error.contains("ties.csv: land9.png"), "{error}");
+
     fs::write(dir.join("toy.toml"), CONFIG).expect("config");
     let frames = |out: &str| {
         succeeds(

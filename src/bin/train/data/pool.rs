@@ -213,10 +213,8 @@ impl<'a> SplitFile<'a> {
     fn read(path: &'a Path) -> Result<Self> {
         let context = || path.display().to_string();
         let mut splits = BTreeMap::new();
-        let mut rows = csv::Reader::from_path(path)
-            .with_context(context)?
-            .into_deserialize();
-        while let Some(row) = rows.next() {
+        let reader = csv::Reader::from_path(path).with_context(context)?;
+        for row in reader.into_deserialize() {
             let SplitRow { id, split } = row.with_context(context)?;
             if let Some(other) = splits.insert(id.clone(), split) {
                 ensure!(

@@ -183,9 +183,12 @@ impl Figures {
     }
 }
 
+/// A figure of scores, each with whether a ship is there.
+type Measure<'a> = dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync + 'a;
+
 impl Gate {
     fn of(outcomes: &[&Outcome], threshold: f32) -> Self {
-        let of_tiles = |of: &(dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync)| {
+        let of_tiles = |of: &Measure<'_>| {
             estimate(outcomes, |some| {
                 of(&some
                     .iter()
@@ -193,7 +196,7 @@ impl Gate {
                     .collect::<Vec<_>>())
             })
         };
-        let of_images = |of: &(dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync)| {
+        let of_images = |of: &Measure<'_>| {
             estimate(outcomes, |some| {
                 of(&some
                     .iter()

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
+use serde::Deserialize;
 use shipwatch::dataset::{Dataset, LabelledImage};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// CSV to write with the pairs of images that show one scene.
     #[arg(long)]
     pairs: Option<PathBuf>,
+    /// CSV of further pairs, found by eye: ImageId and SameScene.
+    #[arg(long)]
+    ties: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -59,7 +63,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     let (folders, images) = gather(&args.data)?;
     let pairs = matching::pairs(&fingerprints(&images)?);
-    let ties: Vec<_> = pairs.iter().map(|pair| pair.images).collect();
+    let mut ties: Vec<_> = pairs.iter().map(|pair| pair.images).collect();
+    if let Some(path) = &args.ties {
+        ties.extend(read_ties(path, &images)?);
+    }
     let groups = groups(images.len(), &ties);
     let shares = Shares {
         tune: args.tune,
@@ -137,6 +144,33 @@ fn gather(folders: &[PathBuf]) -> Result<(Vec<std::ops::Range<usize>>, Vec<Label
         ranges.push(start..images.len());
     }
     Ok((ranges, images))
+}
+
+/// One row of `--ties`.
+#[derive(Deserialize)]
+struct Tie {
+    #[serde(rename = "ImageId")]
+    id: String,
+    #[serde(rename = "SameScene")]
+    other: String,
+}
+
+fn read_ties(path: &Path, images: &[LabelledImage]) -> Result<Vec<(usize, usize)>> {
+    let context = || path.display().to_string();
+    let ids = images.iter().map(|image| image.id.as_str());
+    let places: BTreeMap<&str, usize> = ids.zip(0..).collect();
+    let place = |id: &str| {
+        let found = places.get(id).copied();
+        found.with_context(|| format!("{}: {id} is in none of the folders", path.display()))
+    };
+    let reader = csv::Reader::from_path(path).with_context(context)?;
+    reader
+        .into_deserialize()
+        .map(|row| {
+            let Tie { id, other } = row.with_context(context)?;
+            Ok((place(&id)?, place(&other)?))
+        })
+        .collect()
 }
 
 /// The striking places of each image; none of one that cannot be read, which is reported.

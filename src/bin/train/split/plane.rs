@@ -190,8 +190,10 @@ mod tests {
         let plane = Plane::from(&noise);
         let (wide, gaussian) = (plane.softened(8.0), plane.blurred(8.0));
         assert_eq!((wide.width, wide.height), (90, 70));
-        let off = wide.zip(&gaussian, |a, b| (a - b).abs());
-        let most = off.values().fold(0.0, f32::max);
-        assert!(most < 4.0, "{most}");
+        // Away from the border, beyond which the two go on differently.
+        for (x, y) in (24..66).flat_map(|x| (24..46).map(move |y| (x, y))) {
+            let (wide, gaussian) = (wide.at(x, y), gaussian.at(x, y));
+            assert!((wide - gaussian).abs() < 1.5, "{wide} for {gaussian}");
+        }
     }
 }

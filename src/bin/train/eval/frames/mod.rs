@@ -199,8 +199,11 @@ impl FrameBuilder {
             ],
             false => &[planned, planned, planned, Kind::Sea],
         };
-        let composed = instead.iter().find_map(|&kind| {
-            let (pixels, ships) = self.compose(kind, &mut rng)?;
+        // Frames of a kind go through the images in turn, so that each counts about as much.
+        let before = self.kinds[..index].iter().filter(|kind| **kind == planned);
+        let turn = before.count() + 7 * planned as usize;
+        let composed = instead.iter().enumerate().find_map(|(attempt, &kind)| {
+            let (pixels, ships) = self.compose(kind, turn + attempt, &mut rng)?;
             let ships = truths(&ships);
             (ships.is_empty() != kind.shows_ships()).then_some((kind, pixels, ships))
         });
@@ -235,18 +238,23 @@ impl FrameBuilder {
         kinds
     }
 
-    fn compose(&self, kind: Kind, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
+    fn compose(
+        &self,
+        kind: Kind,
+        turn: usize,
+        rng: &mut StdRng,
+    ) -> Option<(RgbImage, Vec<GrayImage>)> {
         let (mut image, ships) = match kind {
             Kind::Land => (
                 self.land(self.land.choose(rng)?.draw_scale(rng), rng)?,
                 Vec::new(),
             ),
-            Kind::Port => (self.port(rng)?, Vec::new()),
-            Kind::Coast => (self.coast(rng)?, Vec::new()),
-            Kind::ShipsInPort => self.ships_in_port(rng)?,
+            Kind::Port => (self.port(turn, rng)?, Vec::new()),
+            Kind::Coast => (self.coast(turn, rng)?, Vec::new()),
+            Kind::ShipsInPort => self.ships_in_port(turn, rng)?,
             Kind::Sea | Kind::CloudsOverSea => (weather::sea(SIDE, SIDE, rng), Vec::new()),
-            kind if kind.shows_ships() => self.ships(rng)?,
-            _ => (self.water(rng)?.0, Vec::new()),
+            kind if kind.shows_ships() => self.ships(turn, rng)?,
+            _ => (self.water(turn, rng)?.0, Vec::new()),
         };
         match kind {
             Kind::ShipsHaze => weather::haze(&mut image, rng),
@@ -259,16 +267,16 @@ impl FrameBuilder {
         Some((image, ships))
     }
 
-    /// Water of a random image, with the image and its scale.
-    fn water(&self, rng: &mut StdRng) -> Option<(RgbImage, &Subject, f64)> {
-        let subject = self.open.choose(rng)?;
+    /// Water of an image, with the image and its scale.
+    fn water(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, &Subject, f64)> {
+        let subject = of_turn(&self.open, turn)?;
         let scale = subject.draw_scale(rng);
         Some((water(subject, SIDE, scale, rng)?, subject, scale))
     }
 
     /// One image or a few on water like their own.
-    fn ships(&self, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
-        let (mut image, subject, scale) = self.water(rng)?;
+    fn ships(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
+        let (mut image, subject, scale) = self.water(turn, rng)?;
         let mut ships = Vec::new();
         let mut taken = Vec::new();
         let images = match rng.random_range(0..10) {
@@ -309,8 +317,8 @@ impl FrameBuilder {
 
     /// A shore or quay with ships along one side of the frame, gone on with by its mirror images, and
     /// open water before it; mirror images all over where it has no side of water.
-    fn ships_in_port(&self, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
-        let subject = self.port.choose(rng)?;
+    fn ships_in_port(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
+        let subject = of_turn(&self.port, turn)?;
         let area = subject.uncut()?;
         let scale = subject.draw_scale(rng);
         let piece = subject.piece(&area, scale);
@@ -354,9 +362,9 @@ impl FrameBuilder {
     }
 
     /// Piers, quays and shores between ships, gone on with by their mirror images.
-    fn port(&self, rng: &mut StdRng) -> Option<RgbImage> {
-        (0..60).find_map(|_| {
-            let subject = self.port.choose(rng)?;
+    fn port(&self, turn: usize, rng: &mut StdRng) -> Option<RgbImage> {
+        (turn..turn + 60).find_map(|turn| {
+            let subject = of_turn(&self.port, turn)?;
             let side = *[600, 480, 360, 280].choose(rng)?;
             let area = subject.shipless(side, rng)?;
             let piece = subject.piece(&area, subject.draw_scale(rng));
@@ -376,14 +384,15 @@ impl FrameBuilder {
     }
 
     /// Land and water along a winding line, with a strip of sand.
-    fn coast(&self, rng: &mut StdRng) -> Option<RgbImage> {
-        let (mut image, _, scale) = self.water(rng)?;
+    fn coast(&self, turn: usize, rng: &mut StdRng) -> Option<RgbImage> {
+        let (mut image, _, scale) = self.water(turn, rng)?;
         let land = self.land(scale, rng)?;
         let winding = slow_field(SIDE, rng.random_range(3..9), rng);
         let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
         let level = rng.random_range(-0.4..0.4f32);
         let sand = rng.random_range(0.01..0.04f32);
-        let tint: [f32; 3] = [200.0, 188.0, 160.0].map(|c: f32| c * rng.random_range(0.6..1.1f32));
+        let light = rng.random_range(0.6..1.1f32);
+        let tint = [200.0, 188.0, 160.0].map(|level: f32| level * light);
         let half = SIDE as f32 / 2.0;
         for (x, y, pixel) in image.enumerate_pixels_mut() {
             let along = (x as f32 - half) / half * cos + (y as f32 - half) / half * sin;
@@ -392,13 +401,18 @@ impl FrameBuilder {
             let ashore = smooth(height / 0.012 + 0.5);
             let inland = smooth((height - sand) / 0.02 + 0.5);
             let land = land.get_pixel(x, y);
-            for c in 0..3 {
-                let ground = f32::from(land.0[c]) * inland + tint[c] * (1.0 - inland);
-                pixel.0[c] = byte(f32::from(pixel.0[c]) * (1.0 - ashore) + ground * ashore);
+            for ((value, &land), sand) in pixel.0.iter_mut().zip(&land.0).zip(tint) {
+                let ground = f32::from(land) * inland + sand * (1.0 - inland);
+                *value = byte(f32::from(*value) * (1.0 - ashore) + ground * ashore);
             }
         }
         Some(image)
     }
+}
+
+/// The one whose turn it is.
+fn of_turn(subjects: &[Subject], turn: usize) -> Option<&Subject> {
+    subjects.get(turn % subjects.len().max(1))
 }
 
 /// A place for a piece that meets none of those `taken`, and may reach out of the frame a little.
@@ -521,4 +535,63 @@ fn in_shares(shares: &[(Kind, u32)], count: usize, can: impl Fn(Kind) -> bool) -
         kinds.resize(end, kind);
     }
     kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_come_in_their_shares() {
+        let kinds = in_shares(&Kind::EMPTY, 54, |kind| kind != Kind::Port);
+        assert_eq!(kinds.len(), 54);
+        let count = |kind| kinds.iter().filter(|k| **k == kind).count() as f64;
+        // 24 shares without the port's.
+        assert_eq!(count(Kind::Port), 0.0);
+        assert!((count(Kind::Water) - 54.0 * 6.0 / 24.0).abs() <= 1.0);
+        assert!((count(Kind::Sea) - 54.0 * 2.0 / 24.0).abs() <= 1.0);
+        assert_eq!(in_shares(&Kind::EMPTY, 5, |_| false), []);
+    }
+
+    #[test]
+    fn a_pixel_that_two_ships_claim_goes_to_the_first_and_scraps_are_no_ships() {
+        let map = |columns: std::ops::Range<u32>| {
+            GrayImage::from_fn(SIDE, SIDE, |x, y| {
+                image::Luma([if columns.contains(&x) && y < 4 {
+                    255
+                } else {
+                    0
+                }])
+            })
+        };
+        let found = truths(&[map(10..14), map(12..16), map(700..701)]);
+        let areas: Vec<u64> = found.iter().map(Rle::area).collect();
+        assert_eq!(areas, [16, 8]);
+        assert_eq!(shipwatch::metrics::overlap(&found[0], &found[1]), 0);
+    }
+
+    #[test]
+    fn a_pasted_ship_is_where_its_map_says_even_over_the_border() {
+        let mut piece = Piece {
+            pixels: RgbImage::from_pixel(120, 120, image::Rgb([60; 3])),
+            ships: vec![GrayImage::new(120, 120)],
+        };
+        for (x, y) in (50..70).flat_map(|x| (40..90).map(move |y| (x, y))) {
+            piece.pixels.put_pixel(x, y, image::Rgb([250; 3]));
+            piece.ships[0].put_pixel(x, y, image::Luma([255]));
+        }
+        for at in [(300, 400), (-60, 10), (700, 690)] {
+            let mut image = RgbImage::from_pixel(SIDE, SIDE, image::Rgb([90; 3]));
+            let ships = paste(&mut image, &piece, at, [60.0; 3], Fade::All);
+            for (pixel, ship) in image.pixels().zip(ships[0].pixels()) {
+                assert_eq!(pixel.0[0] > 200, ship.0[0] == 255, "at {at:?}");
+            }
+            // The piece's water took the frame's colour.
+            assert!(
+                image
+                    .pixels()
+                    .all(|p| p.0[0] > 200 || (85..=95).contains(&p.0[0]))
+            );
+        }
+    }
 }

@@ -142,7 +142,7 @@ pub(super) fn mirrored(piece: &Piece, shift: (u32, u32), width: u32, height: u32
                 let mut map = GrayImage::new(width, height);
                 for (x, y, value) in ship.enumerate_pixels().filter(|(_, _, v)| v.0[0] > 0) {
                     let at = |nth: u32, within: u32, length: u32, shift: u32, end: u32| {
-                        let within = if nth % 2 == 0 {
+                        let within = if nth.is_multiple_of(2) {
                             within
                         } else {
                             length - 1 - within
@@ -195,4 +195,80 @@ pub(super) fn smooth(share: f32) -> f32 {
 
 pub(super) fn byte(value: f32) -> u8 {
     value.round().clamp(0.0, 255.0) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use shipwatch::mask::Mask;
+
+    use super::*;
+
+    /// Mean and spread of light.
+    fn statistics(image: &RgbImage) -> (f32, f32) {
+        let levels: Vec<f32> = image.pixels().map(|p| f32::from(p.0[1])).collect();
+        let mean = levels.iter().sum::<f32>() / levels.len() as f32;
+        let square = levels.iter().map(|l| (l - mean).powi(2)).sum::<f32>();
+        (mean, (square / levels.len() as f32).sqrt())
+    }
+
+    /// Rough water with a bright ship in the middle.
+    fn subject() -> (Subject, RgbImage) {
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut image = RgbImage::from_fn(400, 400, |_, _| Rgb([rng.random_range(70..110); 3]));
+        let water = image.clone();
+        let mut mask = Mask::new(400, 400);
+        for (x, y) in (180..240).flat_map(|x| (190..210).map(move |y| (x, y))) {
+            image.put_pixel(x, y, Rgb([250; 3]));
+            mask.set(x, y, true);
+        }
+        (Subject::new(image, vec![mask.to_rle()], [1.0, 1.0]), water)
+    }
+
+    #[test]
+    fn a_quilt_is_as_light_and_as_rough_as_its_water_and_shows_no_ship() {
+        let (subject, water_alone) = subject();
+        let mut rng = StdRng::seed_from_u64(5);
+        let quilt = water(&subject, 300, 1.0, &mut rng).expect("there is water");
+        assert!(quilt.pixels().all(|pixel| pixel.0[1] < 160));
+        let ((mean, spread), (want_mean, want_spread)) =
+            (statistics(&quilt), statistics(&water_alone));
+        assert!((mean - want_mean).abs() < 3.0, "{mean} for {want_mean}");
+        assert!(
+            (spread / want_spread - 1.0).abs() < 0.1,
+            "{spread} for {want_spread}"
+        );
+    }
+
+    #[test]
+    fn mirror_images_carry_their_ships_along() {
+        let (subject, _) = subject();
+        let piece = subject.piece(&subject.uncut().expect("it is not cut"), 0.4);
+        let all = mirrored(&piece, (30, 100), 500, 450);
+        assert_eq!(all.pixels.dimensions(), (500, 450));
+        let ship = |x, y| all.ships.iter().any(|map| map.get_pixel(x, y).0[0] > 0);
+        for (x, y, pixel) in all.pixels.enumerate_pixels() {
+            assert!(pixel.0[1] < 245 || ship(x, y), "({x}, {y})");
+            assert!(pixel.0[1] > 150 || !ship(x, y), "({x}, {y})");
+        }
+        // The piece has 160 pixels a side, the ship columns 72 to 95 and rows 76 to 83 of it: it shows in
+        // the first three columns of images, and in the second and third row.
+        let shown = all
+            .ships
+            .iter()
+            .filter(|map| map.pixels().any(|p| p.0[0] > 0));
+        assert_eq!(shown.count(), 6);
+    }
+
+    #[test]
+    fn a_patchwork_leaves_no_pixel_open() {
+        let mut number = 0;
+        let next = || {
+            number += 40;
+            RgbImage::from_pixel(30 + number / 8, 50, Rgb([100 + (number % 90) as u8; 3]))
+        };
+        let image = patchwork(200, 8, next);
+        assert!(image.pixels().all(|pixel| pixel.0[0] >= 100));
+    }
 }

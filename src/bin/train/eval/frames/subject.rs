@@ -375,3 +375,83 @@ fn bounds(ship: &Rle, height: u32) -> Area {
         height: bottom - top,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use shipwatch::mask::Mask;
+
+    use super::*;
+
+    /// 400 x 400 of even water; land from column 300 on; ships where asked.
+    fn subject(ships: &[Area]) -> Subject {
+        let pixels = RgbImage::from_fn(400, 400, |x, y| match x {
+            300.. => Rgb([(x * 37 % 211) as u8, (y * 53 % 199) as u8, 90]),
+            _ => Rgb([40, 60, 70]),
+        });
+        let mask = |area: &Area| {
+            let mut mask = Mask::new(400, 400);
+            for (x, y) in (0..400).flat_map(|x| (0..400).map(move |y| (x, y))) {
+                mask.set(x, y, area.contains(x, y));
+            }
+            mask.to_rle()
+        };
+        Subject::new(pixels, ships.iter().map(mask).collect(), [0.2, 0.5])
+    }
+
+    fn area(x: u32, y: u32, width: u32, height: u32) -> Area {
+        Area {
+            x,
+            y,
+            width,
+            height,
+        }
+    }
+
+    #[test]
+    fn calm_places_show_neither_land_nor_ships() {
+        let ship = area(100, 100, 60, 20);
+        let subject = subject(&[ship]);
+        let mut rng = StdRng::seed_from_u64(1);
+        for _ in 0..50 {
+            let calm = subject.calm(60, &mut rng).expect("there is water");
+            assert!(calm.x + calm.width <= 300, "{calm:?}");
+            let apart = calm.x >= 160 || calm.x + 60 <= 100 || calm.y >= 120 || calm.y + 60 <= 100;
+            assert!(apart, "{calm:?}");
+        }
+        assert_eq!(
+            subject.calm_sides(&subject.whole()),
+            [true, false, false, false]
+        );
+        assert_eq!(subject.calm_sides(&area(0, 0, 280, 400)), [true; 4]);
+        assert!(!subject.is_open());
+        assert!(subject.busy_share(&area(320, 0, 60, 400)) > 0.9);
+    }
+
+    #[test]
+    fn what_is_left_cuts_no_ship() {
+        let whole = subject(&[area(100, 100, 60, 20)]);
+        assert_eq!(whole.uncut(), Some(area(0, 0, 400, 400)));
+        // One at the left border, one at the lower: the cheaper side of each is given up.
+        let some = subject(&[
+            area(0, 50, 30, 20),
+            area(200, 380, 50, 20),
+            area(100, 100, 60, 20),
+        ]);
+        assert_eq!(some.uncut(), Some(area(30, 0, 370, 380)));
+        // Nothing is left to show.
+        assert_eq!(subject(&[area(0, 50, 30, 20)]).uncut(), None);
+    }
+
+    #[test]
+    fn the_scale_leaves_the_shortest_ship_to_be_seen() {
+        let mut rng = StdRng::seed_from_u64(1);
+        // 15 pixels long: at 0.4 it has six.
+        let subject = subject(&[area(100, 100, 12, 9)]);
+        for _ in 0..50 {
+            let scale = subject.draw_scale(&mut rng);
+            assert!((0.4 - 1e-9..=0.5).contains(&scale), "{scale}");
+        }
+    }
+}
