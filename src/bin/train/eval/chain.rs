@@ -173,7 +173,7 @@ mod tests {
     fn the_chain_finds_what_the_edge_finds() {
         let manifest = Manifest::parse(
             r#"
-            schema = 1
+            schema = 2
             name = "bright"
             version = "1"
             licence = "none"
@@ -181,7 +181,7 @@ mod tests {
             overlap = 16
             normalisation = { mean = 0, std = 1 }
             gsd = [1.0, 1.0]
-            thresholds = { gate = 0.6, mask = 0.5, min_area = 6 }
+            thresholds = { gate = 0.6, classify = 0.6, mask = 0.5, min_area = 6 }
             gate = { file = "", sha256 = "" }
             unet = { file = "", sha256 = "" }
             training = []
