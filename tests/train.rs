@@ -185,7 +185,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     );
     assert!(!eval.status.success(), "a table of nothing was printed");
     let error = String::from_utf8_lossy(&eval.stderr);
-    assert!(error.contains("Test split"), "{error}");
+    assert!(error.contains("test split"), "{error}");
 }
 
 #[test]
