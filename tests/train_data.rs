@@ -127,19 +127,9 @@ gsd = [1.0, 2.0]
 frames = 10
 seed = 3
 
-[gate]
-batch = 4
-head-steps = 1
-steps = 1
-learning-rate = 1e-3
-ship-share = 0.5
-
-[unet]
-batch = 4
-head-steps = 1
-steps = 1
-learning-rate = 1e-3
-ship-share = 0.5
+[phases]
+gate-head = { batch = 4, steps = 1 }
+unet = { batch = 4, steps = 1 }
 
 [[data]]
 name = "toy sea"
