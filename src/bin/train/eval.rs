@@ -100,6 +100,7 @@ pub(crate) fn choose_thresholds(detector: &Detector, pool: &Pool) -> Result<Thre
                 classify: gate,
                 mask,
                 min_area,
+                valley: detector.manifest().thresholds.valley,
             })
         })
         .collect();
@@ -127,6 +128,7 @@ fn probabilities(detector: &Detector, case: &Case, gate: f32) -> Result<GrayImag
         .collect();
     let map = detector
         .segment(&pixels, &passed, MASK_THRESHOLDS[0])?
+        .maps
         .probabilities;
     let (width, height) = case.frame.pixels.dimensions();
     Ok(resample_gray(&map, width, height))

@@ -3,14 +3,33 @@
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Tensor, backend::Backend};
 
-/// Mean binary cross-entropy of logits, in the form that does not overflow:
-/// `max(x, 0) - x t + ln(1 + exp(-|x|))`.
+/// Mean binary cross-entropy of logits.
 pub(crate) fn binary_cross_entropy<B: Backend, const D: usize>(
     logits: Tensor<B, D>,
     truth: Tensor<B, D>,
 ) -> Tensor<B, 1> {
+    cross_entropy(logits, truth).mean()
+}
+
+/// Binary cross-entropy of each logit, in the form that does not overflow:
+/// `max(x, 0) - x t + ln(1 + exp(-|x|))`.
+fn cross_entropy<B: Backend, const D: usize>(
+    logits: Tensor<B, D>,
+    truth: Tensor<B, D>,
+) -> Tensor<B, D> {
     let tail = (logits.clone().abs().neg().exp() + 1.0).log();
-    (logits.clone().clamp_min(0.0) - logits * truth + tail).mean()
+    logits.clone().clamp_min(0.0) - logits * truth + tail
+}
+
+/// Mean cross-entropy of logits with truth from 0 to 1, where each pixel counts by its weight; 0
+/// where none counts.
+pub(crate) fn weighted<B: Backend>(
+    logits: Tensor<B, 4>,
+    truth: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+) -> Tensor<B, 1> {
+    let total = weight.clone().sum().clamp_min(1.0);
+    (cross_entropy(logits, truth) * weight).sum() / total
 }
 
 /// `1 - Dice` of probabilities over the whole batch, so that an empty tile weighs by its false
@@ -42,6 +61,19 @@ mod tests {
         assert!((loss(2.0, 1.0) - 0.126_928).abs() < 1e-5);
         assert!((loss(500.0, 0.0) - 500.0).abs() < 1e-3);
         assert!(loss(-500.0, 0.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn pixels_count_by_their_weight() {
+        let tensor =
+            |v: [f32; 3]| Tensor::<Flex, 1>::from_floats(v, &FlexDevice).reshape([1, 1, 1, 3]);
+        let loss = |weight| {
+            let (logits, truth) = (tensor([0.0, 2.0, 9.0]), tensor([0.5, 1.0, 0.0]));
+            scalar(weighted(logits, truth, tensor(weight)))
+        };
+        // (3 ln 2 + 0.126928) / 4
+        assert!((loss([3.0, 1.0, 0.0]) - 0.551_592).abs() < 1e-5);
+        assert_eq!(loss([0.0; 3]), 0.0);
     }
 
     #[test]

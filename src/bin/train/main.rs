@@ -163,6 +163,9 @@ fn run<B: FusedOps>(config: &Config, out: &Path, workers: usize) -> Result<()> {
     let best = trainer.train(gate, &config.gate)?;
     let gate = apply(Gate::<Autodiff<B>>::new(config.width, &device), &best)?;
     let mut unet = UNet::on(gate.encoder, config.decoder, &device);
+    if config.separation {
+        unet = unet.with_centrality(&device);
+    }
     if let Some(weights) = &pretrained
         && let Some((start, report)) = weights.unet(unet.valid(), images)?
     {

@@ -22,18 +22,21 @@ use crate::tensors::NORMALISATION;
 const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
 
+/// Depth of the valleys that part ships: the middle of those that part true centralities best.
+const VALLEY: f32 = 0.4;
+
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
 /// the test images and writes it all to `out`.
 pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
     let folder = RunFolder::open(run);
     let config = Config::load(&folder.file("config.toml"))?;
     let tile = config.tile as usize;
-    let metadata = |task: &str| -> Vec<(String, String)> {
+    let metadata = |task: &str, output: &str| -> Vec<(String, String)> {
         [
             ("task", task.to_owned()),
             ("bundle", config.name.clone()),
             ("input", "RGB, NCHW, (byte - 127.5) / 127.5".to_owned()),
-            ("output", "ship probability".to_owned()),
+            ("output", output.to_owned()),
             (
                 "gsd_metres_per_pixel",
                 format!("{} to {}", config.gsd[0], config.gsd[1]),
@@ -53,14 +56,21 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
         }
     }
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
-    let unet = UNet::on(
+    let mut unet = UNet::on(
         Encoder::new(config.width, &FlexDevice),
         config.decoder,
         &FlexDevice,
     );
+    if config.separation {
+        unet = unet.with_centrality(&FlexDevice);
+    }
     let unet: UNet<Flex> = apply(unet, &folder.best("unet")?)?;
-    let gate = export::gate(&gate, tile, &metadata("ship gate"));
-    let unet = export::unet(&unet, tile, &metadata("ship segmentation"));
+    let gate = export::gate(&gate, tile, &metadata("ship gate", "ship probability"));
+    let output = match config.separation {
+        true => "ship probability, centrality in the ship",
+        false => "ship probability",
+    };
+    let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
 
     let pool = Pool::open(&config.data, config.cache_mib)?;
     let mut manifest = Manifest {
@@ -80,6 +90,7 @@ pub(crate) fn export(run: &Path, out: &Path) -> Result<()> {
             classify: 0.5,
             mask: 0.5,
             min_area: 1,
+            valley: config.separation.then_some(VALLEY),
         },
         gate: NetworkFile {
             file: GATE.to_owned(),

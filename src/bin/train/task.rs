@@ -7,7 +7,7 @@ use burn::tensor::activation::sigmoid;
 use shipwatch::metrics;
 
 use crate::data::Tile;
-use crate::loss::{binary_cross_entropy, soft_dice};
+use crate::loss::{binary_cross_entropy, soft_dice, weighted};
 use crate::nn::{FusedOps, Gate, Mode, UNet, features};
 use crate::tensors;
 
@@ -56,9 +56,16 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
 
     fn loss(&self, tiles: &[Tile], encoder: Mode, device: &B::Device) -> Tensor<Autodiff<B>, 1> {
         let features = features(&self.encoder, tensors::pixels(tiles, device), encoder);
-        let logits = self.decode(features, Mode::Train);
-        let truth = tensors::masks(tiles, device);
-        binary_cross_entropy(logits.clone(), truth.clone()) + soft_dice(logits, truth)
+        let outputs = self.decode(features, Mode::Train);
+        let (logits, truth) = (outputs.ships, tensors::masks(tiles, device));
+        let loss = binary_cross_entropy(logits.clone(), truth.clone()) + soft_dice(logits, truth);
+        match outputs.centrality {
+            None => loss,
+            Some(logits) => {
+                let [truth, weight] = tensors::centralities(tiles, device);
+                loss + weighted(logits, truth, weight)
+            }
+        }
     }
 
     fn score(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> f64 {

@@ -4,11 +4,13 @@ mod augment;
 mod loader;
 mod pool;
 mod sample;
+mod separation;
 mod tile;
 
 pub(crate) use loader::Loader;
 pub(crate) use pool::Pool;
 pub(crate) use sample::Sampler;
+pub(crate) use separation::Centrality;
 pub(crate) use tile::Tile;
 
 use serde::{Deserialize, Serialize};
