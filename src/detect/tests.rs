@@ -69,6 +69,7 @@ fn detector(gate_pixels: usize) -> Detector {
         gate: file.clone(),
         unet: file,
         training: Vec::new(),
+        run: None,
         scores: BTreeMap::new(),
     };
     let networks = Bright {

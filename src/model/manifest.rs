@@ -32,6 +32,9 @@ pub struct Manifest {
     pub unet: NetworkFile,
     /// Data sets the weights saw.
     pub training: Vec<TrainingData>,
+    /// The training run, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// Measured quality by evaluation set.
     #[serde(default)]
     pub scores: BTreeMap<String, Scores>,
@@ -88,6 +91,18 @@ pub struct TrainingData {
     pub licence: String,
     /// Whom its licence asks to name.
     pub attribution: String,
+}
+
+/// The training run behind the weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Digest of what each image was for: training, tuning or testing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Git revision of the program that trained, `-dirty` where files differed from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// Measured quality on one evaluation set.
@@ -237,7 +252,9 @@ mod tests {
 
     #[test]
     fn reads_what_it_wrote() {
+        let run = format!("{GOOD}\n        run = {{ revision = \"0a1b-dirty\" }}");
         for text in [
+            &run,
             GOOD,
             &GOOD.replace("min_area = 6", "min_area = 6, valley = 0.3"),
         ] {
