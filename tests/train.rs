@@ -45,6 +45,7 @@ name = "toy"
 seed = 5
 tile = 64
 overlap = 16
+separation = true
 gsd = [1.0, 2.0]
 
 [mining]
@@ -169,6 +170,10 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_eq!(bundle.manifest.training[0].images, 9);
     assert_eq!(bundle.manifest.scores["toy sea @ 1"].images, 2);
     assert_eq!(bundle.unet.metadata()["data"], "toy sea");
+    assert_eq!(bundle.unet.output_shape(), [1, 2, 64, 64]);
+    assert!(bundle.manifest.thresholds.valley.is_some());
+    let files = fs::read_dir(dir.path().join("bundle")).expect("lists");
+    assert_eq!(files.count(), 3, "manifest and networks, nothing else");
 
     let eval = train(
         dir.path(),

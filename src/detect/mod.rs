@@ -4,7 +4,7 @@ mod networks;
 mod segment;
 mod settings;
 
-pub use networks::TileNetworks;
+pub use networks::{Maps, TileNetworks};
 pub use segment::Segmentation;
 pub use settings::{Options, ResolutionWarning, threshold_byte};
 
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::frame::{Frame, Tags, resample_gray, resample_rgb};
 use crate::inference::InferenceError;
-use crate::mask::{Instance, Mask, instances};
+use crate::mask::{Instance, Mask, instances, separate};
 use crate::model::{Bundle, Manifest};
 use crate::record::{FrameRecord, GateSummary, Millis, ModelId, Ship, milliseconds};
 use crate::tile::TilePlan;
@@ -138,11 +138,11 @@ impl Detector {
         let ships = if segmentation.segmented == 0 {
             Vec::new()
         } else {
-            let map = match settings.resampled {
-                Some(_) => resample_gray(&segmentation.probabilities, width, height),
-                None => segmentation.probabilities,
+            let maps = match settings.resampled {
+                Some(_) => segmentation.maps.resampled(width, height),
+                None => segmentation.maps,
             };
-            extract_ships(&map, &settings)
+            extract_ships(&maps, &settings)
         };
         millis.extract = laps.lap();
 
@@ -225,16 +225,42 @@ impl Detector {
     }
 }
 
-/// Ships by falling score in a map of the stored grid.
-fn extract_ships(map: &GrayImage, settings: &Settings) -> Vec<Ship> {
-    let mask = Mask::from_threshold(map, threshold_byte(settings.mask));
-    let mut ships: Vec<Ship> = instances(&mask, map)
+/// Ships by falling score in maps of the stored grid.
+fn extract_ships(maps: &Maps, settings: &Settings) -> Vec<Ship> {
+    let height = maps.probabilities.height();
+    let mut ships: Vec<Ship> = maps
+        .instances(settings.mask, settings.valley)
         .iter()
         .filter(|instance| instance.area() as f64 >= settings.min_area)
-        .map(|instance| describe(instance, map.height(), settings.gsd))
+        .map(|instance| describe(instance, height, settings.gsd))
         .collect();
     ships.sort_by(|a, b| b.score.total_cmp(&a.score));
     ships
+}
+
+impl Maps {
+    /// The same of a grid of `width` x `height` pixels.
+    ///
+    /// # Panics
+    /// If a size is zero.
+    pub fn resampled(&self, width: u32, height: u32) -> Self {
+        let resampled = |map: &GrayImage| resample_gray(map, width, height);
+        Self {
+            probabilities: resampled(&self.probabilities),
+            centrality: self.centrality.as_ref().map(resampled),
+        }
+    }
+
+    /// The components of the pixels with at least the probability `mask`, parted where a valley of
+    /// at least the depth `valley`, both 0 to 1, crosses their centrality.
+    pub fn instances(&self, mask: f32, valley: Option<f32>) -> Vec<Instance> {
+        let map = &self.probabilities;
+        let whole = instances(&Mask::from_threshold(map, threshold_byte(mask)), map);
+        match (&self.centrality, valley) {
+            (Some(heights), Some(depth)) => separate(whole, map, heights, threshold_byte(depth)),
+            _ => whole,
+        }
+    }
 }
 
 fn describe(instance: &Instance, height: u32, gsd: Option<f64>) -> Ship {

@@ -13,11 +13,21 @@ pub trait TileNetworks: Send + Sync {
     /// Any [`InferenceError`].
     fn gate(&self, tile: &RgbImage) -> Result<f32, InferenceError>;
 
-    /// Ship probability of each pixel of the tile; 255 is certain.
+    /// What each pixel of the tile shows.
     ///
     /// # Errors
     /// Any [`InferenceError`].
-    fn segment(&self, tile: &RgbImage) -> Result<GrayImage, InferenceError>;
+    fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError>;
+}
+
+/// What a segmenter says of the pixels of a tile or a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Maps {
+    /// Ship probability; 255 is certain.
+    pub probabilities: GrayImage,
+    /// How far a ship's pixel lies from the hull's edge, 255 along its middle line; none from a
+    /// segmenter that does not tell.
+    pub centrality: Option<GrayImage>,
 }
 
 /// The networks of a bundle.
@@ -51,14 +61,20 @@ impl TileNetworks for BundleNetworks {
         Ok(output[0].clamp(0.0, 1.0))
     }
 
-    fn segment(&self, tile: &RgbImage) -> Result<GrayImage, InferenceError> {
+    fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
         let output = self.unet.run(&self.input(tile))?;
-        let bytes = output
-            .iter()
-            .map(|p| (p.clamp(0.0, 1.0) * 255.0).round() as u8)
-            .collect();
-        let map = GrayImage::from_raw(tile.width(), tile.height(), bytes);
-        Ok(map.expect("loading checked that the output has the tile's size"))
+        let plane = tile.width() as usize * tile.height() as usize;
+        let mut maps = output.chunks_exact(plane).map(|plane| {
+            let bytes = plane
+                .iter()
+                .map(|p| (p.clamp(0.0, 1.0) * 255.0).round() as u8);
+            GrayImage::from_raw(tile.width(), tile.height(), bytes.collect())
+                .expect("a plane has the tile's size")
+        });
+        Ok(Maps {
+            probabilities: maps.next().expect("loading checked the output's size"),
+            centrality: maps.next(),
+        })
     }
 }
 
@@ -95,7 +111,7 @@ mod tests {
 
         let score = networks.gate(&tile).expect("gate runs");
         assert!((0.0..=1.0).contains(&score));
-        let map = networks.segment(&tile).expect("unet runs");
-        assert_eq!(map.dimensions(), tile.dimensions());
+        let maps = networks.segment(&tile).expect("unet runs");
+        assert_eq!(maps.probabilities.dimensions(), tile.dimensions());
     }
 }

@@ -3,15 +3,15 @@
 use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
 
-use super::TileNetworks;
+use super::{Maps, TileNetworks};
 use crate::inference::InferenceError;
 use crate::tile::{Region, TilePlan};
 
 /// What the segmenter says of a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segmentation {
-    /// Ship probability of each pixel, 255 is certain; 0 where no tile was segmented.
-    pub probabilities: GrayImage,
+    /// What the segmenter says of each pixel; 0 where no tile was segmented.
+    pub maps: Maps,
     /// Tiles that were segmented.
     pub segmented: usize,
 }
@@ -29,14 +29,16 @@ pub(super) fn segment(
 ) -> Result<Segmentation, InferenceError> {
     assert_eq!(passed.len(), plan.count(), "one entry per tile");
     let mut tiles: Vec<Option<GrayImage>> = vec![None; plan.count()];
+    let mut centralities: Vec<Option<GrayImage>> = vec![None; plan.count()];
     let mut queue: Vec<usize> = (0..plan.count()).filter(|&index| passed[index]).collect();
     while !queue.is_empty() {
-        let maps: Vec<GrayImage> = queue
+        let maps: Vec<Maps> = queue
             .par_iter()
             .map(|&index| networks.segment(&plan.cut(pixels, index)))
             .collect::<Result<_, _>>()?;
         for (&index, map) in queue.iter().zip(maps) {
-            tiles[index] = Some(map);
+            tiles[index] = Some(map.probabilities);
+            centralities[index] = map.centrality;
         }
         let mut reached: Vec<usize> = queue
             .iter()
@@ -46,8 +48,12 @@ pub(super) fn segment(
         reached.dedup();
         queue = reached;
     }
+    let tells = centralities.iter().any(Option::is_some);
     Ok(Segmentation {
-        probabilities: plan.merge(&tiles),
+        maps: Maps {
+            probabilities: plan.merge(&tiles),
+            centrality: tells.then(|| plan.merge(&centralities)),
+        },
         segmented: tiles.iter().flatten().count(),
     })
 }

@@ -36,6 +36,8 @@ pub(super) struct Settings {
     pub mask: f32,
     /// Fewest pixels of a ship in the stored grid.
     pub min_area: f64,
+    /// Depth of the valleys in the centrality that part ships; none where they stay together.
+    pub valley: Option<f32>,
 }
 
 /// Most pixels that magnifying may give.
@@ -94,6 +96,7 @@ impl Settings {
             gate: options.gate.unwrap_or(manifest.thresholds.gate),
             mask: options.mask.unwrap_or(manifest.thresholds.mask),
             min_area: f64::from(min_area) / (scale * scale),
+            valley: manifest.thresholds.valley,
         })
     }
 }

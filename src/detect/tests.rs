@@ -13,6 +13,8 @@ const TILE: u32 = 32;
 /// The segmenter marks bright pixels; the gate passes a tile with at least `gate_pixels` of them.
 struct Bright {
     gate_pixels: usize,
+    /// Whether the red channel alone is the probability, and the green one the centrality.
+    tells_centrality: bool,
 }
 
 impl TileNetworks for Bright {
@@ -21,11 +23,14 @@ impl TileNetworks for Bright {
         Ok(if bright >= self.gate_pixels { 0.9 } else { 0.1 })
     }
 
-    fn segment(&self, tile: &RgbImage) -> Result<GrayImage, InferenceError> {
+    fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
         let (width, height) = tile.dimensions();
-        Ok(GrayImage::from_fn(width, height, |x, y| {
-            Luma([tile.get_pixel(x, y).0[0]])
-        }))
+        let channel =
+            |c: usize| GrayImage::from_fn(width, height, |x, y| Luma([tile.get_pixel(x, y).0[c]]));
+        Ok(Maps {
+            probabilities: channel(0),
+            centrality: self.tells_centrality.then(|| channel(1)),
+        })
     }
 }
 
@@ -59,13 +64,30 @@ fn detector(gate_pixels: usize) -> Detector {
             classify: 0.5,
             mask: 0.5,
             min_area: 1,
+            valley: None,
         },
         gate: file.clone(),
         unet: file,
         training: Vec::new(),
+        run: None,
         scores: BTreeMap::new(),
     };
-    Detector::with_networks(manifest, Box::new(Bright { gate_pixels }))
+    let networks = Bright {
+        gate_pixels,
+        tells_centrality: false,
+    };
+    Detector::with_networks(manifest, Box::new(networks))
+}
+
+/// A detector that parts ships where the green channel falls by half.
+fn parting_detector() -> Detector {
+    let mut manifest = detector(1).manifest;
+    manifest.thresholds.valley = Some(0.5);
+    let networks = Bright {
+        gate_pixels: 1,
+        tells_centrality: true,
+    };
+    Detector::with_networks(manifest, Box::new(networks))
 }
 
 fn dark(width: u32, height: u32) -> RgbImage {
@@ -234,6 +256,39 @@ fn options_override_the_manifest() {
         }),
         0
     );
+}
+
+/// Two hulls of 60 x 12 pixels side by side, across several tiles.
+fn moored_pair() -> RgbImage {
+    let mut image = dark(80, 44);
+    for (x, y) in rectangle(8, 10, 60, 24) {
+        let row = (y - 10) % 12;
+        let from_edge = row.min(11 - row) as u8;
+        image.put_pixel(x, y, Rgb([255, 50 * from_edge, 0]));
+    }
+    image
+}
+
+#[test]
+fn ships_moored_side_by_side_are_two_where_the_segmenter_tells() {
+    for scale in [1.0, 0.5, 2.0] {
+        let options = Options {
+            scale: Some(scale),
+            ..Options::default()
+        };
+        let record = detect(&parting_detector(), moored_pair(), options);
+        let [a, b] = &record.ships[..] else {
+            panic!("{} ships at {scale}", record.ships.len())
+        };
+        // Corners are lost where the map is resampled.
+        assert!(a.area.min(b.area) >= 710, "at {scale}");
+        let mut boxes = [a.bbox, b.bbox];
+        boxes.sort_unstable_by_key(|bbox| bbox[1]);
+        assert_eq!(boxes, [[8, 10, 60, 12], [8, 22, 60, 12]], "at {scale}");
+    }
+    // One that does not tell leaves them together.
+    let record = detect(&detector(1), moored_pair(), Options::default());
+    assert_eq!(only_ship(&record).len(), 1440);
 }
 
 #[test]

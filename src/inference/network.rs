@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+use super::onnx;
 use crate::contain::contain;
 
 /// A network that is ready to run: f32 in, f32 out. Threads share one plan.
@@ -23,6 +24,13 @@ pub enum InferenceError {
     /// The bytes are no ONNX model that this engine can run.
     #[error("not a model this engine can run: {0}")]
     Load(String),
+    /// A weight is not a number, or infinite. The model might run all the same: a sigmoid makes a
+    /// number of anything.
+    #[error("tensor `{tensor}` holds a value that is not finite: the weights are damaged")]
+    Damaged {
+        /// The tensor.
+        tensor: String,
+    },
     /// The model runs, but is not of the kind that shipwatch uses.
     #[error("{what}: wanted {wanted}, found {found}")]
     Unsuitable {
@@ -53,8 +61,9 @@ impl Network {
     /// Reads an ONNX model and makes it ready to run.
     ///
     /// # Errors
-    /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Unsuitable`] unless
-    /// it has one input `[1, 3, S, S] f32` and one f32 output of known shape.
+    /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Damaged`] if a weight
+    /// is no number, [`InferenceError::Unsuitable`] unless it has one input `[1, 3, S, S] f32` and one
+    /// f32 output of known shape.
     pub fn from_onnx(bytes: &[u8]) -> Result<Self, InferenceError> {
         let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut &bytes[..])
@@ -63,6 +72,10 @@ impl Network {
     }
 
     fn from_proto(proto: ModelProto) -> Result<Self, InferenceError> {
+        if let Some(tensor) = onnx::not_finite(&proto) {
+            let tensor = tensor.to_owned();
+            return Err(InferenceError::Damaged { tensor });
+        }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
         let plan = contain(|| plan(&proto))
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
@@ -304,6 +317,53 @@ mod tests {
         ));
         let error = network.run(&[0.0, f32::NAN, 0.0]).expect_err("no number");
         assert!(matches!(error, InferenceError::NotFinite));
+    }
+
+    #[test]
+    fn refuses_weights_that_are_no_numbers() {
+        use prost::Message;
+        use tract_onnx::pb::{NodeProto, TensorProto};
+
+        let bright = ModelProto::decode(UNET).expect("a model");
+        let with = |change: fn(&mut TensorProto)| {
+            let mut model = bright.clone();
+            let graph = model.graph.as_mut().expect("a graph");
+            change(&mut graph.initializer[0]);
+            Network::from_onnx(&model.encode_to_vec())
+        };
+        with(|_| ()).expect("the model itself is good");
+        let nan = |tensor: &mut TensorProto| {
+            tensor.raw_data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+        };
+        let infinite = |tensor: &mut TensorProto| {
+            tensor.raw_data.clear();
+            tensor.float_data = vec![1.0, f32::NEG_INFINITY, 1.0];
+        };
+        for damaged in [with(nan), with(infinite)] {
+            let error = damaged.expect_err("damaged").to_string();
+            assert!(error.contains("`mean`"), "{error}");
+        }
+
+        // A constant that a node holds.
+        let mut model = bright.clone();
+        let graph = model.graph.as_mut().expect("a graph");
+        let mut value = graph.initializer.remove(0);
+        nan(&mut value);
+        let attribute = tract_onnx::pb::AttributeProto {
+            name: "value".into(),
+            t: Some(value),
+            ..Default::default()
+        };
+        let constant = NodeProto {
+            op_type: "Constant".into(),
+            name: "mean".into(),
+            output: vec!["mean".into()],
+            attribute: vec![attribute],
+            ..NodeProto::default()
+        };
+        graph.node.insert(0, constant);
+        let error = Network::from_onnx(&model.encode_to_vec()).expect_err("damaged");
+        assert!(error.to_string().contains("`mean`"), "{error}");
     }
 
     #[test]

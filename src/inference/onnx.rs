@@ -65,8 +65,27 @@ pub fn initializers(bytes: &[u8]) -> Result<BTreeMap<String, Weights>, Inference
     Ok(floats.collect())
 }
 
+/// A constant that holds infinities or no numbers, if one does; by the name of its node where it is
+/// part of one.
+pub(super) fn not_finite(model: &ModelProto) -> Option<&str> {
+    let graph = model.graph.as_ref()?;
+    let weights = graph
+        .initializer
+        .iter()
+        .map(|tensor| (&tensor.name, tensor));
+    let constants = graph.node.iter().flat_map(|node| {
+        let tensors = node.attribute.iter().filter_map(|value| value.t.as_ref());
+        tensors.map(|tensor| (&node.name, tensor))
+    });
+    let finite = |tensor| floats(tensor).is_none_or(|mut values| values.all(f32::is_finite));
+    let mut damaged = weights
+        .chain(constants)
+        .filter(|(_, tensor)| !finite(*tensor));
+    damaged.next().map(|(name, _)| name.as_str())
+}
+
 /// The values of an f32 tensor that lies in the file itself.
-pub(super) fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
+fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
     let (words, _) = tensor.raw_data.as_chunks::<4>();
     let raw = words.iter().map(|word| f32::from_le_bytes(*word));
     let is_float = tensor.data_type == DataType::Float as i32;

@@ -1,31 +1,31 @@
-//! Instances: the 8-connected components of a mask.
+//! Instances: the 8-connected components of a mask, or parts of them.
 
 use image::GrayImage;
 
 use super::geometry::{Corner, OrientedBox};
 use super::{Mask, Rle};
 
-/// One 8-connected component of a mask.
-#[derive(Debug, Clone)]
+/// One 8-connected component of a mask, or an 8-connected part of one.
+#[derive(Debug, Clone, Default)]
 pub struct Instance {
     /// Spans by row, then column.
-    spans: Vec<Span>,
+    pub(super) spans: Vec<Span>,
     /// Sum of the probability bytes over the pixels.
     sum: u64,
 }
 
 /// Neighbouring set pixels of one row.
 #[derive(Debug, Clone, Copy)]
-struct Span {
-    y: u32,
+pub(super) struct Span {
+    pub(super) y: u32,
     /// First column.
-    start: u32,
+    pub(super) start: u32,
     /// Column after the last.
-    end: u32,
+    pub(super) end: u32,
 }
 
 impl Span {
-    fn len(self) -> u64 {
+    pub(super) fn len(self) -> u64 {
         u64::from(self.end - self.start)
     }
 
@@ -59,16 +59,9 @@ pub fn instances(mask: &Mask, probabilities: &GrayImage) -> Vec<Instance> {
         let root = sets.root(i);
         if root == i {
             numbers[i] = found.len();
-            found.push(Instance {
-                spans: Vec::new(),
-                sum: 0,
-            });
+            found.push(Instance::default());
         }
-        let instance = &mut found[numbers[root]];
-        instance.spans.push(span);
-        instance.sum += (span.start..span.end)
-            .map(|x| u64::from(probabilities.get_pixel(x, span.y).0[0]))
-            .sum::<u64>();
+        found[numbers[root]].push(span, probabilities);
     }
     found
 }
@@ -129,6 +122,14 @@ impl DisjointSets {
 }
 
 impl Instance {
+    /// Adds a span that comes after those there are.
+    pub(super) fn push(&mut self, span: Span, probabilities: &GrayImage) {
+        self.spans.push(span);
+        self.sum += (span.start..span.end)
+            .map(|x| u64::from(probabilities.get_pixel(x, span.y).0[0]))
+            .sum::<u64>();
+    }
+
     /// Number of pixels.
     pub fn area(&self) -> u64 {
         self.spans.iter().map(|span| span.len()).sum()

@@ -1,12 +1,15 @@
-//! Binary masks: bitmaps, run lengths, connected components and the geometry of one ship.
+//! Binary masks: bitmaps, run lengths, connected components, parting of ships that touch, and the
+//! geometry of one ship.
 
 mod geometry;
 mod instances;
 mod rle;
+mod separate;
 
 pub use geometry::OrientedBox;
 pub use instances::{Instance, instances};
 pub use rle::{Rle, RleError};
+pub use separate::separate;
 
 use image::GrayImage;
 

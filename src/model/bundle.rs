@@ -21,7 +21,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// The classifier: `[1, 3, S, S]` to the tile's ship probability `[1, 1]`.
     pub gate: Network,
-    /// The segmenter: `[1, 3, S, S]` to the ship probability of each pixel, `[1, 1, S, S]`.
+    /// The segmenter: `[1, 3, S, S]` to the ship probability of each pixel, `[1, 1, S, S]`; or to that
+    /// and how central in its ship a pixel lies, `[1, 2, S, S]`, if the manifest has a `valley`.
     pub unet: Network,
 }
 
@@ -67,7 +68,7 @@ pub enum ModelError {
     },
     /// A network does not fit the manifest.
     #[error(
-        "{file}: the {what} is {found:?}, but `tile` and the network's role ask for {wanted:?}"
+        "{file}: the {what} is {found:?}, but `tile`, `thresholds.valley` and the network's role ask for {wanted:?}"
     )]
     Shape {
         /// The file.
@@ -153,7 +154,8 @@ impl Bundle {
             Ok(network)
         };
         let gate = network(&manifest.gate, &[1, 1])?;
-        let unet = network(&manifest.unet, &[1, 1, side, side])?;
+        let maps = 1 + usize::from(manifest.thresholds.valley.is_some());
+        let unet = network(&manifest.unet, &[1, maps, side, side])?;
         Ok(Self {
             manifest,
             gate,

@@ -32,6 +32,9 @@ pub struct Manifest {
     pub unet: NetworkFile,
     /// Data sets the weights saw.
     pub training: Vec<TrainingData>,
+    /// The training run, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// Measured quality by evaluation set.
     #[serde(default)]
     pub scores: BTreeMap<String, Scores>,
@@ -60,6 +63,10 @@ pub struct Thresholds {
     pub mask: f32,
     /// Components with fewer pixels at the networks' scale are dropped.
     pub min_area: u32,
+    /// Ships that touch are parted where the segmenter's second output, how central in its ship a
+    /// pixel lies, falls by this much between two of them. Present if there is such an output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valley: Option<f32>,
 }
 
 /// One ONNX file of the bundle.
@@ -84,6 +91,18 @@ pub struct TrainingData {
     pub licence: String,
     /// Whom its licence asks to name.
     pub attribution: String,
+}
+
+/// The training run behind the weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Digest of what each image was for: training, tuning or testing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Git revision of the program that trained, `-dirty` where files differed from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// Measured quality on one evaluation set.
@@ -199,6 +218,11 @@ impl Manifest {
                 probability(self.thresholds.mask),
                 "must lie between 0 and 1",
             ),
+            (
+                "thresholds.valley",
+                self.thresholds.valley.is_none_or(|v| v > 0.0 && v <= 1.0),
+                "must lie above 0 and be at most 1",
+            ),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {
             Some((key, _, reason)) => Err(ManifestError::Value { key, reason }),
@@ -228,9 +252,16 @@ mod tests {
 
     #[test]
     fn reads_what_it_wrote() {
-        let manifest = Manifest::parse(GOOD).expect("good manifest");
-        let text = toml::to_string(&manifest).expect("serialises");
-        assert_eq!(Manifest::parse(&text).expect("parses again"), manifest);
+        let run = format!("{GOOD}\n        run = {{ revision = \"0a1b-dirty\" }}");
+        for text in [
+            &run,
+            GOOD,
+            &GOOD.replace("min_area = 6", "min_area = 6, valley = 0.3"),
+        ] {
+            let manifest = Manifest::parse(text).expect("good manifest");
+            let text = toml::to_string(&manifest).expect("serialises");
+            assert_eq!(Manifest::parse(&text).expect("parses again"), manifest);
+        }
     }
 
     #[test]
@@ -241,6 +272,11 @@ mod tests {
             ("overlap = 32", "overlap = 0", "`overlap`"),
             ("gsd = [0.4, 10.0]", "gsd = [2.0, 1.0]", "`gsd`"),
             ("gate = 0.3", "gate = 1.5", "`thresholds.gate`"),
+            (
+                "min_area = 6",
+                "min_area = 6, valley = 0.0",
+                "`thresholds.valley`",
+            ),
             ("classify = 0.6", "classify = nan", "`thresholds.classify`"),
             ("schema = 2", "schema = 1", "`schema = 2`, not 1"),
             (

@@ -5,5 +5,5 @@ mod manifest;
 
 pub use bundle::{Bundle, ModelError, digest};
 pub use manifest::{
-    Manifest, ManifestError, NetworkFile, Normalisation, Scores, Thresholds, TrainingData,
+    Manifest, ManifestError, NetworkFile, Normalisation, Run, Scores, Thresholds, TrainingData,
 };

@@ -33,7 +33,8 @@ pub(crate) fn gate<B: Backend>(gate: &Gate<B>, tile: usize, metadata: &Metadata)
     writer.graph.finish("gate", &y, &[1, 1], metadata)
 }
 
-/// The U-Net: `[1, 3, S, S]` to each pixel's ship probability `[1, 1, S, S]`.
+/// The U-Net: `[1, 3, S, S]` to each pixel's ship probability `[1, 1, S, S]`, or to that and its
+/// centrality `[1, 2, S, S]`.
 pub(crate) fn unet<B: Backend>(unet: &UNet<B>, tile: usize, metadata: &Metadata) -> Vec<u8> {
     let mut writer = Writer::new(tile);
     let [s2, s4, s8, s16, mut x] = writer.encoder(&unet.encoder);
@@ -52,9 +53,8 @@ pub(crate) fn unet<B: Backend>(unet: &UNet<B>, tile: usize, metadata: &Metadata)
     }
     let y = writer.double("mask", &x, &unet.head);
     let y = writer.graph.sigmoid("probability", &y.value);
-    writer
-        .graph
-        .finish("unet", &y, &[1, 1, tile, tile], metadata)
+    let shape = [1, unet.outputs(), tile, tile];
+    writer.graph.finish("unet", &y, &shape, metadata)
 }
 
 /// A feature map and its side, which decides how a strided convolution pads.
@@ -228,7 +228,7 @@ mod tests {
     use shipwatch::inference::Network;
 
     use super::*;
-    use crate::nn::{DecoderKind, Params, Pretrained, apply, collect};
+    use crate::nn::{DecoderKind, Mode, Params, Pretrained, apply, collect};
 
     const TILE: usize = 64;
 
@@ -290,6 +290,13 @@ mod tests {
             let want = tensor_values(sigmoid(model.forward(x.clone())));
             assert_same(&unet(&model, TILE, &[]), x.clone(), want);
         }
+        let model = shaken(fresh(DecoderKind::Light).with_centrality(&FlexDevice));
+        let outputs = model.decode(model.encoder.forward(x.clone(), Mode::Eval), Mode::Eval);
+        let centrality = outputs.centrality.expect("a second output");
+        let both = Tensor::cat(vec![outputs.ships, centrality], 1);
+        let want = tensor_values(sigmoid(both));
+        assert_eq!(want.len(), 2 * TILE * TILE);
+        assert_same(&unet(&model, TILE, &[]), x, want);
     }
 
     /// Writes `file`, reads it as pretrained weights, and compares what both networks say.
@@ -342,6 +349,35 @@ mod tests {
             let map = |unet: &UNet<Flex>| tensor_values(sigmoid(unet.forward(x.clone())));
             assert_same_again(map(&again), map(&model));
         }
+    }
+
+    #[test]
+    fn a_head_with_a_new_output_keeps_the_one_it_had() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("network.onnx");
+        let model = shaken(fresh(DecoderKind::Light));
+        std::fs::write(&file, unet(&model, TILE, &[])).expect("writes");
+        let start = Pretrained::load(&file).expect("loads");
+        let x = image();
+        let map = |unet: &UNet<Flex>| tensor_values(sigmoid(unet.forward(x.clone())));
+        let wide = || fresh(DecoderKind::Light).with_centrality(&FlexDevice);
+        let (params, report) = start
+            .unet(wide(), || Ok(x.clone()))
+            .expect("fits")
+            .expect("a U-Net");
+        assert!(report.untouched.is_empty(), "{report}");
+        let again = apply(wide(), &params).expect("fits");
+        assert_same_again(map(&again), map(&model));
+
+        // And back.
+        std::fs::write(&file, unet(&again, TILE, &[])).expect("writes");
+        let start = Pretrained::load(&file).expect("loads");
+        let (params, _) = start
+            .unet(fresh(DecoderKind::Light), || Ok(x.clone()))
+            .expect("fits")
+            .expect("a U-Net");
+        let narrow = apply(fresh(DecoderKind::Light), &params).expect("fits");
+        assert_same_again(map(&narrow), map(&model));
     }
 
     #[test]

@@ -17,6 +17,17 @@ pub(crate) fn gate<B: Backend>(
     cross_entropy(logits, truth).mean()
 }
 
+/// Mean cross-entropy of logits with truth from 0 to 1, where each pixel counts by its weight; 0
+/// where none counts.
+pub(crate) fn weighted<B: Backend>(
+    logits: Tensor<B, 4>,
+    truth: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+) -> Tensor<B, 1> {
+    let total = weight.clone().sum().clamp_min(1.0);
+    (cross_entropy(logits, truth) * weight).sum() / total
+}
+
 /// The U-Net's loss of logits `[N, 1, S, S]`: the weighted sum of the losses that the config asks
 /// for.
 pub(crate) fn unet<B: Backend>(
@@ -198,6 +209,19 @@ mod tests {
             tensor([[50.0, 50.0, -50.0, -50.0], [50.0, -50.0, -50.0, -50.0]]),
             tensor([[1.0, 0.0, 1.0, 0.0], [0.0; 4]]),
         )
+    }
+
+    #[test]
+    fn pixels_count_by_their_weight() {
+        let tensor =
+            |v: [f32; 3]| Tensor::<Flex, 1>::from_floats(v, &FlexDevice).reshape([1, 1, 1, 3]);
+        let loss = |weight| {
+            let (logits, truth) = (tensor([0.0, 2.0, 9.0]), tensor([0.5, 1.0, 0.0]));
+            weighted(logits, truth, tensor(weight)).into_scalar()
+        };
+        // (3 ln 2 + 0.126928) / 4
+        assert!((loss([3.0, 1.0, 0.0]) - 0.551_592).abs() < 1e-5);
+        assert_eq!(loss([0.0; 3]), 0.0);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn_flex::{Flex, FlexDevice};
+use serde::Deserialize;
 use shipwatch::detect::Detector;
 use shipwatch::model::{
-    Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
+    Bundle, Manifest, NetworkFile, Normalisation, Run, Thresholds, TrainingData, digest,
 };
 
 use crate::config::{Config, PhaseName};
@@ -21,6 +22,10 @@ use crate::tensors::NORMALISATION;
 
 const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
+const MANIFEST: &str = "manifest.toml";
+
+/// Depth of the valleys that part ships: the middle of those that part true centralities best.
+const VALLEY: f32 = 0.4;
 
 /// Exports a run as a bundle.
 #[derive(clap::Args)]
@@ -34,17 +39,17 @@ pub(crate) struct Args {
 }
 
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
-/// the test images and writes it all to `out`.
+/// the test images and writes it all to `out`, where nothing appears before it is complete.
 pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let folder = RunFolder::open(run);
     let config = Config::load(&folder.file("config.toml"))?;
     let tile = config.tile as usize;
-    let metadata = |task: &str| -> Vec<(String, String)> {
+    let metadata = |task: &str, output: &str| -> Vec<(String, String)> {
         [
             ("task", task.to_owned()),
             ("bundle", config.name.clone()),
             ("input", "RGB, NCHW, (byte - 127.5) / 127.5".to_owned()),
-            ("output", "ship probability".to_owned()),
+            ("output", output.to_owned()),
             (
                 "gsd_metres_per_pixel",
                 format!("{} to {}", config.gsd[0], config.gsd[1]),
@@ -62,14 +67,21 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
         }
     }
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
-    let unet = UNet::on(
+    let mut unet = UNet::on(
         Encoder::new(config.width, &FlexDevice),
         config.decoder,
         &FlexDevice,
     );
+    if config.separation {
+        unet = unet.with_centrality(&FlexDevice);
+    }
     let unet: UNet<Flex> = apply(unet, &folder.best("unet")?)?;
-    let gate = export::gate(&gate, tile, &metadata("ship gate"));
-    let unet = export::unet(&unet, tile, &metadata("ship segmentation"));
+    let gate = export::gate(&gate, tile, &metadata("ship gate", "ship probability"));
+    let output = match config.separation {
+        true => "ship probability, centrality in the ship",
+        false => "ship probability",
+    };
+    let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
 
     let pool = Pool::open(&config.data, config.cache_mib)?;
     let mut manifest = Manifest {
@@ -89,6 +101,7 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
             classify: 0.5,
             mask: 0.5,
             min_area: 1,
+            valley: config.separation.then_some(VALLEY),
         },
         gate: NetworkFile {
             file: GATE.to_owned(),
@@ -108,25 +121,22 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
                 attribution: source.config.attribution.clone(),
             })
             .collect(),
+        run: origin(&folder.file("run.json"))?,
         scores: Default::default(),
     };
-    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    write(&out.join(GATE), &gate)?;
-    write(&out.join(UNET), &unet)?;
-    let save = |manifest: &Manifest| {
-        write(
-            &out.join("manifest.toml"),
-            toml::to_string(manifest)?.as_bytes(),
-        )
-    };
+    let unfinished = Unfinished::create(out)?;
+    unfinished.write(GATE, &gate)?;
+    unfinished.write(UNET, &unet)?;
+    let save =
+        |manifest: &Manifest| unfinished.write(MANIFEST, toml::to_string(manifest)?.as_bytes());
 
     save(&manifest)?;
     log::info!("choosing thresholds on the tune images");
-    manifest.thresholds = choose_thresholds(&Detector::new(Bundle::load(out)?), &pool, &config)?;
+    let detector = || -> Result<Detector> { Ok(Detector::new(Bundle::load(&unfinished.folder)?)) };
+    manifest.thresholds = choose_thresholds(&detector()?, &pool, &config)?;
     save(&manifest)?;
     log::info!("{:?}; measuring on the test images", manifest.thresholds);
-    let detector = Detector::new(Bundle::load(out)?);
-    let evaluation = evaluate(&detector, &pool, &config, Split::Test)?;
+    let evaluation = evaluate(&detector()?, &pool, &config, Split::Test)?;
     print!("{}", Table(&evaluation));
     manifest.scores = evaluation
         .sets
@@ -134,14 +144,97 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
         .map(|(name, set)| (name.clone(), set.scores()))
         .collect();
     save(&manifest)?;
+    unfinished.publish(out)?;
     log::info!("wrote {}", out.display());
     Ok(())
+}
+
+/// A bundle that is still being made, in a hidden folder of the one that it is for, so that a crash
+/// leaves no manifest whose thresholds nothing has chosen. Gone when dropped.
+struct Unfinished {
+    folder: PathBuf,
+}
+
+impl Unfinished {
+    fn create(out: &Path) -> Result<Self> {
+        let folder = out.join(".unfinished");
+        let context = || folder.display().to_string();
+        if folder.exists() {
+            // Of an export that was killed.
+            fs::remove_dir_all(&folder).with_context(context)?;
+        }
+        fs::create_dir_all(&folder).with_context(context)?;
+        Ok(Self { folder })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
+        replace(&path, bytes).with_context(|| path.display().to_string())
+    }
+
+    /// Moves the files to where they belong. The manifest goes last: until it is there, the digests of
+    /// an older one refuse the new networks.
+    fn publish(self, out: &Path) -> Result<()> {
+        for name in [GATE, UNET, MANIFEST] {
+            let to = out.join(name);
+            fs::rename(self.folder.join(name), &to).with_context(|| to.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // What is left is wiped by the next export, too.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What a run's `run.json` says of where the weights come from; none without the file.
+fn origin(path: &Path) -> Result<Option<Run>> {
+    #[derive(Deserialize)]
+    struct Info {
+        split: Option<String>,
+        #[serde(default)]
+        sessions: Vec<Session>,
+    }
+    #[derive(Deserialize)]
+    struct Session {
+        git: Option<Git>,
+    }
+    #[derive(Deserialize)]
+    struct Git {
+        revision: String,
+        dirty: bool,
+    }
+    if !path.exists() {
+        return Ok(None);
+    }
+    let context = || path.display().to_string();
+    let text = fs::read(path).with_context(context)?;
+    let info: Info = serde_json::from_slice(&text).with_context(context)?;
+    let last = info.sessions.into_iter().filter_map(|s| s.git).next_back();
+    let revision = last.map(|git| match git.dirty {
+        true => format!("{}-dirty", git.revision),
+        false => git.revision,
+    });
+    Ok(Some(Run {
+        split: info.split,
+        revision,
+    }))
 }
 
 /// The weights' own licence, and that of those they started from.
 fn licence(config: &Config) -> String {
     let own = "MIT OR Apache-2.0";
-    match config.pretrained {
+    match &config.pretrained {
+        // A bundle or a network of one, whose own licence says what it started from.
+        Some(path) if path.extension().is_none_or(|end| end != "safetensors") => {
+            let name = path.file_name().unwrap_or_default().display();
+            format!(
+                "{own}; started from the shipwatch models `{name}`, whose licence counts as well"
+            )
+        }
         Some(_) => {
             format!("{own}; started from ImageNet weights of MobileNetV2, Apache-2.0, Google")
         }
@@ -158,6 +251,68 @@ fn names(config: &Config) -> String {
         .join(", ")
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes).with_context(|| path.display().to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("lists");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().into_string())
+            .collect::<Result<_, _>>()
+            .expect("UTF-8");
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_bundle_appears_whole_and_what_fails_leaves_the_old_one() {
+        let dir = tempfile::tempdir().expect("folder");
+        let out = dir.path().join("bundle");
+        let read = |name: &str| fs::read_to_string(out.join(name)).expect("reads");
+        let export = |text: &str| {
+            let unfinished = Unfinished::create(&out).expect("creates");
+            for name in [GATE, UNET, MANIFEST] {
+                unfinished.write(name, text.as_bytes()).expect("writes");
+            }
+            unfinished
+        };
+        export("old").publish(&out).expect("publishes");
+        fs::write(out.join("README.md"), "by hand").expect("writes");
+        drop(export("never measured"));
+        assert_eq!(read(MANIFEST), "old");
+        // An export that was killed leaves its folder.
+        std::mem::forget(export("killed"));
+        export("new").publish(&out).expect("publishes");
+        assert_eq!((read(MANIFEST), read(GATE)), ("new".into(), "new".into()));
+        assert_eq!(names(&out), ["README.md", GATE, MANIFEST, UNET]);
+    }
+
+    #[test]
+    fn a_run_says_where_its_weights_come_from() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("run.json");
+        assert_eq!(origin(&path).expect("no file"), None);
+        let git = |dirty| format!(r#"{{ "git": {{ "revision": "0a1b", "dirty": {dirty} }} }}"#);
+        for (sessions, revision) in [
+            (String::new(), None),
+            (git(false), Some("0a1b")),
+            (format!("{}, {}", git(false), git(true)), Some("0a1b-dirty")),
+            (format!("{}, {{ \"git\": null }}", git(false)), Some("0a1b")),
+        ] {
+            fs::write(
+                &path,
+                format!(r#"{{ "split": "77", "sessions": [{sessions}] }}"#),
+            )
+            .expect("writes");
+            let run = origin(&path).expect("reads").expect("a run");
+            assert_eq!(
+                (run.split.as_deref(), run.revision.as_deref()),
+                (Some("77"), revision)
+            );
+        }
+        fs::write(&path, "{").expect("writes");
+        let error = format!("{:#}", origin(&path).expect_err("cut off"));
+        assert!(error.contains("run.json"), "{error}");
+    }
 }

@@ -61,7 +61,13 @@ impl<'a, B: Engine> Start<'a, B> {
     /// A U-Net with the weights of an earlier phase. Where that phase trained the gate, or none came
     /// before, it is new on the gate's encoder, but for what the pretrained file knows of it.
     pub(crate) fn unet(&self, before: Option<(PhaseName, &Params)>) -> Result<UNet<Autodiff<B>>> {
-        let on = |gate: Gate<Autodiff<B>>| UNet::on(gate.encoder, self.config.decoder, self.device);
+        let on = |gate: Gate<Autodiff<B>>| {
+            let unet = UNet::on(gate.encoder, self.config.decoder, self.device);
+            match self.config.separation {
+                true => unet.with_centrality(self.device),
+                false => unet,
+            }
+        };
         if let Some((_, weights)) = before.filter(|(name, _)| !name.is_gate()) {
             let unet = on(Gate::new(self.config.width, self.device));
             return Ok(apply(unet, weights)?);

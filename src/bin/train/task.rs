@@ -98,8 +98,15 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
         device: &B::Device,
     ) -> Tensor<Autodiff<B>, 1> {
         let features = features(&self.encoder, tensors::pixels(tiles, device), frozen_blocks);
-        let logits = self.decode(features, Mode::Train);
-        loss::unet(logits, tensors::masks(tiles, device), losses)
+        let outputs = self.decode(features, Mode::Train);
+        let loss = loss::unet(outputs.ships, tensors::masks(tiles, device), losses);
+        match outputs.centrality {
+            None => loss,
+            Some(logits) => {
+                let [truth, weight] = tensors::centralities(tiles, device);
+                loss + loss::weighted(logits, truth, weight)
+            }
+        }
     }
 
     fn judge(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> Score {

@@ -1,8 +1,9 @@
 //! Tiles as tensors.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rayon::prelude::*;
 
-use crate::data::Tile;
+use crate::data::{Centrality, Tile};
 
 /// Byte that becomes zero, and bytes per unit, at the networks' input: Keras's MobileNetV2 scale.
 pub(crate) const NORMALISATION: (f32, f32) = (127.5, 127.5);
@@ -31,6 +32,21 @@ pub(crate) fn masks<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B,
     }
     let shape = [tiles.len(), 1, height as usize, width as usize];
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// How central in its ship each pixel is, and how much it counts: twice `[N, 1, S, S]`.
+pub(crate) fn centralities<B: Backend>(tiles: &[Tile], device: &B::Device) -> [Tensor<B, 4>; 2] {
+    let (width, height) = tiles.first().map_or((0, 0), |tile| tile.mask.dimensions());
+    let maps: Vec<Centrality> = tiles
+        .par_iter()
+        .map(|tile| Centrality::of(&tile.mask))
+        .collect();
+    let shape = [tiles.len(), 1, height as usize, width as usize];
+    let tensor = |map: fn(&Centrality) -> &[f32]| {
+        let values: Vec<f32> = maps.iter().flat_map(map).copied().collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
+    };
+    [tensor(|map| &map.truth), tensor(|map| &map.weight)]
 }
 
 /// `[N]`, 1 for tiles with a ship.

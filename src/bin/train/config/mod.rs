@@ -39,6 +39,9 @@ pub(crate) struct Config {
     /// The U-Net's decoder.
     #[serde(default = "default_decoder")]
     pub(crate) decoder: DecoderKind,
+    /// Whether the U-Net learns, besides, to part ships that touch.
+    #[serde(default)]
+    pub(crate) separation: bool,
     /// Side of a tile in pixels.
     #[serde(default = "default_tile")]
     pub(crate) tile: u32,

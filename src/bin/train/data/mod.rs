@@ -5,6 +5,7 @@ mod loader;
 mod pool;
 mod sample;
 pub(crate) mod scene;
+mod separation;
 mod ship;
 mod tile;
 
@@ -13,6 +14,7 @@ pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;
 #[cfg(test)]
 pub(crate) use sample::fixtures;
+pub(crate) use separation::Centrality;
 pub(crate) use ship::ship_length;
 pub(crate) use tile::Tile;
 

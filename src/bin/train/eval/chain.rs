@@ -1,10 +1,11 @@
 //! The edge's chain on one case, with all that the networks said kept for judging.
 
 use anyhow::Result;
-use image::{GrayImage, RgbImage};
-use shipwatch::detect::{Detector, threshold_byte};
-use shipwatch::frame::{resample_gray, resample_rgb};
-use shipwatch::mask::{Mask, Rle, instances};
+use image::RgbImage;
+use shipwatch::detect::{Detector, Maps};
+use shipwatch::frame::resample_rgb;
+use shipwatch::mask::Rle;
+use shipwatch::model::Thresholds;
 use shipwatch::tile::TilePlan;
 
 use crate::data::Tile;
@@ -27,8 +28,8 @@ pub(crate) struct Case<'a> {
 pub(crate) struct Seen {
     /// The gate's score of each tile.
     pub(crate) gate: Vec<f32>,
-    /// Ship probabilities in the image's own grid; none where no tile was segmented.
-    pub(crate) map: Option<GrayImage>,
+    /// The segmenter's word in the image's own grid; none where no tile was segmented.
+    pub(crate) maps: Option<Maps>,
 }
 
 impl Case<'_> {
@@ -42,8 +43,8 @@ impl Case<'_> {
         let passed: Vec<bool> = scores.iter().map(|&score| score >= gate).collect();
         let found = detector.segment(&pixels, &passed, mask)?;
         let (width, height) = self.pixels.dimensions();
-        let map = (found.segmented > 0).then(|| resample_gray(&found.probabilities, width, height));
-        Ok(Seen { gate: scores, map })
+        let maps = (found.segmented > 0).then(|| found.maps.resampled(width, height));
+        Ok(Seen { gate: scores, maps })
     }
 
     /// The gate's score of each tile.
@@ -75,16 +76,17 @@ impl Case<'_> {
 }
 
 impl Seen {
-    /// The ships that thresholds leave; `min_area` counts pixels at the networks' scale.
-    pub(crate) fn ships(&self, mask: f32, min_area: u32, scale: f64) -> Vec<Rle> {
-        let Some(map) = &self.map else {
+    /// The ships that thresholds leave of an image at `scale`.
+    pub(crate) fn ships(&self, thresholds: &Thresholds, scale: f64) -> Vec<Rle> {
+        let Some(maps) = &self.maps else {
             return Vec::new();
         };
-        let least = f64::from(min_area) / (scale * scale);
-        instances(&Mask::from_threshold(map, threshold_byte(mask)), map)
+        let least = f64::from(thresholds.min_area) / (scale * scale);
+        let height = maps.probabilities.height();
+        maps.instances(thresholds.mask, thresholds.valley)
             .iter()
             .filter(|instance| instance.area() as f64 >= least)
-            .map(|instance| instance.to_rle(map.height()))
+            .map(|instance| instance.to_rle(height))
             .collect()
     }
 
@@ -164,8 +166,11 @@ mod tests {
             Ok(f32::from(tile.as_raw().iter().copied().max().unwrap_or(0)) / 255.0)
         }
 
-        fn segment(&self, tile: &RgbImage) -> Result<GrayImage, InferenceError> {
-            Ok(image::imageops::grayscale(tile))
+        fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
+            Ok(Maps {
+                probabilities: image::imageops::grayscale(tile),
+                centrality: None,
+            })
         }
     }
 
@@ -213,7 +218,7 @@ mod tests {
             let seen = case
                 .see(&detector, thresholds.gate, thresholds.mask)
                 .expect("runs");
-            let mut mine = seen.ships(thresholds.mask, thresholds.min_area, scale);
+            let mut mine = seen.ships(&thresholds, scale);
             let frame = Frame {
                 name: String::new(),
                 pixels: pixels.clone(),

@@ -324,6 +324,7 @@ mod tests {
         let thresholds = Thresholds {
             gate: 0.2,
             classify: 0.35,
+            valley: None,
             mask: 0.5,
             min_area: 1,
         };

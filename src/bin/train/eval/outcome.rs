@@ -67,7 +67,7 @@ impl Outcome {
     }
 
     fn compare(case: &Case, seen: &Seen, thresholds: &Thresholds, tiles: Vec<(f32, bool)>) -> Self {
-        let found = seen.ships(thresholds.mask, thresholds.min_area, case.scale);
+        let found = seen.ships(thresholds, case.scale);
         let truth = union(case.ships);
         let (of_truths, of_found) = best_overlaps(case.ships, &found);
         let height = case.pixels.height();
@@ -100,7 +100,13 @@ impl Outcome {
                 .collect(),
             sweep: SWEEP
                 .iter()
-                .map(|&mask| quality(case, &truth, seen, mask, thresholds.min_area))
+                .map(|&mask| {
+                    let thresholds = Thresholds {
+                        mask,
+                        ..*thresholds
+                    };
+                    quality(case, &truth, seen, &thresholds)
+                })
                 .collect(),
         }
     }
@@ -111,10 +117,9 @@ pub(super) fn quality(
     case: &Case,
     truth: &Rle,
     seen: &Seen,
-    mask: f32,
-    min_area: u32,
+    thresholds: &Thresholds,
 ) -> (f64, f64) {
-    let found = seen.ships(mask, min_area, case.scale);
+    let found = seen.ships(thresholds, case.scale);
     let (of_truths, of_found) = best_overlaps(case.ships, &found);
     (dice(truth, &union(&found)), f2_of(&of_truths, &of_found))
 }
@@ -122,6 +127,7 @@ pub(super) fn quality(
 #[cfg(test)]
 mod tests {
     use image::{GrayImage, RgbImage};
+    use shipwatch::detect::Maps;
 
     use super::*;
 
@@ -154,7 +160,10 @@ mod tests {
         }
         Seen {
             gate: vec![0.2, 0.7],
-            map: Some(map),
+            maps: Some(Maps {
+                probabilities: map,
+                centrality: None,
+            }),
         }
     }
 
@@ -162,6 +171,7 @@ mod tests {
         gate: 0.5,
         classify: 0.5,
         mask: 0.5,
+        valley: None,
         min_area: 2,
     };
 

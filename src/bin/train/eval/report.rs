@@ -157,7 +157,7 @@ fn row(cases: &Cases, detector: &Detector, outcome: &Outcome) -> Result<Option<R
         Ok(Row {
             pixels: case.pixels.clone(),
             truth: case.ships.to_vec(),
-            found: seen.ships(thresholds.mask, thresholds.min_area, case.scale),
+            found: seen.ships(&thresholds, case.scale),
             caption: format!(
                 "{}{kind}: Dice {:.3}, F2 {:.3}, gate {:.2}, {} ships, {} found",
                 outcome.id,

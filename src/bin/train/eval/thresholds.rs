@@ -50,26 +50,29 @@ pub(crate) fn choose_thresholds(
         })
     })?;
     let (gate, classify) = choose_gate(&gated);
-    let candidates: Vec<(f32, u32)> = MASK_THRESHOLDS
+    let valley = detector.manifest().thresholds.valley;
+    let candidates: Vec<Thresholds> = MASK_THRESHOLDS
         .iter()
-        .flat_map(|&mask| MIN_AREAS.map(|min_area| (mask, min_area)))
+        .flat_map(|&mask| {
+            MIN_AREAS.map(|min_area| Thresholds {
+                gate,
+                classify,
+                mask,
+                min_area,
+                valley,
+            })
+        })
         .collect();
     let judged: Vec<(bool, Vec<f64>)> = cases.map("choosing the masks' thresholds", |case| {
         let seen = case.see(detector, gate, MASK_THRESHOLDS[0])?;
         let truth = union(case.ships);
-        let quality = candidates.iter().map(|&(mask, min_area)| {
-            let (dice, f2) = quality(case, &truth, &seen, mask, min_area);
+        let quality = candidates.iter().map(|thresholds| {
+            let (dice, f2) = quality(case, &truth, &seen, thresholds);
             dice + f2
         });
         Ok((case.set.starts_with(FRAMES), quality.collect()))
     })?;
-    let (mask, min_area) = candidates[choose_best(&judged, candidates.len())];
-    Ok(Thresholds {
-        gate,
-        classify,
-        mask,
-        min_area,
-    })
+    Ok(candidates[choose_best(&judged, candidates.len())])
 }
 
 /// The highest score that keeps the recall of tiles and of images, and the one that tells most images

@@ -27,12 +27,21 @@ pub(crate) enum DecoderKind {
     Seed,
 }
 
-/// Encoder, decoder and a head that predicts 2x2 pixels per cell of the finest feature map.
+/// Encoder, decoder and a head that predicts 2x2 pixels per cell of the finest feature map: whether
+/// they are ship and, if it has a second output, how central in their ship they are.
 #[derive(Module, Debug)]
 pub(crate) struct UNet<B: Backend> {
     pub(crate) encoder: Encoder<B>,
     pub(crate) decoder: Decoder<B>,
     pub(crate) head: ConvTranspose2d<B>,
+}
+
+/// A U-Net's logits.
+pub(crate) struct Outputs<B: Backend> {
+    /// `[N, 1, S, S]`: is the pixel a ship's?
+    pub(crate) ships: Tensor<B, 4>,
+    /// `[N, 1, S, S]`: 0 at the edge of a ship up to 1 along its middle line.
+    pub(crate) centrality: Option<Tensor<B, 4>>,
 }
 
 /// The way back up.
@@ -112,14 +121,23 @@ impl<B: Backend> UNet<B> {
                 )
             }
         };
-        let mut head = double(last, 1).init(device);
-        let bias = (PRIOR / (1.0 - PRIOR)).ln();
-        head.bias = Some(Param::from_tensor(Tensor::full([1], bias, device)));
         Self {
             encoder,
             decoder,
-            head,
+            head: head([last, 1], device),
         }
+    }
+
+    /// The same with a head that says, besides, how central in their ship pixels are.
+    pub(crate) fn with_centrality(mut self, device: &B::Device) -> Self {
+        let [inputs, ..] = self.head.weight.dims();
+        self.head = head([inputs, 2], device);
+        self
+    }
+
+    /// Outputs for each pixel: one, or two with centrality.
+    pub(crate) fn outputs(&self) -> usize {
+        self.head.weight.dims()[1]
     }
 }
 
@@ -127,18 +145,26 @@ impl<B: FusedOps> UNet<B> {
     /// Ship logits `[N, 1, S, S]` of tiles `[N, 3, S, S]`, by running statistics.
     pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         self.decode(self.encoder.forward(x, Mode::Eval), Mode::Eval)
+            .ships
     }
 
-    /// Ship logits `[N, 1, S, S]` from the encoder's features.
-    pub(crate) fn decode(&self, features: Features<B>, mode: Mode) -> Tensor<B, 4> {
+    /// Logits from the encoder's features.
+    pub(crate) fn decode(&self, features: Features<B>, mode: Mode) -> Outputs<B> {
         let x = match &self.decoder {
             Decoder::Light(light) => light.forward(features, mode),
             Decoder::Seed(seed) => seed.forward(features, mode),
         };
-        // One channel: last or second is the same in memory.
-        let logits = doubled(&self.head, x);
-        let [n, height, width, _] = logits.dims();
-        logits.reshape([n, 1, height, width])
+        let y = doubled(&self.head, x).permute([0, 3, 1, 2]);
+        match self.outputs() {
+            1 => Outputs {
+                ships: y,
+                centrality: None,
+            },
+            _ => Outputs {
+                ships: y.clone().narrow(1, 0, 1),
+                centrality: Some(y.narrow(1, 1, 1)),
+            },
+        }
     }
 }
 
@@ -161,6 +187,15 @@ impl<B: FusedOps> SeedDecoder<B> {
         }
         x
     }
+}
+
+/// The head, which at first finds few ships, as few there are.
+fn head<B: Backend>([inputs, outputs]: [usize; 2], device: &B::Device) -> ConvTranspose2d<B> {
+    let mut head = double(inputs, outputs).init(device);
+    let mut bias = vec![0.0; outputs];
+    bias[0] = (PRIOR / (1.0 - PRIOR)).ln();
+    head.bias = Some(Param::from_tensor(Tensor::from_floats(&bias[..], device)));
+    head
 }
 
 /// A 2x2 transposed convolution of stride 2.

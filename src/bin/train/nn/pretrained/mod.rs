@@ -141,7 +141,7 @@ impl Pretrained {
 
     /// The start of a U-Net, which `unet` is already on a trained encoder; none if the file holds no
     /// U-Net. Layers that the file does not have stay as they are; so does all but the encoder where
-    /// the file has another decoder.
+    /// the file has another decoder, and a head's second output where the file has one.
     ///
     /// # Errors
     /// If the file's encoder is of another width, or `images`, `[N, 3, S, S]`, fails.
@@ -174,7 +174,8 @@ impl Pretrained {
                 .map(str::to_owned)
         };
         let same = decoder(file) == decoder(&start);
-        let file = file.filter(|name| same || name.starts_with("encoder."));
+        let mut file = file.filter(|name| same || name.starts_with("encoder."));
+        fit_outputs(&mut file, &start);
         let (params, folded, mut report) = fill(start, &file).with_context(context)?;
         report.unfolded = folded.len();
         let unet = apply(unet, &params)?;
@@ -200,6 +201,33 @@ impl fmt::Display for Report {
             "; start anew: {:?}; unused: {:?}",
             self.untouched, self.unused
         )
+    }
+}
+
+/// Gives the U-Net's head in `file` as many outputs as that of `start` has: those that it lacks are
+/// from there.
+fn fit_outputs(file: &mut Params, start: &Params) {
+    for (name, axis) in [("head.weight", 1), ("head.bias", 0)] {
+        let (Some(found), Some(needed)) = (file.0.get(name), start.0.get(name)) else {
+            continue;
+        };
+        let mut shape = found.shape.to_vec();
+        let (had, has) = (shape[axis], needed.shape[axis]);
+        let inner: usize = shape[axis + 1..].iter().product();
+        shape[axis] = has;
+        if had == has || shape != needed.shape.to_vec() {
+            continue;
+        }
+        let (old, mut new): (Vec<f32>, Vec<f32>) =
+            (found.iter().collect(), needed.iter().collect());
+        let both = had.min(has) * inner;
+        let pairs = new
+            .chunks_exact_mut(has * inner)
+            .zip(old.chunks_exact(had * inner));
+        for (new, old) in pairs {
+            new[..both].copy_from_slice(&old[..both]);
+        }
+        file.0.insert(name.to_owned(), TensorData::new(new, shape));
     }
 }
 
