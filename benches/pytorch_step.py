@@ -4,7 +4,8 @@
     python benches/pytorch_step.py --net unet --width 0.35 --batch 16
 
 The networks, padding, losses and optimiser are those of src/bin/train; tensors are channels_last.
-Machines throttle and share: run both programs in turn, several times, and compare medians.
+Machines throttle and share: run both programs in turn, several times, and compare medians. Where
+other programs run, OMP_WAIT_POLICY=passive keeps waiting threads from being counted as work.
 """
 
 import argparse
