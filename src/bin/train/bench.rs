@@ -133,6 +133,7 @@ fn tiles(workload: &Args) -> Vec<Tile> {
                 0
             }])
         }),
+        doubtful: false,
     };
     (0..workload.batch).map(tile).collect()
 }

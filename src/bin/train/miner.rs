@@ -62,11 +62,16 @@ pub(crate) fn mine(
     for numbered in numbered.chunks(BATCH) {
         let draw = |&(number, scene): &(usize, u64)| sampler.draw(false, scene, choice(number, 1));
         let tiles: Vec<Tile> = numbered.par_iter().map(draw).collect::<Result<_>>()?;
-        let scores = fires(&tiles);
-        let scored = numbered.iter().zip(&tiles).zip(scores);
-        // Where ships are everywhere, a draw may show some against its order.
-        let free = scored.filter(|((_, tile), _)| tile.ship_pixels() == 0);
-        judged.extend(free.map(|((&(number, scene), _), score)| (number, scene, score)));
+        // Where ships are everywhere, a draw may show some against its order, labelled or not.
+        let free = |tile: &Tile| !tile.doubtful && tile.ship_pixels() == 0;
+        let (numbered, tiles): (Vec<_>, Vec<Tile>) = (numbered.iter().zip(tiles))
+            .filter(|(_, tile)| free(tile))
+            .unzip();
+        if tiles.is_empty() {
+            continue;
+        }
+        let scored = numbered.into_iter().zip(fires(&tiles));
+        judged.extend(scored.map(|(&(number, scene), score)| (number, scene, score)));
     }
     let mut fresh: Vec<f32> = judged
         .iter()
@@ -156,6 +161,23 @@ mod tests {
         assert_eq!(reports[0].stayed, 0);
         assert!(reports[1].looked_at > reports[0].looked_at);
         assert_eq!(run(), (mined, reports), "the same again");
+    }
+
+    #[test]
+    fn scenes_that_may_show_unlabelled_ships_are_left_out() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut pool = fixtures::pool(dir.path());
+        pool.sources[0].config.complete = false;
+        let mining = Mining::default();
+        let round = |augment| {
+            let sampler = Sampler::new(&pool, Split::Train, 64, augment).expect("has ships");
+            let mut mined = Mined::default();
+            mine(&mut mined, 1, &[7], &sampler, &mining, brightness).expect("draws");
+            mined.scenes.len()
+        };
+        assert_eq!(round(None), 0, "crops of these images prove nothing");
+        // Simulated sea holds what is put there.
+        assert!(round(Some(crate::config::Augment::default())) > 0);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! `train tiles`: contact sheets of what training sees.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{Rgb, RgbImage, imageops};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::config::Config;
+use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Sampler, Split, Tile};
+use crate::run_folder::RunFolder;
 
 /// Tiles on a sheet, across and down.
 const SHEET: (u32, u32) = (6, 4);
@@ -29,10 +30,14 @@ pub(crate) struct Args {
     /// Tiles with ships, and as many without.
     #[arg(long, default_value_t = 48)]
     count: usize,
+    /// A run of this config: the scenes without ships that its networks fire on are written, too.
+    #[arg(long)]
+    run: Option<PathBuf>,
 }
 
-pub(crate) fn run(Args { config, out, count }: &Args) -> Result<()> {
-    let config = Config::load(config)?;
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Args { out, count, .. } = args;
+    let config = Config::load(&args.config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
     let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
@@ -41,14 +46,31 @@ pub(crate) fn run(Args { config, out, count }: &Args) -> Result<()> {
         let tiles: Vec<Tile> = (0..*count)
             .map(|_| sampler.draw(ship, rng.random(), rng.random()))
             .collect::<Result<_>>()?;
-        for (number, tiles) in tiles.chunks((SHEET.0 * SHEET.1) as usize).enumerate() {
-            let path = out.join(format!("{name}-{number:02}.png"));
-            sheet(tiles, config.tile)
-                .save(&path)
-                .with_context(|| path.display().to_string())?;
+        save(out, name, &tiles, config.tile)?;
+    }
+    if let Some(run) = &args.run {
+        let folder = RunFolder::open(run);
+        for phase in PhaseName::ALL {
+            let Some(checkpoint) = folder.checkpoint(phase)? else {
+                continue;
+            };
+            let tiles: Vec<Tile> = (checkpoint.state.mined.scenes.iter())
+                .map(|&scene| sampler.draw(false, scene, scene))
+                .collect::<Result<_>>()?;
+            save(out, &format!("mined-{}", phase.name()), &tiles, config.tile)?;
         }
     }
     log::info!("wrote {}", out.display());
+    Ok(())
+}
+
+fn save(out: &Path, name: &str, tiles: &[Tile], side: u32) -> Result<()> {
+    for (number, tiles) in tiles.chunks((SHEET.0 * SHEET.1) as usize).enumerate() {
+        let path = out.join(format!("{name}-{number:02}.png"));
+        sheet(tiles, side)
+            .save(&path)
+            .with_context(|| path.display().to_string())?;
+    }
     Ok(())
 }
 
@@ -96,6 +118,7 @@ mod tests {
         let tile = Tile {
             pixels: RgbImage::from_pixel(10, 8, Rgb([9; 3])),
             mask: GrayImage::from_fn(10, 8, |x, y| Luma([u8::from(ship(x, y))])),
+            doubtful: false,
         };
         let out = sheet(&[tile], 10);
         assert_eq!(out.dimensions(), (6 * 12, 12));

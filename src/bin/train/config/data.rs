@@ -39,6 +39,10 @@ pub(crate) struct DataRoot {
     pub(crate) test: Vec<String>,
     /// What `train split` wrote, in place of the folder's `split.csv`; relative to the config file.
     pub(crate) split: Option<PathBuf>,
+    /// Whether every ship is labelled. Where some are not, scenes of its water and land are not mined:
+    /// what a network fires on there may well be a ship.
+    #[serde(default = "default_complete")]
+    pub(crate) complete: bool,
     /// Whether all of its images are for testing: how models do on a sensor that they never saw.
     #[serde(default)]
     pub(crate) held_out: bool,
@@ -49,6 +53,9 @@ fn default_eval_scales() -> Vec<f64> {
 }
 fn default_weight() -> f64 {
     1.0
+}
+fn default_complete() -> bool {
+    true
 }
 
 /// # Errors

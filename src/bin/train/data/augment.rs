@@ -53,6 +53,7 @@ pub(crate) fn middle(scene: &Canvas, tile: u32) -> Tile {
     Tile {
         pixels: rect.cut(&scene.pixels),
         mask: rect.cut(&scene.ships),
+        doubtful: scene.doubtful,
     }
 }
 
@@ -65,6 +66,7 @@ fn turned(scene: &Canvas, tile: u32, angle: f32) -> Tile {
     let mut out = Tile {
         pixels: RgbImage::new(tile, tile),
         mask: GrayImage::new(tile, tile),
+        doubtful: scene.doubtful,
     };
     let side = scene.side() as usize;
     let (pixels, ships) = (scene.pixels.as_raw(), scene.ships.as_raw());

@@ -152,6 +152,7 @@ pub(crate) mod fixtures {
             eval_scales: vec![1.0],
             frame_scale: None,
             weight: 1.0,
+            complete: true,
             tune: Vec::new(),
             test: Vec::new(),
             split: None,

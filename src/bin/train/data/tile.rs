@@ -9,6 +9,8 @@ pub(crate) struct Tile {
     /// `[S, S]`, 0 where no ship is, else the number of the ship: 1 to 255, each ship on the tile its
     /// own as long as they suffice.
     pub(crate) mask: GrayImage,
+    /// Whether a ship may be shown that the mask lacks.
+    pub(crate) doubtful: bool,
 }
 
 impl Tile {

@@ -76,6 +76,7 @@ fn crops(frame: &JudgingFrame, side: u32, rng: &mut StdRng) -> Vec<Tile> {
         let tile = Tile {
             pixels: imageops::crop_imm(&frame.pixels, x, y, side, side).to_image(),
             mask: imageops::crop_imm(&mask, x, y, side, side).to_image(),
+            doubtful: false,
         };
         if tile.has_ship() || tile.ship_pixels() == 0 {
             tiles.push(tile);
@@ -135,6 +136,7 @@ mod tests {
                 .map(|i| Tile {
                     pixels: RgbImage::from_pixel(1, 1, Rgb([i; 3])),
                     mask: GrayImage::new(1, 1),
+                    doubtful: false,
                 })
                 .collect()
         };

@@ -12,6 +12,8 @@ pub(crate) struct Canvas {
     pub(crate) solid: GrayImage,
     /// Whether a ship was shown at some time, of which a trace may be left.
     pub(crate) traces: bool,
+    /// Whether a ship may be shown that no label names.
+    pub(crate) doubtful: bool,
     next: u8,
 }
 
@@ -83,6 +85,7 @@ impl Canvas {
             ships: GrayImage::new(width, height),
             solid: GrayImage::new(width, height),
             traces: false,
+            doubtful: false,
             next: 0,
         }
     }

@@ -43,7 +43,10 @@ pub(crate) fn cropped(
         Some(_) => &images.with_ships,
         None => &images.all,
     };
-    mosaic::mosaic(images, images::choose(drawers, rng), side, ship, rng)
+    let drawer = images::choose(drawers, rng);
+    let mut canvas = mosaic::mosaic(images, drawer, side, ship, rng)?;
+    canvas.doubtful = !drawer.source.config.complete;
+    Ok(canvas)
 }
 
 /// Clouds or haze over a cropped scene.

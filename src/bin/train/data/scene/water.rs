@@ -44,8 +44,9 @@ pub(crate) fn water(images: &Images, side: u32, rng: &mut StdRng) -> Result<Opti
             let patches = patches(&image.labelled.ships, pixels, scale, side, rng);
             (!patches.is_empty()).then(|| quilt(&patches, side, rng))
         })?;
-        if canvas.is_some() {
-            return Ok(canvas);
+        if let Some(mut canvas) = canvas {
+            canvas.doubtful = !drawer.source.config.complete;
+            return Ok(Some(canvas));
         }
     }
     Ok(None)
