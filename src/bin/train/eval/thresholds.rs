@@ -17,8 +17,9 @@ const GATE_RECALL: f64 = 0.98;
 /// Thresholds that are tried for pixels.
 const MASK_THRESHOLDS: [f32; 11] = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8];
 
-/// Least areas that are tried for ships.
-const MIN_AREAS: [u32; 6] = [4, 8, 12, 20, 32, 48];
+/// Least areas that are tried for ships: none drops a boat of 8 by 3 pixels, however much that would
+/// save in false alarms on frames with few of them.
+const MIN_AREAS: [u32; 5] = [4, 8, 12, 16, 20];
 
 /// Scores, each with whether a ship is there.
 type Scored = Vec<(f32, bool)>;
