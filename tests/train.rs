@@ -182,6 +182,21 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_success(&eval);
     let table = String::from_utf8_lossy(&eval.stdout);
     assert!(table.contains("toy sea @ 1"), "{table}");
+
+    // Another split would tune and measure on images that were trained on.
+    let config = fs::read_to_string(run.join("config.toml")).expect("the config");
+    let other = config.replace("[\"10\", \"11\"]", "[\"10\"]");
+    assert_ne!(other, config);
+    fs::write(run.join("config.toml"), other).expect("config");
+    let export = train(dir.path(), &["export", "--run", "run", "--out", "other"]);
+    assert!(!export.status.success());
+    let error = String::from_utf8_lossy(&export.stderr);
+    assert!(
+        error.contains("run: the run began with another split"),
+        "{error}"
+    );
+    assert!(!dir.path().join("other").exists());
+
     let untested = CONFIG.replace("test = [\"10\", \"11\"]", "");
     fs::write(dir.path().join("untested.toml"), untested).expect("config");
     let eval = train(

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn_flex::{Flex, FlexDevice};
-use serde::Deserialize;
 use shipwatch::detect::Detector;
 use shipwatch::model::{
-    Bundle, Manifest, NetworkFile, Normalisation, Run, Thresholds, TrainingData, digest,
+    Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
 };
 
 use crate::config::{Config, PhaseName};
@@ -17,7 +16,8 @@ use crate::eval::{Table, choose_thresholds, evaluate};
 use crate::export;
 use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{CONFIG, RunFolder};
+use crate::run_info::RunInfo;
 use crate::tensors::NORMALISATION;
 
 const GATE: &str = "gate.onnx";
@@ -42,7 +42,10 @@ pub(crate) struct Args {
 /// the test images and writes it all to `out`, where nothing appears before it is complete.
 pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let folder = RunFolder::open(run);
-    let config = Config::load(&folder.file("config.toml"))?;
+    let config = Config::load(&folder.file(CONFIG))?;
+    let info = RunInfo::load(&folder)?;
+    let pool = Pool::open(&config.data, config.cache_mib)?;
+    info.check_split(&folder, &pool)?;
     let tile = config.tile as usize;
     let metadata = |task: &str, output: &str| -> Vec<(String, String)> {
         [
@@ -83,7 +86,6 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     };
     let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
 
-    let pool = Pool::open(&config.data, config.cache_mib)?;
     let mut manifest = Manifest {
         schema: Manifest::SCHEMA,
         name: config.name.clone(),
@@ -121,7 +123,7 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
                 attribution: source.config.attribution.clone(),
             })
             .collect(),
-        run: origin(&folder.file("run.json"))?,
+        run: Some(info.origin()),
         scores: Default::default(),
     };
     let unfinished = Unfinished::create(out)?;
@@ -190,40 +192,6 @@ impl Drop for Unfinished {
     }
 }
 
-/// What a run's `run.json` says of where the weights come from; none without the file.
-fn origin(path: &Path) -> Result<Option<Run>> {
-    #[derive(Deserialize)]
-    struct Info {
-        split: Option<String>,
-        #[serde(default)]
-        sessions: Vec<Session>,
-    }
-    #[derive(Deserialize)]
-    struct Session {
-        git: Option<Git>,
-    }
-    #[derive(Deserialize)]
-    struct Git {
-        revision: String,
-        dirty: bool,
-    }
-    if !path.exists() {
-        return Ok(None);
-    }
-    let context = || path.display().to_string();
-    let text = fs::read(path).with_context(context)?;
-    let info: Info = serde_json::from_slice(&text).with_context(context)?;
-    let last = info.sessions.into_iter().filter_map(|s| s.git).next_back();
-    let revision = last.map(|git| match git.dirty {
-        true => format!("{}-dirty", git.revision),
-        false => git.revision,
-    });
-    Ok(Some(Run {
-        split: info.split,
-        revision,
-    }))
-}
-
 /// The weights' own licence, and that of those they started from.
 fn licence(config: &Config) -> String {
     let own = "MIT OR Apache-2.0";
@@ -286,33 +254,5 @@ mod tests {
         export("new").publish(&out).expect("publishes");
         assert_eq!((read(MANIFEST), read(GATE)), ("new".into(), "new".into()));
         assert_eq!(names(&out), ["README.md", GATE, MANIFEST, UNET]);
-    }
-
-    #[test]
-    fn a_run_says_where_its_weights_come_from() {
-        let dir = tempfile::tempdir().expect("folder");
-        let path = dir.path().join("run.json");
-        assert_eq!(origin(&path).expect("no file"), None);
-        let git = |dirty| format!(r#"{{ "git": {{ "revision": "0a1b", "dirty": {dirty} }} }}"#);
-        for (sessions, revision) in [
-            (String::new(), None),
-            (git(false), Some("0a1b")),
-            (format!("{}, {}", git(false), git(true)), Some("0a1b-dirty")),
-            (format!("{}, {{ \"git\": null }}", git(false)), Some("0a1b")),
-        ] {
-            fs::write(
-                &path,
-                format!(r#"{{ "split": "77", "sessions": [{sessions}] }}"#),
-            )
-            .expect("writes");
-            let run = origin(&path).expect("reads").expect("a run");
-            assert_eq!(
-                (run.split.as_deref(), run.revision.as_deref()),
-                (Some("77"), revision)
-            );
-        }
-        fs::write(&path, "{").expect("writes");
-        let error = format!("{:#}", origin(&path).expect_err("cut off"));
-        assert!(error.contains("run.json"), "{error}");
     }
 }

@@ -92,11 +92,11 @@ impl Job for Training<'_> {
         let config = self.config;
         let device = B::Device::default();
         let workers = workers::<B>(self.workers);
-        let folder = RunFolder::create(self.out, config)?;
+        let folder = RunFolder::create(self.out)?;
         logging::copy_to(&folder.file("train.log"))?;
         let pool = Pool::open(&config.data, config.cache_mib)?;
         let session = Session::start(B::name(&device), workers);
-        run_info::describe(&folder, config, pool.split_hash(), session)?;
+        run_info::describe(&folder, config, &pool, session)?;
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
         let tune = tune_tiles(&pool, config, TUNE_TILES)?;
         log::info!("{sampler:?}, {} tune tiles", tune.len());

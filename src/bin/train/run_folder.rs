@@ -14,6 +14,9 @@ use crate::files::replace;
 use crate::nn::Params;
 use crate::trainer::State;
 
+/// What the run was told to do.
+pub(crate) const CONFIG: &str = "config.toml";
+
 /// All looks at the tune set.
 const METRICS: &str = "metrics.csv";
 
@@ -81,33 +84,42 @@ impl MetricsFile {
 }
 
 impl RunFolder {
-    /// Creates the folder with the config in it, or opens one whose config is the same in all that
-    /// touches what was trained already.
+    /// Creates the folder, or opens the one that is there.
     ///
     /// # Errors
-    /// If the folder holds a run that another config began; the message names the first difference.
-    pub(crate) fn create(path: &Path, config: &Config) -> Result<Self> {
+    /// If it cannot be made.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-        let folder = Self(path.to_owned());
-        let file = folder.file("config.toml");
-        let context = || file.display().to_string();
-        if file.exists() {
-            let text = fs::read_to_string(&file).with_context(context)?;
-            let before: Config = toml::from_str(&text).with_context(context)?;
-            if let Some(key) = before.conflict(config, &folder.begun())? {
-                anyhow::bail!(
-                    "{}: `{key}` differs, and the run has begun with it: give --out a new folder, or the same config to go on",
-                    file.display()
-                );
-            }
-        }
-        replace(&file, toml::to_string(config)?.as_bytes()).with_context(context)?;
-        Ok(folder)
+        Ok(Self(path.to_owned()))
     }
 
     /// A run that is there already.
     pub(crate) fn open(path: &Path) -> Self {
         Self(path.to_owned())
+    }
+
+    /// Checks that a config is the run's own in all that touches what was trained already.
+    ///
+    /// # Errors
+    /// If it is not; the message names the first difference.
+    pub(crate) fn check_config(&self, config: &Config) -> Result<()> {
+        let file = self.file(CONFIG);
+        let context = || file.display().to_string();
+        let text = fs::read_to_string(&file).with_context(context)?;
+        let before: Config = toml::from_str(&text).with_context(context)?;
+        if let Some(key) = before.conflict(config, &self.begun())? {
+            anyhow::bail!(
+                "{}: `{key}` differs, and the run has begun with it: give --out a new folder, or the same config to go on",
+                file.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a file of the run, whole or not at all.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.file(name);
+        replace(&path, bytes).with_context(|| path.display().to_string())
     }
 
     /// A file of the run.
@@ -316,7 +328,7 @@ mod tests {
     #[test]
     fn rows_of_steps_that_are_done_again_go() {
         let dir = tempfile::tempdir().expect("folder");
-        let folder = RunFolder::open(dir.path());
+        let folder = RunFolder::create(dir.path()).expect("creates");
         let mut metrics = folder.metrics(PhaseName::GateHead, None).expect("opens");
         for step in [0, 5] {
             metrics.write(&row("gate-head", step)).expect("writes");
@@ -344,7 +356,7 @@ mod tests {
     #[test]
     fn a_checkpoint_comes_back_as_it_was() {
         let dir = tempfile::tempdir().expect("folder");
-        let folder = RunFolder::open(dir.path());
+        let folder = RunFolder::create(dir.path()).expect("creates");
         assert!(folder.checkpoint(PhaseName::Unet).expect("reads").is_none());
         let tensors = Params([("weights.x".to_owned(), [0.1f32, -2.5e-8].into())].into());
         let state = State {

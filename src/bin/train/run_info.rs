@@ -5,10 +5,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use shipwatch::model::Run;
 
 use crate::config::Config;
-use crate::files::replace;
-use crate::run_folder::RunFolder;
+use crate::data::Pool;
+use crate::run_folder::{CONFIG, RunFolder};
+
+/// The file's name.
+const RUN: &str = "run.json";
 
 /// A run, for whoever finds its folder; what it was told to do is in `config.toml`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,32 +88,66 @@ fn git() -> Option<Git> {
     })
 }
 
-/// Adds a session to the run's `run.json`.
+impl RunInfo {
+    /// What stands in a run's folder.
+    ///
+    /// # Errors
+    /// If the file is not there or cannot be read.
+    pub(crate) fn load(folder: &RunFolder) -> Result<Self> {
+        let path = folder.file(RUN);
+        let context = || path.display().to_string();
+        let text = fs::read(&path).with_context(context)?;
+        serde_json::from_slice(&text).with_context(context)
+    }
+
+    /// Checks that each image is for what it was for when the run began.
+    ///
+    /// # Errors
+    /// If one is not, for then what was trained on could be tuned or tested on.
+    pub(crate) fn check_split(&self, folder: &RunFolder, pool: &Pool) -> Result<()> {
+        ensure!(
+            self.split == pool.split_hash(),
+            "{}: the run began with another split: images were added to a data folder or taken out of one, or `split`, `split.csv`, `tune` or `test` puts some elsewhere now. Bring them back to what they were, or train anew in a new folder",
+            folder.path().display()
+        );
+        Ok(())
+    }
+
+    /// Where the weights come from, for the manifest.
+    pub(crate) fn origin(self) -> Run {
+        let last = self.sessions.into_iter().filter_map(|s| s.git).next_back();
+        let revision = last.map(|git| match git.dirty {
+            true => format!("{}-dirty", git.revision),
+            false => git.revision,
+        });
+        Run {
+            split: Some(self.split),
+            revision,
+        }
+    }
+}
+
+/// Notes in the run's folder its config and a session. Neither is touched before both are known to go
+/// on with what was trained already.
 ///
 /// # Errors
-/// If the images, or what they are for, are not those with which the run began.
+/// If the config, the images, or what they are for, are not those with which the run began.
 pub(crate) fn describe(
     folder: &RunFolder,
     config: &Config,
-    split: String,
+    pool: &Pool,
     session: Session,
 ) -> Result<()> {
-    let path = folder.file("run.json");
-    let context = || path.display().to_string();
     let mut info = RunInfo {
         name: config.name.clone(),
         seed: config.seed,
-        split,
+        split: pool.split_hash(),
         sessions: Vec::new(),
     };
-    if folder.has_begun() && path.exists() {
-        let text = fs::read(&path).with_context(context)?;
-        let before: RunInfo = serde_json::from_slice(&text).with_context(context)?;
-        ensure!(
-            before.split == info.split,
-            "{}: the run began with other images, or other ones of them for training, tuning and testing: give --out a new folder, or the images of then",
-            path.display()
-        );
+    if folder.has_begun() {
+        folder.check_config(config)?;
+        let before = RunInfo::load(folder)?;
+        before.check_split(folder, pool)?;
         info.sessions = before.sessions;
     }
     if let Some(last) = info.sessions.last()
@@ -120,17 +158,96 @@ pub(crate) fn describe(
         );
     }
     info.sessions.push(session);
-    replace(&path, &serde_json::to_vec_pretty(&info)?).with_context(context)
+    folder.write(CONFIG, toml::to_string(config)?.as_bytes())?;
+    folder.write(RUN, &serde_json::to_vec_pretty(&info)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::PhaseName;
+    use crate::data::{Split, fixtures};
+    use crate::nn::Params;
+    use crate::run_folder::Checkpoint;
+    use crate::trainer::State;
 
     fn session(threads: usize) -> Session {
         Session {
             threads,
             ..Session::start("cpu".into(), 1)
+        }
+    }
+
+    /// A run of the images that `pool` holds, and where it is.
+    fn begun(dir: &Path, pool: &Pool) -> (RunFolder, Config) {
+        let phases = "phases.unet = { steps = 1 }\ndata = []";
+        let text = format!("name = \"toy\"\ngsd = [1.0, 1.0]\n{phases}");
+        let config: Config = toml::from_str(&text).expect("a config");
+        let folder = RunFolder::create(&dir.join("run")).expect("creates");
+        describe(&folder, &config, pool, session(1)).expect("describes");
+        let checkpoint = Checkpoint {
+            state: State::default(),
+            tensors: Params::default(),
+        };
+        let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint);
+        saved.expect("saves");
+        (folder, config)
+    }
+
+    #[test]
+    fn another_split_is_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut pool = fixtures::pool(dir.path());
+        let (folder, mut config) = begun(dir.path(), &pool);
+        let read = || {
+            let files = [CONFIG, RUN].map(|name| fs::read(folder.file(name)));
+            files.map(|text| text.expect("reads"))
+        };
+        let before = read();
+        config.name = "renamed".into();
+        pool.sources[0].images[0].split = Split::Test;
+        let error = describe(&folder, &config, &pool, session(1)).expect_err("another split");
+        let error = error.to_string();
+        assert!(
+            error.contains("another split") && error.contains(&folder.path().display().to_string()),
+            "{error}"
+        );
+        assert_eq!(read(), before);
+        let info = RunInfo::load(&folder).expect("reads");
+        info.check_split(&folder, &pool).expect_err("another split");
+
+        pool.sources[0].images[0].split = Split::Train;
+        describe(&folder, &config, &pool, session(1)).expect("goes on");
+        let info = RunInfo::load(&folder).expect("reads");
+        assert_eq!((info.name.as_str(), info.sessions.len()), ("renamed", 2));
+    }
+
+    #[test]
+    fn a_run_says_where_its_weights_come_from() {
+        let git = |dirty| {
+            let revision = "0a1b".into();
+            Some(Git { revision, dirty })
+        };
+        for (sessions, revision) in [
+            (vec![], None),
+            (vec![git(false)], Some("0a1b")),
+            (vec![git(false), git(true)], Some("0a1b-dirty")),
+            (vec![git(false), None], Some("0a1b")),
+        ] {
+            let session = |git| Session { git, ..session(1) };
+            let info = RunInfo {
+                name: String::new(),
+                seed: 1,
+                split: "77".into(),
+                sessions: sessions.into_iter().map(session).collect(),
+            };
+            let run = info.origin();
+            assert_eq!(
+                (run.split.as_deref(), run.revision.as_deref()),
+                (Some("77"), revision)
+            );
         }
     }
 
