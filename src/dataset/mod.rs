@@ -16,6 +16,9 @@ const IMAGE_FOLDERS: [&str; 3] = ["images", "train_v2", "train"];
 /// Names of the CSV, in order of preference.
 const CSV_NAMES: [&str; 2] = ["ship_segmentations.csv", CHALLENGE_CSV];
 
+/// What a `split.csv` may call an image's purpose.
+const SPLITS: [&str; 6] = ["train", "tune", "val", "valid", "validation", "test"];
+
 /// The challenge's own CSV, and the size of all images that it speaks of.
 const CHALLENGE_CSV: &str = "train_ship_segmentations_v2.csv";
 const CHALLENGE_SIZE: (u32, u32) = (768, 768);
@@ -44,7 +47,8 @@ pub struct LabelledImage {
     pub lines: Vec<u64>,
     /// The CSV.
     pub csv: Arc<Path>,
-    /// What a `split.csv` beside the masks says of the image.
+    /// What a `split.csv` beside the masks says of the image: `train`, `tune`, `val`, `valid`,
+    /// `validation` or `test`.
     pub split: Option<String>,
 }
 
@@ -84,6 +88,30 @@ pub enum DatasetError {
         found: String,
         /// What they should be.
         expected: String,
+    },
+    /// A `split.csv` calls an image's purpose by an unknown name.
+    #[error("{path}:{line}: {id} is for `{word}`, which is none of {known}", known = SPLITS.join(", "))]
+    Split {
+        /// The `split.csv`.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// The image.
+        id: String,
+        /// What the file says.
+        word: String,
+    },
+    /// A `split.csv` speaks of an image that there is none of.
+    #[error(
+        "{path}:{line}: the CSV of masks names no image {id}: correct the id, or take the line out"
+    )]
+    SplitOfNothing {
+        /// The `split.csv`.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// The id.
+        id: String,
     },
     /// No image that the CSV names is there.
     #[error("{folder}: holds none of the {named} images that {csv} names")]
@@ -201,7 +229,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If the CSV or the folder of images is not there or holds none of them, one of the CSVs cannot be
-    /// read, or two ships share a pixel.
+    /// read, two ships share a pixel, or a `split.csv` holds an unknown word or id.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let csv = find(root, &CSV_NAMES)?;
         let folder = find(root, &IMAGE_FOLDERS)?;
@@ -213,14 +241,14 @@ impl Dataset {
         for entry in fs::read_dir(&folder).map_err(io)? {
             present.insert(entry.map_err(io)?.file_name());
         }
+        let masks = read_masks(&csv)?;
         let split_csv = root.join("split.csv");
         let splits = if split_csv.exists() {
-            read_splits(&split_csv)?
+            read_splits(&split_csv, |id| masks.contains_key(id))?
         } else {
             BTreeMap::new()
         };
         let (mut images, mut missing) = (Vec::new(), Vec::new());
-        let masks = read_masks(&csv)?;
         let (named, csv): (usize, Arc<Path>) = (masks.len(), csv.into());
         for (id, rows) in masks {
             if present.contains(Path::new(&id).as_os_str()) {
@@ -311,11 +339,27 @@ fn check_apart(path: &Path, id: &str, ships: &[(Rle, u64)]) -> Result<(), Datase
     }
 }
 
-/// Split names by image id.
-fn read_splits(path: &Path) -> Result<BTreeMap<String, String>, DatasetError> {
+/// Split names by image id. What is misspelt is refused: the image that is meant would be trained on.
+fn read_splits(
+    path: &Path,
+    is_image: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, String>, DatasetError> {
     let mut splits = BTreeMap::new();
-    for_each_row(path, ["ImageId", "split"], |[id, split], _| {
-        splits.insert(id.to_owned(), split.to_owned());
+    for_each_row(path, ["ImageId", "split"], |[id, split], line| {
+        let (path, id) = (path.to_owned(), id.to_owned());
+        if !is_image(&id) {
+            return Err(DatasetError::SplitOfNothing { path, line, id });
+        }
+        if !SPLITS.contains(&split) {
+            let word = split.to_owned();
+            return Err(DatasetError::Split {
+                path,
+                line,
+                id,
+                word,
+            });
+        }
+        splits.insert(id, split.to_owned());
         Ok(())
     })?;
     Ok(splits)
@@ -377,6 +421,27 @@ mod tests {
         assert_eq!(ships, [("a.jpg", 2), ("b.jpg", 0)]);
         assert_eq!(data.images[1].split.as_deref(), Some("valid"));
         assert_eq!(data.missing, ["gone.jpg"]);
+    }
+
+    #[test]
+    fn names_the_line_of_a_misspelt_split() {
+        let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\ngone.jpg,\n");
+        let error = |row: &str| {
+            let csv = format!("ImageId,split\ngone.jpg,test\n{row}\n");
+            fs::write(dir.path().join("split.csv"), csv).expect("split");
+            Dataset::open(dir.path()).expect_err(row).to_string()
+        };
+        for (row, word) in [
+            ("a.jpg,vaild", "split.csv:3: a.jpg is for `vaild`"),
+            ("a.jpg,", "split.csv:3: a.jpg is for ``"),
+            (
+                "a.jgp,valid",
+                "split.csv:3: the CSV of masks names no image a.jgp",
+            ),
+        ] {
+            let error = error(row);
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The images of a run: which serve what, decoded once as far as memory allows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use serde::Deserialize;
 use shipwatch::dataset::{Dataset, LabelledImage};
@@ -40,7 +40,7 @@ pub(crate) struct PoolImage {
 impl Pool {
     /// Opens every root; images are decoded when first needed and kept up to `cache_mib`.
     pub(crate) fn open(roots: &[DataRoot], cache_mib: usize) -> Result<Self> {
-        let mut sources = Vec::new();
+        let mut folders = Vec::new();
         for config in roots {
             let data = Dataset::open(&config.root)?;
             if let Some(first) = data.missing.first() {
@@ -50,10 +50,16 @@ impl Pool {
                     data.missing.len()
                 );
             }
-            let images = assign(config, data.images)?;
+            check_starts(config, &data)?;
+            folders.push((config, data));
+        }
+        let files = split_files(&folders)?;
+        let mut sources = Vec::new();
+        for (config, data) in folders {
+            let file = config.split.as_deref().map(|path| &files[path]);
             sources.push(Source {
                 config: config.clone(),
-                images,
+                images: assign(config, file, data.images)?,
             });
         }
         check_apart(&sources)?;
@@ -146,16 +152,69 @@ fn check_apart(sources: &[Source]) -> Result<()> {
     Ok(())
 }
 
+/// Checks that what `tune` and `test` name is there: what a slip of the pen means would be trained on.
+fn check_starts(config: &DataRoot, data: &Dataset) -> Result<()> {
+    for (key, starts) in [("tune", &config.tune), ("test", &config.test)] {
+        for start in starts {
+            ensure!(
+                ids(data).any(|id| id.starts_with(start.as_str())),
+                "`{key}` of data `{}` names `{start}`, with which no image's id starts: correct it, or take it out",
+                config.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Every image that a folder's CSV names.
+fn ids(data: &Dataset) -> impl Iterator<Item = &String> {
+    let there = data.images.iter().map(|image| &image.id);
+    there.chain(&data.missing)
+}
+
+/// The files that `split` names, each of one folder or of several.
+fn split_files<'a>(
+    folders: &[(&'a DataRoot, Dataset)],
+) -> Result<BTreeMap<&'a Path, SplitFile<'a>>> {
+    let mut known: BTreeMap<&Path, BTreeSet<&String>> = BTreeMap::new();
+    for (config, data) in folders {
+        if let Some(path) = &config.split {
+            known.entry(path).or_default().extend(ids(data));
+        }
+    }
+    let mut files = BTreeMap::new();
+    for (path, known) in known {
+        let file = SplitFile::read(path)?;
+        if let Some(id) = file.splits.keys().find(|id| !known.contains(id)) {
+            let users = folders.iter().map(|(config, _)| *config);
+            let names: Vec<&str> = users
+                .filter(|config| config.split.as_deref() == Some(path))
+                .map(|config| config.name.as_str())
+                .collect();
+            bail!(
+                "{}: no image of data `{}` is called {id}: correct the id, or write the file anew by `train split`",
+                path.display(),
+                names.join("`, `")
+            );
+        }
+        files.insert(path, file);
+    }
+    Ok(files)
+}
+
 /// What each image of a folder is for: by the config's id prefixes first, then by the file that
 /// `split` names. Without one, what the folder's `split.csv` sets aside is halved between tuning and
 /// testing in the order of ids, and the rest is for training.
-fn assign(config: &DataRoot, images: Vec<LabelledImage>) -> Result<Vec<PoolImage>> {
+fn assign(
+    config: &DataRoot,
+    file: Option<&SplitFile>,
+    images: Vec<LabelledImage>,
+) -> Result<Vec<PoolImage>> {
     let listed =
         |prefixes: &[String], id: &str| prefixes.iter().any(|p| id.starts_with(p.as_str()));
-    let file = config.split.as_deref().map(SplitFile::read).transpose()?;
     let mut set_aside = 0;
     let mut split = |image: &LabelledImage| -> Result<Split> {
-        let from_file = file.as_ref().map(|file| file.of(&image.id)).transpose()?;
+        let from_file = file.map(|file| file.of(&image.id)).transpose()?;
         let tests = listed(&config.test, &image.id);
         if listed(&config.tune, &image.id) {
             ensure!(
@@ -253,6 +312,8 @@ mod tests {
         )
         .expect("csv");
         fs::write(dir.path().join("part.csv"), "ImageId,split\na.png,tune\n").expect("csv");
+        let more = "ImageId,split\na.png,tune\nb.png,test\nc.png,test\n";
+        fs::write(dir.path().join("more.csv"), more).expect("csv");
         fs::write(dir.path().join("bad.csv"), "ImageId,split\na.png,valid\n").expect("csv");
         change(&mut config);
         Pool::open(&[config], 1)
@@ -303,6 +364,7 @@ mod tests {
             ("part.csv", "b.png"),
             ("bad.csv", "valid"),
             ("none.csv", "none.csv"),
+            ("more.csv", "no image of data `white ships` is called c.png"),
         ] {
             let Err(error) = opened(|config| config.split = Some(config.root.join(file))) else {
                 panic!("{file} was taken");
@@ -310,6 +372,52 @@ mod tests {
             let error = format!("{error:#}");
             assert!(error.contains(word) && error.contains(file), "{error}");
         }
+    }
+
+    #[test]
+    fn what_names_no_image_is_refused() {
+        for (key, change) in [
+            ("tune", &|config: &mut DataRoot| {
+                config.tune = vec!["a".into(), "B".into()]
+            }),
+            ("test", &|config: &mut DataRoot| {
+                config.test = vec!["B".into()]
+            }),
+        ] as [(&str, &dyn Fn(&mut DataRoot)); 2]
+        {
+            let Err(error) = opened(change) else {
+                panic!("what `{key}` means to set aside went into training");
+            };
+            let error = error.to_string();
+            let wanted = format!("`{key}` of data `white ships` names `B`");
+            assert!(error.contains(&wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_split_file_may_serve_several_folders() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("folder"));
+        let mut configs = dirs.each_ref().map(|dir| {
+            let config = fixtures::pool(dir.path()).sources.remove(0).config;
+            DataRoot {
+                split: Some(dirs[0].path().join("shared.csv")),
+                ..config
+            }
+        });
+        let rename = |file: &str, from: &str, to: &str| {
+            let path = dirs[1].path().join(file);
+            let text = fs::read_to_string(&path).expect("reads");
+            fs::write(&path, text.replace(from, to)).expect("writes");
+        };
+        rename("ship_segmentations.csv", "b.png", "c.png");
+        let images = dirs[1].path().join("images");
+        fs::rename(images.join("b.png"), images.join("c.png")).expect("renames");
+        let csv = "ImageId,split\na.png,train\nb.png,tune\nc.png,test\n";
+        fs::write(dirs[0].path().join("shared.csv"), csv).expect("csv");
+        configs[1].name = "more".into();
+        let pool = Pool::open(&configs, 1).expect("each id is in one of the two");
+        assert_eq!(splits(&pool), [Split::Train, Split::Tune]);
+        assert_eq!(pool.sources[1].images[1].split, Split::Test);
     }
 
     #[test]
