@@ -2,7 +2,7 @@
 //! weights.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -33,8 +33,15 @@ struct Best {
     score: f64,
 }
 
+/// Locked as long as a run is trained.
+const LOCK: &str = ".lock";
+
 /// A run's folder.
-pub(crate) struct RunFolder(PathBuf);
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    /// The lock is held until this is closed; none where the run is only read.
+    _lock: Option<File>,
+}
 
 /// All that a phase needs to go on as if it had not been stopped.
 pub(crate) struct Checkpoint {
@@ -84,18 +91,38 @@ impl MetricsFile {
 }
 
 impl RunFolder {
-    /// Creates the folder, or opens the one that is there.
+    /// Creates the folder, or opens the one that is there, for training.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made, or another process trains in it.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-        Ok(Self(path.to_owned()))
+        let context = || path.display().to_string();
+        fs::create_dir_all(path).with_context(context)?;
+        let lock = File::create(path.join(LOCK)).with_context(context)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
+                "{}: another `train` works on this run: wait for its end or stop it, or give --out another folder",
+                path.display()
+            ),
+            // Not every network file system has locks.
+            Err(TryLockError::Error(error)) => log::warn!(
+                "{}: no lock keeps other processes from training in it: {error}",
+                path.display()
+            ),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: Some(lock),
+        })
     }
 
     /// A run that is there already.
     pub(crate) fn open(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self {
+            path: path.to_owned(),
+            _lock: None,
+        }
     }
 
     /// Checks that a config is the run's own in all that touches what was trained already.
@@ -124,12 +151,12 @@ impl RunFolder {
 
     /// A file of the run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Bytes that a phase takes so far.
@@ -288,7 +315,7 @@ impl RunFolder {
             .with_context(|| {
                 format!(
                     "{}: the run has no weights of its {network} yet: go on with `train run`",
-                    self.0.display()
+                    self.path.display()
                 )
             })?;
         Ok(Params::load(&path)?)
@@ -351,6 +378,22 @@ mod tests {
         assert_eq!(steps(&folder), want[..3]);
         folder.metrics(PhaseName::Unet, None).expect("opens");
         assert_eq!(steps(&folder), want[..2]);
+    }
+
+    #[test]
+    fn two_processes_never_train_in_one_folder() {
+        let dir = tempfile::tempdir().expect("folder");
+        let first = RunFolder::create(dir.path()).expect("creates");
+        let Err(error) = RunFolder::create(dir.path()) else {
+            panic!("a second one trains in the same folder");
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains("another `train`") && error.contains(&dir.path().display().to_string()),
+            "{error}"
+        );
+        drop(first);
+        RunFolder::create(dir.path()).expect("the first is over");
     }
 
     #[test]
