@@ -239,6 +239,9 @@ impl RunFolder {
     }
 
     /// Where a phase stands; none before its first checkpoint.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged, or the best weights of a phase that is not over are lost.
     pub(crate) fn checkpoint(&self, name: PhaseName) -> Result<Option<Checkpoint>> {
         let path = self.last_file(name);
         if !path.exists() {
@@ -248,7 +251,11 @@ impl RunFolder {
         let state = notes
             .get(STATE)
             .with_context(|| format!("{}: no checkpoint: `{STATE}` is missing", path.display()))?;
-        let state = toml::from_str(state).with_context(|| path.display().to_string())?;
+        let state: State = toml::from_str(state).with_context(|| path.display().to_string())?;
+        ensure!(
+            state.done || self.best_file(name).exists(),
+            self.lost_weights(name)
+        );
         Ok(Some(Checkpoint { state, tensors }))
     }
 
@@ -300,25 +307,44 @@ impl RunFolder {
             self.is_done(name)?,
             "phase {label} is not over, and what comes after builds on it: run `train run` without --phase, or with --phase {label} first"
         );
-        Ok(Params::load(&self.best_file(name))?)
+        self.weights(name)
     }
 
-    /// The best weights of a network, `gate` or `unet`: those of its last phase that has any.
+    /// The best weights of a network, `gate` or `unet`: those of the last of its phases that has begun.
+    ///
+    /// # Errors
+    /// If none has, or its weights are lost.
     pub(crate) fn best(&self, network: &str) -> Result<Params> {
         let of_network = |name: &PhaseName| name.is_gate() == (network == "gate");
-        let path = PhaseName::ALL
+        let begun =
+            |name: &PhaseName| self.last_file(*name).exists() || self.best_file(*name).exists();
+        let name = PhaseName::ALL
             .into_iter()
             .rev()
             .filter(of_network)
-            .map(|name| self.best_file(name))
-            .find(|path| path.exists())
+            .find(begun)
             .with_context(|| {
                 format!(
                     "{}: the run has no weights of its {network} yet: go on with `train run`",
                     self.path.display()
                 )
             })?;
-        Ok(Params::load(&path)?)
+        self.weights(name)
+    }
+
+    /// The best weights of a phase that has begun.
+    fn weights(&self, name: PhaseName) -> Result<Params> {
+        Params::load(&self.best_file(name)).with_context(|| self.lost_weights(name))
+    }
+
+    /// What to do where they cannot be read.
+    fn lost_weights(&self, name: PhaseName) -> String {
+        format!(
+            "{}: the best weights of phase {name} are lost or damaged: restore the file, or delete it and {} and let `train run` train the phase anew",
+            self.best_file(name).display(),
+            self.last_file(name).display(),
+            name = name.name()
+        )
     }
 }
 
@@ -381,6 +407,43 @@ mod tests {
     }
 
     #[test]
+    fn lost_weights_are_missed_and_not_replaced_by_those_of_an_earlier_phase() {
+        let dir = tempfile::tempdir().expect("folder");
+        let folder = RunFolder::create(dir.path()).expect("creates");
+        let weights = |value: f32| Params([("x".to_owned(), [value].into())].into());
+        let checkpoint = |done| Checkpoint {
+            state: State {
+                done,
+                ..State::default()
+            },
+            tensors: Params::default(),
+        };
+        assert!(folder.best("unet").is_err(), "nothing was trained");
+        for (name, value) in [(PhaseName::Decoder, 1.0), (PhaseName::Unet, 2.0)] {
+            let saved = folder.save_best(name, 0, 0.5, &weights(value));
+            saved.expect("saves");
+            let saved = folder.save_checkpoint(name, &checkpoint(true));
+            saved.expect("saves");
+        }
+        assert_eq!(folder.best("unet").expect("is there"), weights(2.0));
+        fs::write(folder.file("unet.safetensors"), "").expect("writes");
+        folder.best("unet").expect_err("damaged");
+        fs::remove_file(folder.file("unet.safetensors")).expect("deletes");
+        let error = folder.best("unet").expect_err("lost");
+        let error = format!("{error:#}");
+        assert!(error.contains("unet.safetensors: the best"), "{error}");
+        assert!(error.contains("unet-last.safetensors and let"), "{error}");
+
+        // A phase that would go on without them might never find any as good.
+        let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint(false));
+        saved.expect("saves");
+        assert!(folder.checkpoint(PhaseName::Unet).is_err());
+        // As the message says.
+        fs::remove_file(folder.file("unet-last.safetensors")).expect("deletes");
+        assert_eq!(folder.best("unet").expect("is there"), weights(1.0));
+    }
+
+    #[test]
     fn two_processes_never_train_in_one_folder() {
         let dir = tempfile::tempdir().expect("folder");
         let first = RunFolder::create(dir.path()).expect("creates");
@@ -412,6 +475,8 @@ mod tests {
             },
             ..State::default()
         };
+        let saved = folder.save_best(PhaseName::Unet, 7, 0.3, &tensors);
+        saved.expect("saves");
         let checkpoint = Checkpoint { state, tensors };
         folder
             .save_checkpoint(PhaseName::Unet, &checkpoint)

@@ -191,6 +191,8 @@ mod tests {
             state: State::default(),
             tensors: Params::default(),
         };
+        let saved = folder.save_best(PhaseName::Unet, 0, 0.5, &checkpoint.tensors);
+        saved.expect("saves");
         let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint);
         saved.expect("saves");
         (folder, config)
