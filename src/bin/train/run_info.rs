@@ -21,6 +21,8 @@ pub(crate) struct RunInfo {
     seed: u64,
     /// SHA-256 of what each image is for.
     split: String,
+    /// SHA-256 of the ships that are trained and tuned on; older runs do not know it.
+    labels: Option<String>,
     /// The start, and each time that the run went on after a stop.
     sessions: Vec<Session>,
 }
@@ -113,6 +115,21 @@ impl RunInfo {
         Ok(())
     }
 
+    /// Checks that what is trained and tuned on is labelled as it was when the run began, as far as
+    /// that is known.
+    ///
+    /// # Errors
+    /// If it is not, for then scores before and after could not be compared.
+    fn check_labels(&self, folder: &RunFolder, pool: &Pool) -> Result<()> {
+        let known = self.labels.as_ref();
+        ensure!(
+            known.is_none_or(|labels| *labels == pool.label_hash()),
+            "{}: the run began with other labels: a CSV of masks has changed since. Bring it back to what it was, or train anew in a new folder",
+            folder.path().display()
+        );
+        Ok(())
+    }
+
     /// Where the weights come from, for the manifest.
     pub(crate) fn origin(self) -> Run {
         let last = self.sessions.into_iter().filter_map(|s| s.git).next_back();
@@ -131,7 +148,8 @@ impl RunInfo {
 /// on with what was trained already.
 ///
 /// # Errors
-/// If the config, the images, or what they are for, are not those with which the run began.
+/// If the config, the images, their labels, or what they are for, are not those with which the run
+/// began.
 pub(crate) fn describe(
     folder: &RunFolder,
     config: &Config,
@@ -142,12 +160,14 @@ pub(crate) fn describe(
         name: config.name.clone(),
         seed: config.seed,
         split: pool.split_hash(),
+        labels: Some(pool.label_hash()),
         sessions: Vec::new(),
     };
     if folder.has_begun() {
         folder.check_config(config)?;
         let before = RunInfo::load(folder)?;
         before.check_split(folder, pool)?;
+        before.check_labels(folder, pool)?;
         info.sessions = before.sessions;
     }
     if let Some(last) = info.sessions.last()
@@ -227,6 +247,28 @@ mod tests {
     }
 
     #[test]
+    fn other_labels_are_refused_where_those_of_the_start_are_known() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut pool = fixtures::pool(dir.path());
+        let (folder, config) = begun(dir.path(), &pool);
+        pool.sources[0].images[1].labelled.ships.clear();
+        let error = describe(&folder, &config, &pool, session(1)).expect_err("other labels");
+        assert!(error.to_string().contains("other labels"), "{error}");
+        let info = RunInfo::load(&folder).expect("reads");
+        assert_eq!(info.sessions.len(), 1);
+        info.check_split(&folder, &pool)
+            .expect("the split is the same");
+
+        // As runs were described before labels counted.
+        let (split, labels) = (pool.split_hash(), pool.label_hash());
+        let old = format!(r#"{{ "name": "toy", "seed": 0, "split": "{split}", "sessions": [] }}"#);
+        fs::write(folder.file(RUN), old).expect("writes");
+        describe(&folder, &config, &pool, session(1)).expect("goes on");
+        let info = RunInfo::load(&folder).expect("reads");
+        assert_eq!(info.labels, Some(labels));
+    }
+
+    #[test]
     fn a_run_says_where_its_weights_come_from() {
         let git = |dirty| {
             let revision = "0a1b".into();
@@ -243,6 +285,7 @@ mod tests {
                 name: String::new(),
                 seed: 1,
                 split: "77".into(),
+                labels: None,
                 sessions: sessions.into_iter().map(session).collect(),
             };
             let run = info.origin();

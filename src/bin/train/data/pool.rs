@@ -71,17 +71,30 @@ impl Pool {
 
     /// SHA-256, in lower-case hexadecimal, of what each image is for: sorted lines `source/id=split`.
     pub(crate) fn split_hash(&self) -> String {
-        let line = |source: &Source, image: &PoolImage| {
-            format!(
-                "{}/{}={}\n",
-                source.config.name, image.labelled.id, image.split
-            )
-        };
-        let mut lines: Vec<String> = self
-            .sources
-            .iter()
-            .flat_map(|source| source.images.iter().map(move |image| line(source, image)))
-            .collect();
+        self.digest_of(|image| Some(image.split.to_string()))
+    }
+
+    /// SHA-256, in lower-case hexadecimal, of the ships that are trained and tuned on: sorted lines
+    /// `source/id=` and the run lengths of the image's ships, with semicolons between.
+    pub(crate) fn label_hash(&self) -> String {
+        self.digest_of(|image| {
+            let ships = image.labelled.ships.iter().map(|ship| ship.to_string());
+            (image.split != Split::Test).then(|| ships.collect::<Vec<_>>().join(";"))
+        })
+    }
+
+    fn digest_of(&self, what: impl Fn(&PoolImage) -> Option<String>) -> String {
+        let mut lines = Vec::new();
+        for source in &self.sources {
+            for image in &source.images {
+                if let Some(what) = what(image) {
+                    lines.push(format!(
+                        "{}/{}={what}\n",
+                        source.config.name, image.labelled.id
+                    ));
+                }
+            }
+        }
         lines.sort();
         digest(lines.concat().as_bytes())
     }
@@ -300,6 +313,8 @@ impl<'a> SplitFile<'a> {
 mod tests {
     use std::fs;
 
+    use shipwatch::mask::Rle;
+
     use super::*;
     use crate::data::sample::fixtures;
 
@@ -438,6 +453,31 @@ mod tests {
             .expect("opens")
             .split_hash();
         assert_ne!(held_out, train);
+    }
+
+    #[test]
+    fn the_label_hash_changes_with_the_labels_that_are_learnt_from() {
+        let ship = |runs: &[(u64, u64)]| Rle::new(runs.iter().copied()).expect("increasing");
+        let hash = |split| {
+            let mut pool = opened(|_| ()).expect("opens");
+            let [a, b] = &mut pool.sources[0].images[..] else {
+                panic!("two images");
+            };
+            a.labelled.ships = vec![ship(&[(1, 2), (9, 3)]), ship(&[(20, 1)])];
+            b.labelled.ships = Vec::new();
+            b.split = split;
+            pool.label_hash()
+        };
+        // SHA-256 of "white ships/a.png=1 2 9 3;20 1\nwhite ships/b.png=\n" and of its first line, by
+        // sha256sum.
+        assert_eq!(
+            hash(Split::Tune),
+            "bd08dfd62238781c0ce7e1e70b600626eca680e5f792d291d6a8e83b81942b72"
+        );
+        assert_eq!(
+            hash(Split::Test),
+            "1028d05f011fed2e20c9b301d3aa56249a70f1634c62f9db3536aefe0924d8ae"
+        );
     }
 
     #[test]
