@@ -134,7 +134,12 @@ impl RunFolder {
         let context = || file.display().to_string();
         let text = fs::read_to_string(&file).with_context(context)?;
         let before: Config = toml::from_str(&text).with_context(context)?;
-        if let Some(key) = before.conflict(config, &self.begun())? {
+        let begun = self.begun();
+        let done: Vec<bool> = begun
+            .iter()
+            .map(|name| self.is_done(*name))
+            .collect::<Result<_>>()?;
+        if let Some(key) = before.conflict(config, &begun, done.contains(&false))? {
             anyhow::bail!(
                 "{}: `{key}` differs, and the run has begun with it: give --out a new folder, or the same config to go on",
                 file.display()

@@ -269,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn the_judging_frames_stay_until_the_phase_is_over() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let (folder, mut config) = begun(dir.path(), &pool);
+        config.judge.frames += 1;
+        let error = describe(&folder, &config, &pool, session(1)).expect_err("other frames");
+        assert!(error.to_string().contains("`judge.frames`"), "{error}");
+        let mut checkpoint = folder
+            .checkpoint(PhaseName::Unet)
+            .expect("reads")
+            .expect("begun");
+        checkpoint.state.done = true;
+        let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint);
+        saved.expect("saves");
+        describe(&folder, &config, &pool, session(1)).expect("no score hangs on it any more");
+    }
+
+    #[test]
     fn a_run_says_where_its_weights_come_from() {
         let git = |dirty| {
             let revision = "0a1b".into();

@@ -99,15 +99,17 @@ fn default_checkpoint_minutes() -> f64 {
 }
 
 /// Keys that may change while a run lasts.
-const FREE: [&str; 7] = [
+const FREE: [&str; 6] = [
     "name",
     "overlap",
     "cache-mib",
     "checkpoint-minutes",
     "pretrained",
     "gsd",
-    "judge",
 ];
+
+/// The key by which tune tiles are made: free unless a phase that they judge is unfinished.
+const JUDGE: &str = "judge";
 
 /// Keys of a data folder that may; `run.json` holds a digest of what the images are for.
 const FREE_OF_DATA: [&str; 5] = ["root", "split", "licence", "attribution", "eval-scales"];
@@ -158,11 +160,16 @@ impl Config {
 
     /// The first key by which `other` would have trained the phases that have begun differently. Free
     /// to change are the phases that have not, what says where things lie and how they are kept, and
-    /// what only export and judging read.
+    /// what only export and judging read; `[judge]` where no phase that has begun is `unfinished`.
     ///
     /// # Errors
     /// If a config cannot be written as TOML.
-    pub(crate) fn conflict(&self, other: &Self, begun: &[PhaseName]) -> Result<Option<String>> {
+    pub(crate) fn conflict(
+        &self,
+        other: &Self,
+        begun: &[PhaseName],
+        unfinished: bool,
+    ) -> Result<Option<String>> {
         if begun.is_empty() {
             return Ok(None);
         }
@@ -170,6 +177,9 @@ impl Config {
             let mut table = toml::Table::try_from(config)?;
             for key in FREE {
                 table.remove(key);
+            }
+            if !unfinished {
+                table.remove(JUDGE);
             }
             if let Some(toml::Value::Table(phases)) = table.get_mut("phases") {
                 phases.retain(|name, _| begun.iter().any(|begun| begun.name() == name));
@@ -380,7 +390,7 @@ mod tests {
         let conflict = |old: &str, new: &str, begun: &[PhaseName]| {
             let after = load(&GOOD.replacen(old, new, 1)).expect("good");
             assert_ne!(before, after, "{new}");
-            before.conflict(&after, begun).expect("compares")
+            before.conflict(&after, begun, false).expect("compares")
         };
         let head = &[PhaseName::GateHead];
         assert_eq!(conflict("batch = 4", "batch = 9", &[]), None);
@@ -403,5 +413,19 @@ mod tests {
             conflict("[phases]", "[mining]\nshare = 0\n[phases]", head).as_deref(),
             Some("mining.share")
         );
+    }
+
+    #[test]
+    fn what_a_phase_is_judged_by_must_not_change_in_its_midst() {
+        let before = load(GOOD).expect("good");
+        let after = GOOD.replacen("[phases]", "[judge]\nframes = 9\n[phases]", 1);
+        let after = load(&after).expect("good");
+        let conflict = |unfinished| {
+            let head = &[PhaseName::GateHead];
+            let key = before.conflict(&after, head, unfinished);
+            key.expect("compares")
+        };
+        assert_eq!(conflict(true).as_deref(), Some("judge.frames"));
+        assert_eq!(conflict(false), None);
     }
 }
