@@ -182,6 +182,8 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_success(&eval);
     let table = String::from_utf8_lossy(&eval.stdout);
     assert!(table.contains("toy sea @ 1"), "{table}");
+    let log = String::from_utf8_lossy(&eval.stderr);
+    assert!(!log.contains("another split"), "{log}");
 
     // Another split would tune and measure on images that were trained on.
     let config = fs::read_to_string(run.join("config.toml")).expect("the config");
@@ -206,6 +208,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert!(!eval.status.success(), "a table of nothing was printed");
     let error = String::from_utf8_lossy(&eval.stderr);
     assert!(error.contains("test split"), "{error}");
+    assert!(error.contains("trained by another split"), "{error}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::eval::tune_tiles;
 use crate::logging;
 use crate::run_folder::RunFolder;
 use crate::run_info::{self, Session};
-use crate::start::{Start, result_before};
+use crate::start::{Start, has_other_split, result_before};
 use crate::trainer::{Engine, Outcome, Trainer};
 
 /// Tiles by which weights are compared; the same ones throughout a run.
@@ -106,6 +106,11 @@ impl Job for Training<'_> {
             result_before(config, &folder, first)?;
             let tiles = tune.len();
             estimate::announce::<B>(config, &folder, &sampler, tiles, &device, workers, &ahead)?;
+        }
+        if has_other_split(config, &pool) {
+            log::warn!(
+                "the bundle that the run starts from was trained by another split: it may have been trained on images that are for tuning and testing here"
+            );
         }
         let start = Start::<B>::open(config, &sampler, &device)?;
         let trainer = Trainer::<B> {

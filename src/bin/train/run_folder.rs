@@ -135,11 +135,11 @@ impl RunFolder {
         let text = fs::read_to_string(&file).with_context(context)?;
         let before: Config = toml::from_str(&text).with_context(context)?;
         let begun = self.begun();
-        let done: Vec<bool> = begun
-            .iter()
-            .map(|name| self.is_done(*name))
-            .collect::<Result<_>>()?;
-        if let Some(key) = before.conflict(config, &begun, done.contains(&false))? {
+        let mut unfinished = false;
+        for name in &begun {
+            unfinished |= !self.is_done(*name)?;
+        }
+        if let Some(key) = before.conflict(config, &begun, unfinished)? {
             anyhow::bail!(
                 "{}: `{key}` differs, and the run has begun with it: give --out a new folder, or the same config to go on",
                 file.display()

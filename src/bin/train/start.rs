@@ -1,12 +1,15 @@
 //! The weights that a phase starts from: those of the phase before it, or pretrained ones.
 
+use std::fs;
+
 use anyhow::Result;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
+use shipwatch::model::Manifest;
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Sampler, Tile, key};
+use crate::data::{Pool, Sampler, Tile, key};
 use crate::nn::{Gate, Params, Pretrained, UNet, apply};
 use crate::run_folder::RunFolder;
 use crate::tensors;
@@ -94,6 +97,20 @@ impl<'a, B: Engine> Start<'a, B> {
     }
 }
 
+/// Whether the config starts from a bundle that says it was trained by another split than `pool`'s.
+pub(crate) fn has_other_split(config: &Config, pool: &Pool) -> bool {
+    let folder = match config.pretrained.as_deref() {
+        Some(path) if path.is_dir() => Some(path),
+        Some(path) if path.extension().is_some_and(|end| end == "onnx") => path.parent(),
+        _ => None,
+    };
+    // What is wrong with a manifest is said where the weights are loaded.
+    folder
+        .and_then(|folder| fs::read_to_string(folder.join("manifest.toml")).ok())
+        .and_then(|text| Manifest::parse(&text).ok())
+        .is_some_and(|manifest| pool.differs_from(&manifest))
+}
+
 /// The phase on which another builds, and what it ended with; none for the first.
 ///
 /// # Errors
@@ -107,5 +124,55 @@ pub(crate) fn result_before(
     match earlier.find(|name| config.phases.get(*name).steps > 0) {
         Some(before) => Ok(Some((before, folder.result(before)?))),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::fixtures;
+
+    #[test]
+    fn a_bundle_of_another_split_is_told_from_one_of_the_same() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let bundle = dir.path().join("bundle");
+        fs::create_dir(&bundle).expect("folder");
+        let has_other = |split: Option<String>, pretrained: &str| {
+            let run = split.map_or(String::new(), |split| {
+                format!("run = {{ split = \"{split}\" }}")
+            });
+            let manifest = format!(
+                r#"
+                schema = {}
+                name = "toy"
+                version = "1"
+                licence = "none"
+                tile = 64
+                overlap = 16
+                normalisation = {{ mean = 0, std = 1 }}
+                gsd = [1.0, 1.0]
+                thresholds = {{ gate = 0.5, classify = 0.5, mask = 0.5, min_area = 6 }}
+                gate = {{ file = "gate.onnx", sha256 = "" }}
+                unet = {{ file = "unet.onnx", sha256 = "" }}
+                training = []
+                {run}
+                "#,
+                Manifest::SCHEMA
+            );
+            Manifest::parse(&manifest).expect("a manifest");
+            fs::write(bundle.join("manifest.toml"), manifest).expect("writes");
+            let text = "name = \"toy\"\ngsd = [1.0, 1.0]\nphases = {}\ndata = []";
+            let mut config: Config = toml::from_str(text).expect("a config");
+            config.pretrained = Some(dir.path().join(pretrained));
+            has_other_split(&config, &pool)
+        };
+        let other = Some("77".to_owned());
+        assert!(has_other(other.clone(), "bundle"));
+        assert!(has_other(other.clone(), "bundle/gate.onnx"));
+        assert!(!has_other(other.clone(), "bundle/imagenet.safetensors"));
+        assert!(!has_other(other, "nothing"));
+        assert!(!has_other(Some(pool.split_hash()), "bundle"));
+        assert!(!has_other(None, "bundle"), "it does not say");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use serde::Deserialize;
 use shipwatch::dataset::{Dataset, LabelledImage};
-use shipwatch::model::digest;
+use shipwatch::model::{Manifest, digest};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::config::DataRoot;
@@ -72,6 +72,13 @@ impl Pool {
     /// SHA-256, in lower-case hexadecimal, of what each image is for: sorted lines `source/id=split`.
     pub(crate) fn split_hash(&self) -> String {
         self.digest_of(|image| Some(image.split.to_string()))
+    }
+
+    /// Whether a bundle says that it was trained by another split than this, so that images which are
+    /// for tuning and testing here may be such as it was trained on.
+    pub(crate) fn differs_from(&self, manifest: &Manifest) -> bool {
+        let theirs = manifest.run.as_ref().and_then(|run| run.split.as_ref());
+        theirs.is_some_and(|split| *split != self.split_hash())
     }
 
     /// SHA-256, in lower-case hexadecimal, of the ships that are trained and tuned on: sorted lines

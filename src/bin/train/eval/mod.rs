@@ -57,6 +57,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let config = Config::load(&args.config)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
     let detector = Detector::new(Bundle::load(&args.models)?);
+    if pool.differs_from(detector.manifest()) {
+        log::warn!(
+            "{}: was trained by another split than that of {}: it may have been trained on images that it is judged by here",
+            args.models.display(),
+            args.config.display()
+        );
+    }
     let evaluation = evaluate(&detector, &pool, &config, args.split)?;
     print!("{}", Table(&evaluation));
     if let Some(folder) = &args.report {
