@@ -158,6 +158,16 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!(json["sessions"].as_array().map(Vec::len), Some(2), "{json}");
     assert_eq!(json["split"].as_str().map(str::len), Some(64), "{json}");
+    // The revision is that of the program, which is called in no checkout here.
+    let head = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let head = head.ok().filter(|output| output.status.success());
+    let head = head.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let revision = json["sessions"][0]["revision"].as_str();
+    let revision = revision.map(|revision| revision.trim_end_matches("-dirty").to_owned());
+    assert_eq!(revision, head);
     assert_eq!(
         fs::read(run.join("unet.safetensors")).expect("weights"),
         weights
@@ -170,6 +180,8 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert_eq!(bundle.manifest.training[0].images, 9);
     assert_eq!(bundle.manifest.scores["toy sea @ 1"].images, 2);
     assert_eq!(bundle.unet.metadata()["data"], "toy sea");
+    let built_from = bundle.manifest.run.and_then(|run| run.revision);
+    assert_eq!(bundle.unet.metadata().get("revision"), built_from.as_ref());
     assert_eq!(bundle.unet.output_shape(), [1, 2, 64, 64]);
     assert!(bundle.manifest.thresholds.valley.is_some());
     let files = fs::read_dir(dir.path().join("bundle")).expect("lists");

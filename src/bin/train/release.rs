@@ -47,8 +47,9 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let pool = Pool::open(&config.data, config.cache_mib)?;
     info.check_split(&folder, &pool)?;
     let tile = config.tile as usize;
+    let origin = info.origin();
     let metadata = |task: &str, output: &str| -> Vec<(String, String)> {
-        [
+        let notes = [
             ("task", task.to_owned()),
             ("bundle", config.name.clone()),
             ("input", "RGB, NCHW, (byte - 127.5) / 127.5".to_owned()),
@@ -60,9 +61,10 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
             ("seed", config.seed.to_string()),
             ("data", names(&config)),
             ("licence", licence(&config)),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        ];
+        let revision = origin.revision.clone().map(|of| ("revision", of));
+        let notes = notes.into_iter().chain(revision);
+        notes.map(|(key, value)| (key.to_owned(), value)).collect()
     };
     for name in PhaseName::ALL {
         if config.phases.get(name).steps > 0 && !folder.is_done(name)? {
@@ -123,7 +125,7 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
                 attribution: source.config.attribution.clone(),
             })
             .collect(),
-        run: Some(info.origin()),
+        run: Some(origin),
         scores: Default::default(),
     };
     let unfinished = Unfinished::create(out)?;

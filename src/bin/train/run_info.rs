@@ -1,15 +1,22 @@
 //! `run.json`: where, when and by which build a run was made.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use git_version::git_version;
 use serde::{Deserialize, Serialize};
 use shipwatch::model::Run;
 
 use crate::config::Config;
 use crate::data::Pool;
 use crate::run_folder::{CONFIG, RunFolder};
+
+/// Git revision that this program was built from, `-dirty` where files differed from it; empty
+/// outside a checkout.
+const REVISION: &str = git_version!(
+    args = ["--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    fallback = ""
+);
 
 /// The file's name.
 const RUN: &str = "run.json";
@@ -34,8 +41,8 @@ pub(crate) struct Session {
     started: String,
     /// Version of shipwatch.
     shipwatch: String,
-    /// The checkout in which `train` was called; none outside one.
-    git: Option<Git>,
+    /// What `train` was built from; none where that was no checkout.
+    revision: Option<String>,
     /// The back end.
     device: String,
     /// Threads that the CPU computes with.
@@ -44,20 +51,13 @@ pub(crate) struct Session {
     workers: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Git {
-    revision: String,
-    /// Whether files differed from the revision.
-    dirty: bool,
-}
-
 impl Session {
     /// One that starts now.
     pub(crate) fn start(device: String, workers: usize) -> Self {
         Self {
             started: jiff::Timestamp::now().to_string(),
             shipwatch: env!("CARGO_PKG_VERSION").to_owned(),
-            git: git(),
+            revision: (!REVISION.is_empty()).then(|| REVISION.to_owned()),
             device,
             threads: rayon::current_num_threads(),
             workers,
@@ -71,23 +71,11 @@ impl Session {
                 s.device.clone(),
                 s.threads,
                 s.shipwatch.clone(),
-                s.git.clone(),
+                s.revision.clone(),
             )
         };
         of(self) == of(other)
     }
-}
-
-fn git() -> Option<Git> {
-    let ask = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    Some(Git {
-        revision: ask(&["rev-parse", "HEAD"])?,
-        dirty: !ask(&["status", "--porcelain"])?.is_empty(),
-    })
 }
 
 impl RunInfo {
@@ -132,14 +120,10 @@ impl RunInfo {
 
     /// Where the weights come from, for the manifest.
     pub(crate) fn origin(self) -> Run {
-        let last = self.sessions.into_iter().filter_map(|s| s.git).next_back();
-        let revision = last.map(|git| match git.dirty {
-            true => format!("{}-dirty", git.revision),
-            false => git.revision,
-        });
+        let mut revisions = self.sessions.into_iter().filter_map(|s| s.revision);
         Run {
             split: Some(self.split),
-            revision,
+            revision: revisions.next_back(),
         }
     }
 }
@@ -288,17 +272,16 @@ mod tests {
 
     #[test]
     fn a_run_says_where_its_weights_come_from() {
-        let git = |dirty| {
-            let revision = "0a1b".into();
-            Some(Git { revision, dirty })
-        };
         for (sessions, revision) in [
             (vec![], None),
-            (vec![git(false)], Some("0a1b")),
-            (vec![git(false), git(true)], Some("0a1b-dirty")),
-            (vec![git(false), None], Some("0a1b")),
+            (vec![Some("0a1b")], Some("0a1b")),
+            (vec![Some("0a1b"), Some("2c")], Some("2c")),
+            (vec![Some("0a1b"), None], Some("0a1b")),
         ] {
-            let session = |git| Session { git, ..session(1) };
+            let session = |revision: Option<&str>| Session {
+                revision: revision.map(str::to_owned),
+                ..session(1)
+            };
             let info = RunInfo {
                 name: String::new(),
                 seed: 1,
@@ -324,6 +307,11 @@ mod tests {
         };
         assert!(later.computes_like(&one));
         assert!(!session(3).computes_like(&one));
+        let other = Session {
+            revision: Some("another build".into()),
+            ..one.clone()
+        };
+        assert!(!other.computes_like(&one));
         assert!(one.started.ends_with('Z'), "{}", one.started);
     }
 }
