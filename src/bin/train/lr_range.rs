@@ -76,7 +76,7 @@ impl Job for Args {
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
         let name = self.phase;
         let before = match &self.run {
-            Some(run) => result_before(config, &RunFolder::open(run), name)?,
+            Some(run) => result_before(config, &RunFolder::open(run)?, name)?,
             None => None,
         };
         let before = before.as_ref().map(|(name, weights)| (*name, weights));

@@ -41,8 +41,10 @@ pub(crate) struct Args {
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
 /// the test images and writes it all to `out`, where nothing appears before it is complete.
 pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
-    let folder = RunFolder::open(run);
-    let config = Config::load(&folder.file(CONFIG))?;
+    let folder = RunFolder::open(run)?;
+    let config = Config::load(&folder.file(CONFIG)).context(
+        "the run's own config does not serve: see to what the cause names, or restore the file",
+    )?;
     let info = RunInfo::load(&folder)?;
     let pool = Pool::open(&config.data, config.cache_mib)?;
     info.check_split(&folder, &pool)?;

@@ -50,6 +50,22 @@ pub(crate) struct Checkpoint {
     pub(crate) tensors: Params,
 }
 
+/// What to do where a file that says what a run is cannot be read.
+pub(crate) fn unreadable(path: &Path) -> String {
+    format!(
+        "{}: lost, damaged, or of another version of `train`: restore it, or train anew in a new folder",
+        path.display()
+    )
+}
+
+/// What to do where a run leaves nothing.
+fn unwritable(path: &Path) -> String {
+    format!(
+        "{}: cannot be written: make room, or mend what the cause says, or give --out another folder",
+        path.display()
+    )
+}
+
 /// A row of the metrics: one look at the tune set.
 #[derive(Debug, Serialize)]
 pub(crate) struct Metrics {
@@ -96,7 +112,12 @@ impl RunFolder {
     /// # Errors
     /// If it cannot be made, or another process trains in it.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let context = || path.display().to_string();
+        ensure!(
+            path.is_dir() || !path.exists(),
+            "{}: is a file: give --out a folder",
+            path.display()
+        );
+        let context = || unwritable(path);
         fs::create_dir_all(path).with_context(context)?;
         let lock = File::create(path.join(LOCK)).with_context(context)?;
         match lock.try_lock() {
@@ -117,12 +138,20 @@ impl RunFolder {
         })
     }
 
-    /// A run that is there already.
-    pub(crate) fn open(path: &Path) -> Self {
-        Self {
+    /// A run that is there already, for reading.
+    ///
+    /// # Errors
+    /// If none is there.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        ensure!(
+            path.join(CONFIG).exists(),
+            "{}: holds no run, for no {CONFIG} is there: name the --out folder of a `train run`",
+            path.display()
+        );
+        Ok(Self {
             path: path.to_owned(),
             _lock: None,
-        }
+        })
     }
 
     /// Checks that a config is the run's own in all that touches what was trained already.
@@ -131,7 +160,7 @@ impl RunFolder {
     /// If it is not; the message names the first difference.
     pub(crate) fn check_config(&self, config: &Config) -> Result<()> {
         let file = self.file(CONFIG);
-        let context = || file.display().to_string();
+        let context = || unreadable(&file);
         let text = fs::read_to_string(&file).with_context(context)?;
         let before: Config = toml::from_str(&text).with_context(context)?;
         let begun = self.begun();
@@ -151,7 +180,7 @@ impl RunFolder {
     /// Writes a file of the run, whole or not at all.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.file(name);
-        replace(&path, bytes).with_context(|| path.display().to_string())
+        replace(&path, bytes).with_context(|| unwritable(&path))
     }
 
     /// A file of the run.
@@ -227,7 +256,7 @@ impl RunFolder {
         }
         let kept = kept.into_inner().map_err(|error| error.into_error())?;
         let fresh = kept.is_empty();
-        replace(&path, &kept).with_context(context)?;
+        replace(&path, &kept).with_context(|| unwritable(&path))?;
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
@@ -252,11 +281,18 @@ impl RunFolder {
         if !path.exists() {
             return Ok(None);
         }
-        let (tensors, notes) = Params::load_noted(&path)?;
-        let state = notes
-            .get(STATE)
-            .with_context(|| format!("{}: no checkpoint: `{STATE}` is missing", path.display()))?;
-        let state: State = toml::from_str(state).with_context(|| path.display().to_string())?;
+        let read = || -> Result<(State, Params)> {
+            let (tensors, notes) = Params::load_noted(&path)?;
+            let state = notes.get(STATE).context("a note on the state is missing")?;
+            Ok((toml::from_str(state)?, tensors))
+        };
+        let (state, tensors) = read().with_context(|| {
+            format!(
+                "{}: no checkpoint, or a damaged one: restore the file, or delete it and let `train run` train phase {} anew",
+                path.display(),
+                name.name()
+            )
+        })?;
         ensure!(
             state.done || self.best_file(name).exists(),
             self.lost_weights(name)
@@ -412,6 +448,36 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_will_not_do_is_refused_with_a_remedy() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("writes");
+        for (path, wanted) in [
+            (&file, "file: is a file: give --out a folder"),
+            (&file.join("run"), "file/run: cannot be written"),
+        ] {
+            let Err(error) = RunFolder::create(path) else {
+                panic!("{} was taken", path.display());
+            };
+            assert!(error.to_string().contains(wanted), "{error:#}");
+        }
+        let Err(error) = RunFolder::open(dir.path()) else {
+            panic!("an empty folder was taken for a run");
+        };
+        assert!(error.to_string().contains("holds no run"), "{error}");
+
+        let folder = RunFolder::create(dir.path()).expect("creates");
+        std::os::unix::fs::symlink("/dev/full", folder.file("config.partial")).expect("link");
+        let error = folder.write(CONFIG, b"name").expect_err("no room");
+        let error = format!("{error:#}");
+        assert!(
+            error.contains("config.toml: cannot be written: make room")
+                && error.contains("No space"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn lost_weights_are_missed_and_not_replaced_by_those_of_an_earlier_phase() {
         let dir = tempfile::tempdir().expect("folder");
         let folder = RunFolder::create(dir.path()).expect("creates");
@@ -509,5 +575,20 @@ mod tests {
             .expect("reads")
             .expect("is there");
         assert_eq!(back.state, checkpoint.state);
+
+        let path = folder.file("unet-last.safetensors");
+        let whole = fs::read(&path).expect("reads");
+        for length in [0, 4, 20, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).expect("writes");
+            let Err(error) = folder.checkpoint(PhaseName::Unet) else {
+                panic!("{length} bytes of {} were taken", whole.len());
+            };
+            let error = error.to_string();
+            assert!(
+                error.contains("unet-last.safetensors: no checkpoint"),
+                "{error}"
+            );
+            assert!(error.contains("delete it and let `train run`"), "{error}");
+        }
     }
 }

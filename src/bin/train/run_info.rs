@@ -9,7 +9,7 @@ use shipwatch::model::Run;
 
 use crate::config::Config;
 use crate::data::Pool;
-use crate::run_folder::{CONFIG, RunFolder};
+use crate::run_folder::{CONFIG, RunFolder, unreadable};
 
 /// Git revision that this program was built from, `-dirty` where files differed from it; empty
 /// outside a checkout.
@@ -85,7 +85,7 @@ impl RunInfo {
     /// If the file is not there or cannot be read.
     pub(crate) fn load(folder: &RunFolder) -> Result<Self> {
         let path = folder.file(RUN);
-        let context = || path.display().to_string();
+        let context = || unreadable(&path);
         let text = fs::read(&path).with_context(context)?;
         serde_json::from_slice(&text).with_context(context)
     }
@@ -228,6 +228,27 @@ mod tests {
         describe(&folder, &config, &pool, session(1)).expect("goes on");
         let info = RunInfo::load(&folder).expect("reads");
         assert_eq!((info.name.as_str(), info.sessions.len()), ("renamed", 2));
+    }
+
+    #[test]
+    fn what_is_lost_of_a_run_is_named_with_a_remedy() {
+        for name in [RUN, CONFIG] {
+            for damage in [None, Some(0), Some(10)] {
+                let dir = tempfile::tempdir().expect("folder");
+                let pool = fixtures::pool(dir.path());
+                let (folder, config) = begun(dir.path(), &pool);
+                let path = folder.file(name);
+                let whole = fs::read(&path).expect("reads");
+                fs::remove_file(&path).expect("deletes");
+                if let Some(length) = damage {
+                    fs::write(&path, &whole[..length]).expect("writes");
+                }
+                let error = describe(&folder, &config, &pool, session(1)).expect_err("damaged");
+                let error = error.to_string();
+                assert!(error.contains(&format!("{name}: lost, damaged")), "{error}");
+                assert!(error.contains("restore it, or train anew"), "{error}");
+            }
+        }
     }
 
     #[test]

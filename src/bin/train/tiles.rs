@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         save(out, name, &tiles, config.tile)?;
     }
     if let Some(run) = &args.run {
-        let folder = RunFolder::open(run);
+        let folder = RunFolder::open(run)?;
         for phase in PhaseName::ALL {
             let Some(checkpoint) = folder.checkpoint(phase)? else {
                 continue;

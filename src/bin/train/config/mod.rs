@@ -122,7 +122,8 @@ impl Config {
     /// there; the message names the file and the key.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let file = || path.display().to_string();
-        let text = fs::read_to_string(path).with_context(file)?;
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("{}: no config can be read: name a TOML file", file()))?;
         let mut config: Self = toml::from_str(&text).with_context(file)?;
         config.check().with_context(file)?;
         let base = path.parent().unwrap_or(Path::new(""));
