@@ -150,7 +150,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     assert!(lines.contains("unet step 5"), "{lines}");
 
     let weights = fs::read(run.join("unet.safetensors")).expect("weights");
-    let again = train(dir.path(), &RUN);
+    let again = train(dir.path(), &[&RUN[..], &["--resume"]].concat());
     assert_success(&again);
     assert!(String::from_utf8_lossy(&again.stderr).contains("unet: done"));
     assert_eq!(looks(&run), want);
@@ -342,6 +342,11 @@ fn a_phase_needs_what_it_builds_on() {
     write_data(&dir.path().join("data"));
     fs::write(dir.path().join("toy.toml"), CONFIG).expect("config");
     let run = |phase| train(dir.path(), &[&RUN[..], &["--phase", phase]].concat());
+    let nothing = train(dir.path(), &[&RUN[..], &["--resume"]].concat());
+    assert!(!nothing.status.success());
+    let error = String::from_utf8_lossy(&nothing.stderr);
+    assert!(error.contains("run: holds no run"), "{error}");
+    assert!(!dir.path().join("run").exists());
     let early = run("decoder");
     assert!(!early.status.success());
     let error = String::from_utf8_lossy(&early.stderr);

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Folder for checkpoints and metrics.
     #[arg(long)]
     out: PathBuf,
+    /// Go on with the run in --out; refused where none is there.
+    #[arg(long)]
+    resume: bool,
     /// Only this phase; those before it must be over.
     #[arg(long, value_enum)]
     phase: Option<PhaseName>,
@@ -59,6 +62,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             std::process::exit(INTERRUPTED.into());
         }
     })?;
+    if args.resume {
+        RunFolder::open(&args.out).context("nothing to go on with: --resume begins no run")?;
+    }
     let mut config = Config::load(&args.config)?;
     if let Some(file) = &args.pretrained {
         let found = file.canonicalize();
