@@ -17,6 +17,9 @@ use crate::trainer::State;
 /// What the run was told to do.
 pub(crate) const CONFIG: &str = "config.toml";
 
+/// Locked as long as a run is trained.
+const LOCK: &str = ".lock";
+
 /// All looks at the tune set.
 const METRICS: &str = "metrics.csv";
 
@@ -32,9 +35,6 @@ struct Best {
     step: usize,
     score: f64,
 }
-
-/// Locked as long as a run is trained.
-const LOCK: &str = ".lock";
 
 /// A run's folder.
 pub(crate) struct RunFolder {
@@ -293,10 +293,9 @@ impl RunFolder {
                 name.name()
             )
         })?;
-        ensure!(
-            state.done || self.best_file(name).exists(),
-            self.lost_weights(name)
-        );
+        if !state.done {
+            self.weights(name)?;
+        }
         Ok(Some(Checkpoint { state, tensors }))
     }
 
@@ -499,6 +498,11 @@ mod tests {
         assert_eq!(folder.best("unet").expect("is there"), weights(2.0));
         fs::write(folder.file("unet.safetensors"), "").expect("writes");
         folder.best("unet").expect_err("damaged");
+        let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint(false));
+        saved.expect("saves");
+        assert!(folder.checkpoint(PhaseName::Unet).is_err(), "damaged");
+        let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint(true));
+        saved.expect("saves");
         fs::remove_file(folder.file("unet.safetensors")).expect("deletes");
         let error = folder.best("unet").expect_err("lost");
         let error = format!("{error:#}");
