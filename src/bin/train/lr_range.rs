@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// starts.
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Steps of the sweep.
+    /// Steps of the sweep, 2 or more.
     #[arg(long, default_value_t = 100)]
     steps: usize,
     /// Processor to train on.
@@ -63,6 +63,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.steps >= 2,
+        "--steps {}: a sweep from one rate to another takes 2 steps or more",
+        args.steps
+    );
     args.device.run(args)
 }
 
@@ -157,6 +162,11 @@ impl Sweep<'_> {
             progress.finish();
             Ok(())
         })?;
+        ensure!(
+            !losses.is_empty(),
+            "{}: the loss is no number before any step: look at the data by `train tiles`",
+            self.name.name()
+        );
         Ok(smooth(&losses, steps))
     }
 }
@@ -214,6 +224,23 @@ fn save(points: &[Point], name: &str, out: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sweep_of_no_steps_is_refused() {
+        for steps in [0, 1] {
+            let args = Args {
+                config: "toy.toml".into(),
+                phase: PhaseName::Unet,
+                out: "lr".into(),
+                run: None,
+                steps,
+                device: DeviceChoice::Cpu,
+                workers: None,
+            };
+            let error = run(args).expect_err("no sweep").to_string();
+            assert!(error.starts_with(&format!("--steps {steps}:")), "{error}");
+        }
+    }
 
     #[test]
     fn rates_rise_by_a_constant_factor() {
