@@ -55,9 +55,7 @@ pub(crate) fn announce<B: Engine>(
             let gate = Gate::<Autodiff<B>>::new(config.width, device);
             measure(gate, config, name, sampler, device, workers)?
         } else {
-            let encoder = Encoder::new(config.width, device);
-            let unet = UNet::<Autodiff<B>>::on(encoder, config.decoder, device);
-            measure(unet, config, name, sampler, device, workers)?
+            measure(unet::<B>(config, device), config, name, sampler, device, workers)?
         };
         let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
         let seconds = seconds(&cost, config, name, done, tune);
@@ -83,6 +81,15 @@ pub(crate) fn announce<B: Engine>(
         DecimalBytes(free)
     );
     Ok(())
+}
+
+/// A U-Net of the size that is trained.
+fn unet<B: Engine>(config: &Config, device: &B::Device) -> UNet<Autodiff<B>> {
+    let unet = UNet::on(Encoder::new(config.width, device), config.decoder, device);
+    match config.separation {
+        true => unet.with_centrality(device),
+        false => unet,
+    }
 }
 
 fn measure<B: Engine, M: Task<B>>(
@@ -181,7 +188,12 @@ fn free(path: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use burn::module::AutodiffModule;
+    use burn_flex::{Flex, FlexDevice};
+
     use super::*;
+    use crate::data::{Split, fixtures};
+    use crate::start::Start;
 
     #[test]
     fn time_by_hand() {
@@ -205,6 +217,32 @@ mod tests {
         assert_eq!(seconds(0), 200.0 + 5.0 * 2.0 + 2.0 * 7.5);
         // What stands at step 60 has been looked at and mined there.
         assert_eq!(seconds(60), 80.0 + 2.0 * 2.0 + 7.5);
+    }
+
+    /// What the log says of a network's size is that of the network that a run trains.
+    #[test]
+    fn the_unet_that_is_measured_is_the_one_that_is_trained() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
+        let device = FlexDevice;
+        for separation in [false, true] {
+            let text = format!(
+                r#"
+                name = "toy"
+                gsd = [1.0, 2.0]
+                separation = {separation}
+                phases.unet = {{ steps = 1 }}
+                data = [{{ name = "sea", root = ".", licence = "", attribution = "", scale = [1.0, 1.0] }}]
+            "#
+            );
+            let config: Config = toml::from_str(&text).expect("a config");
+            let start = Start::<Flex>::open(&config, &sampler, &device).expect("random weights");
+            let trained = start.unet(None).expect("random weights").valid();
+            let measured = unet::<Flex>(&config, &device).valid();
+            assert_eq!(bytes(&collect(&measured)), bytes(&collect(&trained)));
+            assert_eq!(measured.outputs(), 1 + usize::from(separation));
+        }
     }
 
     #[test]
