@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::run::workers;
 use crate::run_folder::RunFolder;
 use crate::start::{Start, result_before};
+use crate::stop::Stop;
 use crate::task::Task;
 use crate::trainer::{Engine, Learner};
 
@@ -143,8 +144,11 @@ impl Sweep<'_> {
         let mut learner = Learner::new(model, self.config, self.name);
         let progress = Progress::new("lr-range", steps, 0);
         let mut losses: Vec<f64> = Vec::new();
+        // Nothing would be lost: Ctrl-C ends the process.
+        let stop = Stop::new();
         std::thread::scope(|scope| -> Result<()> {
-            let mut loader = Loader::start(scope, self.sampler, &draws, 0..steps, self.workers);
+            let workers = self.workers;
+            let mut loader = Loader::start(scope, self.sampler, &draws, 0..steps, workers, &stop);
             for step in 0..steps {
                 let tiles = loader.next()?;
                 let rate = rate(step, steps);
