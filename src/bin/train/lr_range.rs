@@ -161,7 +161,7 @@ impl Sweep<'_> {
                     break;
                 }
                 losses.push(loss);
-                progress.count(step + 1);
+                progress.count(step + 1, &format!("loss {loss:.4}"));
             }
             progress.finish();
             Ok(())

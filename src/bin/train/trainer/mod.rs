@@ -231,7 +231,7 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         self.state.done = impatient || self.state.step == self.phase.steps;
         self.state.start_window();
         self.window = Window::default();
-        Progress::tuned(&row, self.state.stale == 0);
+        self.progress.tuned(&row, self.state.stale == 0);
         if let Err(error) = trainer.folder.draw_curves() {
             log::warn!("no curves: {error:#}");
         }
