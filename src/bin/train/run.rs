@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Pool, Sampler, Split, key};
+use crate::data::{Pool, Sampler, Split, check_masks, key};
 use crate::device::{DeviceChoice, Job};
 use crate::estimate;
 use crate::eval::tune_tiles;
@@ -100,6 +100,7 @@ impl Job for Training<'_> {
         let session = Session::start(B::name(&device), workers);
         run_info::describe(&folder, config, pool.split_hash(), session)?;
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
+        check_masks(&pool, &STOP)?;
         let tune = tune_tiles(&pool, config, TUNE_TILES, &STOP)?;
         log::info!("{sampler:?}, {} tune tiles", tune.len());
         let trainer = Trainer::<B> {
