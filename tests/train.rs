@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use image::{Rgb, RgbImage};
@@ -324,9 +325,15 @@ fn a_run_that_is_killed_again_and_again_gives_the_same_bits() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(kills * 53 % 200));
-        // SIGKILL on Unix: nothing is tidied up.
-        child.kill().expect("kills");
-        child.wait().expect("a child");
+        if kills % 2 == 0 {
+            // SIGKILL on Unix: nothing is tidied up.
+            child.kill().expect("kills");
+            child.wait().expect("a child");
+        } else {
+            signal("-INT", &child);
+            let code = child.wait().expect("a child").code();
+            assert!(matches!(code, Some(130 | 0)), "{code:?}");
+        }
         kills += 1;
     }
     assert!(kills > 0, "the run was over before it could be killed");
@@ -373,6 +380,32 @@ fn a_phase_needs_what_it_builds_on() {
     assert_success(&change("steps = 5", "steps = 1"));
 }
 
+fn signal(name: &str, child: &Child) {
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args([name, &pid]).status();
+    assert!(kill.expect("kill runs").success());
+}
+
+/// While it measures how fast it will be, there is nothing to save yet.
+#[test]
+fn a_run_may_be_stopped_before_its_first_step() {
+    let dir = tempfile::tempdir().expect("folder");
+    write_data(&dir.path().join("data"));
+    let slow = CONFIG.replacen("batch = 4,", "batch = 1024,", 1);
+    fs::write(dir.path().join("toy.toml"), slow).expect("config");
+    let mut child = command(dir.path(), &RUN)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut log = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let mut next = || log.next().expect("goes on").expect("text");
+    while !next().contains("tune tiles") {}
+    signal("-TERM", &child);
+    while !next().contains("run the same command again to go on") {}
+    assert_eq!(child.wait().expect("a child").code(), Some(130));
+    assert!(!dir.path().join("run/gate-head.safetensors").exists());
+}
+
 #[test]
 fn an_interrupted_run_says_how_to_go_on() {
     let dir = tempfile::tempdir().expect("folder");
@@ -387,9 +420,7 @@ fn an_interrupted_run_says_how_to_go_on() {
     while !last.exists() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let pid = child.id().to_string();
-    let kill = Command::new("kill").args(["-INT", &pid]).status();
-    assert!(kill.expect("kill runs").success());
+    signal("-INT", &child);
     let output = child.wait_with_output().expect("a child");
     assert_eq!(output.status.code(), Some(130));
     let log = String::from_utf8_lossy(&output.stderr);

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use csv::StringRecord;
+use csv::{ErrorKind, StringRecord};
 
 use crate::mask::{Rle, RleError};
 
@@ -71,13 +71,37 @@ pub enum DatasetError {
         /// What was looked for.
         expected: String,
     },
-    /// Not CSV.
-    #[error("{path}: {source}")]
+    /// Not CSV, or not of the expected form.
+    #[error("{path}:{line}: {problem}")]
     Csv {
         /// The CSV.
         path: PathBuf,
-        /// What is wrong, with the line.
-        source: csv::Error,
+        /// Line in it, from 1.
+        line: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A row that says of which image it speaks by nothing.
+    #[error("{path}:{line}: the ImageId is empty")]
+    NoId {
+        /// The CSV.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+    },
+    /// An image that has ships by one row and none by another.
+    #[error(
+        "{path}:{line}: {id} has no ship by this line, or one by line {ship}: take one of them out"
+    )]
+    Contradiction {
+        /// The CSV.
+        path: PathBuf,
+        /// Line without a mask, from 1.
+        line: u64,
+        /// The image.
+        id: String,
+        /// Line with a mask.
+        ship: u64,
     },
     /// Other columns than expected.
     #[error("{path}:1: the columns are {found}, but {expected} are expected")]
@@ -185,6 +209,28 @@ pub enum DatasetError {
     },
 }
 
+impl DatasetError {
+    /// What is wrong with a CSV, by the line.
+    pub fn of_csv(path: &Path, error: csv::Error) -> Self {
+        let path = path.to_owned();
+        let line = error.position().map_or(1, csv::Position::line);
+        let problem = match error.into_kind() {
+            ErrorKind::Io(source) => return Self::Io { path, source },
+            ErrorKind::UnequalLengths {
+                expected_len, len, ..
+            } => format!("{len} fields, but the first line has {expected_len}"),
+            ErrorKind::Utf8 { err, .. } => format!("no UTF-8: {err}"),
+            ErrorKind::Deserialize { err, .. } => err.to_string(),
+            other => format!("{other:?}"),
+        };
+        Self::Csv {
+            path,
+            line,
+            problem,
+        }
+    }
+}
+
 impl LabelledImage {
     /// Checks that the masks can be of this image, once its size is known.
     ///
@@ -252,7 +298,7 @@ impl Dataset {
         let (named, csv): (usize, Arc<Path>) = (masks.len(), csv.into());
         for (id, rows) in masks {
             if present.contains(Path::new(&id).as_os_str()) {
-                let (ships, lines) = rows.into_iter().unzip();
+                let (ships, lines) = rows.ships.into_iter().unzip();
                 images.push(LabelledImage {
                     path: folder.join(&id),
                     split: splits.get(&id).cloned(),
@@ -292,24 +338,43 @@ fn find(root: &Path, names: &[&str]) -> Result<PathBuf, DatasetError> {
         })
 }
 
-/// Ships by image id, each with its line.
-fn read_masks(path: &Path) -> Result<BTreeMap<String, Vec<(Rle, u64)>>, DatasetError> {
-    let mut images: BTreeMap<String, Vec<(Rle, u64)>> = BTreeMap::new();
+/// What a CSV of masks says of an image.
+#[derive(Default)]
+struct Rows {
+    /// Each ship with its line.
+    ships: Vec<(Rle, u64)>,
+    /// The line by which there is none.
+    empty: Option<u64>,
+}
+
+/// What the CSV says, by image id.
+fn read_masks(path: &Path) -> Result<BTreeMap<String, Rows>, DatasetError> {
+    let mut images: BTreeMap<String, Rows> = BTreeMap::new();
     for_each_row(path, ["ImageId", "EncodedPixels"], |[id, runs], line| {
-        let ships = images.entry(id.to_owned()).or_default();
+        let rows = images.entry(id.to_owned()).or_default();
         let rle: Rle = runs.parse().map_err(|source| DatasetError::Rle {
             path: path.to_owned(),
             line,
             id: id.to_owned(),
             source,
         })?;
-        if !rle.is_empty() {
-            ships.push((rle, line));
+        if rle.is_empty() {
+            rows.empty = Some(line);
+        } else {
+            rows.ships.push((rle, line));
         }
         Ok(())
     })?;
-    for (id, ships) in &images {
-        check_apart(path, id, ships)?;
+    for (id, rows) in &images {
+        if let (Some(line), Some(&(_, ship))) = (rows.empty, rows.ships.first()) {
+            return Err(DatasetError::Contradiction {
+                path: path.to_owned(),
+                line,
+                id: id.clone(),
+                ship,
+            });
+        }
+        check_apart(path, id, &rows.ships)?;
     }
     Ok(images)
 }
@@ -365,16 +430,14 @@ fn read_splits(
     Ok(splits)
 }
 
-/// Calls back with the two columns of each row, in the order of `columns`, and its line.
+/// Calls back with the two columns of each row, in the order of `columns`, and its line. The first of
+/// them names an image.
 fn for_each_row(
     path: &Path,
     columns: [&str; 2],
     mut call: impl FnMut([&str; 2], u64) -> Result<(), DatasetError>,
 ) -> Result<(), DatasetError> {
-    let csv_error = |source| DatasetError::Csv {
-        path: path.to_owned(),
-        source,
-    };
+    let csv_error = |error| DatasetError::of_csv(path, error);
     let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
     let headers = reader.headers().map_err(csv_error)?;
     let place = |column: &str| headers.iter().position(|header| header == column);
@@ -389,6 +452,12 @@ fn for_each_row(
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(csv_error)? {
         let line = record.position().map_or(0, |position| position.line());
+        if record[first].trim().is_empty() {
+            return Err(DatasetError::NoId {
+                path: path.to_owned(),
+                line,
+            });
+        }
         call([&record[first], &record[second]], line)?;
     }
     Ok(())
@@ -473,6 +542,41 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_say_nothing_or_too_much_are_named() {
+        for (rows, wanted) in [
+            (&b"a.jpg,1 2\n,5 1\n"[..], ":3: the ImageId is empty"),
+            (b"a.jpg,1 2\n  ,\n", ":3: the ImageId is empty"),
+            (
+                b"a.jpg,1 2\nb.jpg,\na.jpg,\n",
+                ":4: a.jpg has no ship by this line, or one by line 2",
+            ),
+            (
+                b"a.jpg,\nb.jpg,\na.jpg,1 2\n",
+                ":2: a.jpg has no ship by this line, or one by line 4",
+            ),
+            (b"a.jpg,1 2\nb\xff.jpg,\n", ":3: no UTF-8"),
+            (b"a.jpg,1 2\na.jpg,3 1,ship\n", ":3: 3 fields"),
+        ] {
+            let dir = layout("");
+            let csv = [b"ImageId,EncodedPixels\n", rows].concat();
+            fs::write(dir.path().join("ship_segmentations.csv"), csv).expect("csv");
+            let error = Dataset::open(dir.path()).expect_err(wanted).to_string();
+            assert!(
+                error.contains(&format!("ship_segmentations.csv{wanted}")),
+                "{error}"
+            );
+            assert!(!error.contains("record"), "{error}");
+        }
+        // To say twice that there is none is no contradiction.
+        let dir = layout("ImageId,EncodedPixels\na.jpg,\na.jpg,\n");
+        assert!(
+            Dataset::open(dir.path()).expect("opens").images[0]
+                .ships
+                .is_empty()
+        );
+    }
+
+    #[test]
     fn names_the_lines_of_ships_that_share_a_pixel() {
         let dir = layout("ImageId,EncodedPixels\na.jpg,1 2 7 2\nb.jpg,\na.jpg,4 1 8 5\n");
         let error = Dataset::open(dir.path()).expect_err("pixel 8").to_string();
@@ -551,7 +655,10 @@ mod tests {
         let error = Dataset::open(dir.path())
             .expect_err("a short row")
             .to_string();
-        assert!(error.contains("line: 3"), "{error}");
+        assert!(
+            error.ends_with("ship_segmentations.csv:3: 1 fields, but the first line has 2"),
+            "{error}"
+        );
         let empty = tempfile::tempdir().expect("temporary folder");
         assert!(matches!(
             Dataset::open(empty.path()),

@@ -94,20 +94,51 @@ pub enum DecodeErrorKind {
 /// Grey becomes RGB, alpha is dropped (the colour stays as stored), colour profiles and the EXIF
 /// orientation are not applied. The frame is named after the file, without its folders.
 pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<Frame, DecodeError> {
-    let fail = |kind| DecodeError {
-        name: path.display().to_string(),
-        kind,
-    };
-    // Opening a pipe would wait for a writer, so the kind of file is asked first.
-    let metadata = path.metadata().map_err(|e| fail(DecodeErrorKind::Io(e)))?;
-    if !metadata.is_file() {
-        return Err(fail(DecodeErrorKind::NotAFile));
-    }
-    let file = File::open(path).map_err(|e| fail(DecodeErrorKind::Io(e)))?;
     let name = path
         .file_name()
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    decode(name, BufReader::new(file), options).map_err(fail)
+    open_file(path)
+        .and_then(|reader| decode(name, reader, options))
+        .map_err(|kind| of_file(path, kind))
+}
+
+/// Width and height of an image file by its header: no pixel is decoded, so that those may still turn
+/// out to be broken.
+pub fn read_size(path: &Path) -> Result<(u32, u32), DecodeError> {
+    let size = || {
+        let mut reader = open_file(path)?;
+        match guess(&mut reader)? {
+            // The decoder would read the whole file first.
+            ImageFormat::Jpeg => match jpeg::size(reader) {
+                Ok(size) => Ok(size),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    Err(DecodeErrorKind::Truncated)
+                }
+                Err(e) => Err(DecodeErrorKind::Io(e)),
+            },
+            format => Ok(open(&mut reader, format)?.dimensions()),
+        }
+    };
+    contain(size)
+        .unwrap_or(Err(DecodeErrorKind::Malformed))
+        .map_err(|kind| of_file(path, kind))
+}
+
+fn of_file(path: &Path, kind: DecodeErrorKind) -> DecodeError {
+    DecodeError {
+        name: path.display().to_string(),
+        kind,
+    }
+}
+
+fn open_file(path: &Path) -> Result<BufReader<File>, DecodeErrorKind> {
+    // Opening a pipe would wait for a writer, so the kind of file is asked first.
+    let metadata = path.metadata().map_err(DecodeErrorKind::Io)?;
+    if !metadata.is_file() {
+        return Err(DecodeErrorKind::NotAFile);
+    }
+    let file = File::open(path).map_err(DecodeErrorKind::Io)?;
+    Ok(BufReader::new(file))
 }
 
 /// [`decode_file`] for a file that lies in memory.
@@ -137,19 +168,7 @@ fn decode_trusting(
     options: &DecodeOptions,
 ) -> Result<Frame, DecodeErrorKind> {
     let io = DecodeErrorKind::Io;
-    let start = reader.fill_buf().map_err(io)?;
-    if start.is_empty() {
-        return Err(DecodeErrorKind::Empty);
-    }
-    // BigTIFF, which the guess below does not know and the decoder reads.
-    let big_tiff = start.starts_with(b"II+\0") || start.starts_with(b"MM\0+");
-    let format = ImageReader::new(&mut reader)
-        .with_guessed_format()
-        .map_err(io)?
-        .format()
-        .or(big_tiff.then_some(ImageFormat::Tiff))
-        .ok_or(DecodeErrorKind::UnknownFormat)?;
-    reader.rewind().map_err(io)?;
+    let format = guess(&mut reader)?;
     if format == ImageFormat::Jpeg {
         if !jpeg::is_whole(&mut reader).map_err(io)? {
             return Err(DecodeErrorKind::Truncated);
@@ -185,6 +204,25 @@ fn decode_trusting(
         None => Tags::default(),
     };
     Ok(Frame { name, pixels, tags })
+}
+
+/// The format, by the first bytes; the reader is back at them then.
+fn guess(reader: &mut (impl BufRead + Seek)) -> Result<ImageFormat, DecodeErrorKind> {
+    let io = DecodeErrorKind::Io;
+    let start = reader.fill_buf().map_err(io)?;
+    if start.is_empty() {
+        return Err(DecodeErrorKind::Empty);
+    }
+    // BigTIFF, which the guess below does not know and the decoder reads.
+    let big_tiff = start.starts_with(b"II+\0") || start.starts_with(b"MM\0+");
+    let format = ImageReader::new(&mut *reader)
+        .with_guessed_format()
+        .map_err(io)?
+        .format()
+        .or(big_tiff.then_some(ImageFormat::Tiff))
+        .ok_or(DecodeErrorKind::UnknownFormat)?;
+    reader.rewind().map_err(io)?;
+    Ok(format)
 }
 
 fn open<'a, R: BufRead + Seek>(
@@ -272,6 +310,37 @@ mod tests {
                 "{format:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_size_is_read_from_the_header_alone() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("named.jpg");
+        let noise = RgbImage::from_fn(300, 200, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
+        for format in [
+            ImageFormat::Jpeg,
+            ImageFormat::Png,
+            ImageFormat::Bmp,
+            ImageFormat::WebP,
+        ] {
+            let bytes = encode(&noise.clone().into(), format);
+            std::fs::write(&path, &bytes[..bytes.len() * 3 / 4]).expect("writes");
+            assert_eq!(
+                read_size(&path).expect("a header"),
+                (300, 200),
+                "{format:?}"
+            );
+            decode_file(&path, &DecodeOptions::default()).expect_err("cut off");
+        }
+        let tiff = encode(&noise.into(), ImageFormat::Tiff);
+        std::fs::write(&path, tiff).expect("writes");
+        assert_eq!(read_size(&path).expect("a header"), (300, 200));
+        for junk in [&b""[..], b"no picture", b"\xff\xd8\xff\xe0 cut off"] {
+            std::fs::write(&path, junk).expect("writes");
+            let error = read_size(&path).expect_err("no header").to_string();
+            assert!(error.contains("named.jpg"), "{error}");
+        }
+        read_size(dir.path()).expect_err("a folder");
     }
 
     #[test]

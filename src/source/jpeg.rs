@@ -19,21 +19,51 @@ pub(super) fn is_whole(reader: impl BufRead) -> io::Result<bool> {
     }
 }
 
+/// Width and height, by the first frame header: what comes behind it is not read.
+///
+/// # Errors
+/// What the reader itself reports; [`ErrorKind::UnexpectedEof`] if there is no such header.
+pub(super) fn size(mut reader: impl BufRead) -> io::Result<(u32, u32)> {
+    loop {
+        let marker = next_marker(&mut reader)?;
+        if marker == END_OF_IMAGE {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if !has_segment(marker) {
+            continue;
+        }
+        let length = segment(&mut reader)?;
+        if is_frame(marker) {
+            // Bits per sample, height and width.
+            let mut frame = [0; 5];
+            reader.read_exact(&mut frame)?;
+            let [_, h1, h0, w1, w0] = frame;
+            return Ok((
+                u16::from_be_bytes([w1, w0]).into(),
+                u16::from_be_bytes([h1, h0]).into(),
+            ));
+        }
+        skip(&mut reader, length)?;
+    }
+}
+
 fn follow_markers(mut reader: impl BufRead) -> io::Result<()> {
     let mut marker = next_marker(&mut reader)?;
     while marker != END_OF_IMAGE {
         if has_segment(marker) {
-            let mut length = [0; 2];
-            reader.read_exact(&mut length)?;
-            // The length counts its own two bytes.
-            skip(
-                &mut reader,
-                u16::from_be_bytes(length).saturating_sub(2).into(),
-            )?;
+            let length = segment(&mut reader)?;
+            skip(&mut reader, length)?;
         }
         marker = next_marker(&mut reader)?;
     }
     Ok(())
+}
+
+/// Bytes of a segment behind its length, which counts its own two bytes.
+fn segment(reader: &mut impl BufRead) -> io::Result<u64> {
+    let mut length = [0; 2];
+    reader.read_exact(&mut length)?;
+    Ok(u16::from_be_bytes(length).saturating_sub(2).into())
 }
 
 /// Goes to the next marker. Behind a scan header that passes over the entropy-coded data, in which
@@ -51,6 +81,12 @@ fn next_marker(reader: &mut impl BufRead) -> io::Result<u8> {
             return Ok(code[0]);
         }
     }
+}
+
+/// Start of frame 0 to 15, among which lie those of Huffman tables, arithmetic conditioning and one
+/// that is reserved.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC)
 }
 
 /// Markers without a segment: TEM, restart 0 to 7 and start of image.
@@ -94,6 +130,25 @@ mod tests {
                 whole.len()
             );
         }
+    }
+
+    #[test]
+    fn the_size_stands_in_the_header() {
+        let image = image::RgbImage::new(300, 70);
+        let mut bytes = Vec::new();
+        JpegEncoder::new(&mut bytes)
+            .encode_image(&image)
+            .expect("encodes");
+        assert_eq!(size(&bytes[..]).expect("a header"), (300, 70));
+        // A thumbnail's size is not the image's, and pixels need not be there.
+        let mut with_thumbnail = vec![0xFF, 0xD8, 0xFF, 0xE1];
+        let thumbnail = encoded();
+        with_thumbnail.extend((thumbnail.len() as u16 + 2).to_be_bytes());
+        with_thumbnail.extend(&thumbnail);
+        with_thumbnail.extend(&bytes[2..bytes.len() / 2]);
+        assert_eq!(size(&with_thumbnail[..]).expect("a header"), (300, 70));
+        size(&bytes[..20]).expect_err("no header");
+        size(&b"\xff\xd8\xff\xd9"[..]).expect_err("nothing but an end");
     }
 
     #[test]

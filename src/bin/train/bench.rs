@@ -13,6 +13,7 @@ use crate::config::{Losses, Optimiser};
 use crate::data::Tile;
 use crate::device::{DeviceChoice, Job};
 use crate::nn::{AdamW, DecoderKind, Encoder, Gate, UNet, profile};
+use crate::stop::Stop;
 use crate::task::Task;
 use crate::trainer::Engine;
 
@@ -94,7 +95,8 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
     let mut model = Some(model);
     let mut step = || {
         if workload.forward {
-            M::judge(&inner, &tiles, device);
+            let score = M::judge(&inner, &tiles, device, &Stop::new());
+            score.expect("nobody asks to stop");
             return;
         }
         let trained = model.take().expect("a step leaves a model");

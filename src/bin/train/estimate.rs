@@ -8,11 +8,10 @@ use burn::backend::Autodiff;
 use indicatif::{DecimalBytes, HumanDuration};
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Draws, Sampler, Tile};
+use crate::data::{Draws, Tile};
 use crate::nn::{Encoder, Gate, Params, UNet, collect};
-use crate::run_folder::RunFolder;
 use crate::task::Task;
-use crate::trainer::{Engine, Learner};
+use crate::trainer::{Engine, Learner, Trainer};
 
 /// Steps that are timed, after one that is not.
 const STEPS: usize = 2;
@@ -36,16 +35,9 @@ struct Cost {
 /// it goes, how long all will take and how much disk.
 ///
 /// # Errors
-/// If the disk has no room for the run.
-pub(crate) fn announce<B: Engine>(
-    config: &Config,
-    folder: &RunFolder,
-    sampler: &Sampler,
-    tune: usize,
-    device: &B::Device,
-    workers: usize,
-    phases: &[PhaseName],
-) -> Result<()> {
+/// If the disk has no room for the run, or the user asks to stop.
+pub(crate) fn announce<B: Engine>(trainer: &Trainer<B>, phases: &[PhaseName]) -> Result<()> {
+    let (config, folder, device) = (trainer.config, trainer.folder, &trainer.device);
     let mut total = 0.0;
     let mut disk = 0;
     let mut largest = 0;
@@ -53,14 +45,12 @@ pub(crate) fn announce<B: Engine>(
         let phase = config.phases.get(name);
         let cost = if name.is_gate() {
             let gate = Gate::<Autodiff<B>>::new(config.width, device);
-            measure(gate, config, name, sampler, device, workers)?
+            measure(gate, trainer, name)?
         } else {
-            let encoder = Encoder::new(config.width, device);
-            let unet = UNet::<Autodiff<B>>::on(encoder, config.decoder, device);
-            measure(unet, config, name, sampler, device, workers)?
+            measure(unet::<B>(config, device), trainer, name)?
         };
         let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
-        let seconds = seconds(&cost, config, name, done, tune);
+        let seconds = seconds(&cost, config, name, done, trainer.tune.len());
         total += seconds;
         disk += (cost.last + cost.best).saturating_sub(folder.size(name));
         largest = largest.max(cost.last);
@@ -85,36 +75,53 @@ pub(crate) fn announce<B: Engine>(
     Ok(())
 }
 
-fn measure<B: Engine, M: Task<B>>(
-    model: M,
-    config: &Config,
-    name: PhaseName,
-    sampler: &Sampler,
-    device: &B::Device,
-    workers: usize,
-) -> Result<Cost> {
+/// A U-Net of the size that is trained.
+fn unet<B: Engine>(config: &Config, device: &B::Device) -> UNet<Autodiff<B>> {
+    let unet = UNet::on(Encoder::new(config.width, device), config.decoder, device);
+    match config.separation {
+        true => unet.with_centrality(device),
+        false => unet,
+    }
+}
+
+fn measure<B: Engine, M: Task<B>>(model: M, trainer: &Trainer<B>, name: PhaseName) -> Result<Cost> {
+    let Trainer {
+        config,
+        sampler,
+        device,
+        workers,
+        stop,
+        ..
+    } = trainer;
+    let workers = *workers as f64;
     let phase = config.phases.get(name);
     let draws = Draws::of(config, name);
     // The first draws also decode images that later ones find decoded.
-    draws.batch(sampler, 0)?;
-    let (tiles, draw) = timed(|| draws.batch(sampler, 1));
+    draws.batch(sampler, 0, stop)?;
+    let (tiles, draw) = timed(|| draws.batch(sampler, 1, stop));
     let tiles = tiles?;
-    let draw = draw / phase.batch as f64 / workers as f64;
+    let draw = draw / phase.batch as f64 / workers;
 
     let mut learner = Learner::new(model, config, name);
-    let mut step = || learner.step(&tiles, 0.0, device).into_data();
-    step();
-    let (_, steps) = timed(|| (0..STEPS).for_each(|_| drop(step())));
+    let mut step = || -> Result<()> {
+        stop.check()?;
+        learner.step(&tiles, 0.0, device).into_data();
+        Ok(())
+    };
+    step()?;
+    let (done, steps) = timed(|| (0..STEPS).try_for_each(|_| step()));
+    done?;
     let model = learner.averaged();
     let few: &[Tile] = &tiles[..tiles.len().min(16)];
-    M::judge(&model, few, device);
-    let (_, judge) = timed(|| M::judge(&model, few, device));
+    M::judge(&model, few, device, stop)?;
+    let (judged, judge) = timed(|| M::judge(&model, few, device, stop));
+    judged?;
     let step = steps / STEPS as f64;
     let making = draw * phase.batch as f64;
     Ok(Cost {
         // Beside a GPU, tiles are made while it computes; the CPU has to do both.
         step: if shares_cores::<B>(device) {
-            step + making * workers as f64 / rayon::current_num_threads() as f64
+            step + making * workers / rayon::current_num_threads() as f64
         } else {
             step.max(making)
         },
@@ -137,7 +144,7 @@ fn seconds(cost: &Cost, config: &Config, name: PhaseName, done: usize, tune: usi
     let looks = first + phase.steps.div_ceil(phase.tune_every) - done / phase.tune_every;
     let mining = &config.mining;
     let rounds = if mining.share > 0.0 {
-        (phase.steps.saturating_sub(1) / mining.every) - done / mining.every
+        (phase.steps.saturating_sub(1) / mining.every).saturating_sub(done / mining.every)
     } else {
         0
     };
@@ -181,7 +188,12 @@ fn free(path: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use burn::module::AutodiffModule;
+    use burn_flex::{Flex, FlexDevice};
+
     use super::*;
+    use crate::data::{Sampler, Split, fixtures};
+    use crate::start::Start;
 
     #[test]
     fn time_by_hand() {
@@ -205,6 +217,36 @@ mod tests {
         assert_eq!(seconds(0), 200.0 + 5.0 * 2.0 + 2.0 * 7.5);
         // What stands at step 60 has been looked at and mined there.
         assert_eq!(seconds(60), 80.0 + 2.0 * 2.0 + 7.5);
+        // Stopped in its last look, at the step of a round that never comes.
+        let config = toml::from_str(&text.replace("steps = 100", "steps = 80"));
+        let config: Config = config.expect("a config");
+        assert_eq!(super::seconds(&cost, &config, PhaseName::Unet, 80, 8), 2.0);
+    }
+
+    /// What the log says of a network's size is that of the network that a run trains.
+    #[test]
+    fn the_unet_that_is_measured_is_the_one_that_is_trained() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
+        let device = FlexDevice;
+        for separation in [false, true] {
+            let text = format!(
+                r#"
+                name = "toy"
+                gsd = [1.0, 2.0]
+                separation = {separation}
+                phases.unet = {{ steps = 1 }}
+                data = [{{ name = "sea", root = ".", licence = "", attribution = "", scale = [1.0, 1.0] }}]
+            "#
+            );
+            let config: Config = toml::from_str(&text).expect("a config");
+            let start = Start::<Flex>::open(&config, &sampler, &device).expect("random weights");
+            let trained = start.unet(None).expect("random weights").valid();
+            let measured = unet::<Flex>(&config, &device).valid();
+            assert_eq!(bytes(&collect(&measured)), bytes(&collect(&trained)));
+            assert_eq!(measured.outputs(), 1 + usize::from(separation));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::run::workers;
 use crate::run_folder::RunFolder;
 use crate::start::{Start, result_before};
+use crate::stop::Stop;
 use crate::task::Task;
 use crate::trainer::{Engine, Learner};
 
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     /// starts.
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Steps of the sweep.
+    /// Steps of the sweep, 2 or more.
     #[arg(long, default_value_t = 100)]
     steps: usize,
     /// Processor to train on.
@@ -63,6 +64,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.steps >= 2,
+        "--steps {}: a sweep from one rate to another takes 2 steps or more",
+        args.steps
+    );
     args.device.run(args)
 }
 
@@ -138,8 +144,11 @@ impl Sweep<'_> {
         let mut learner = Learner::new(model, self.config, self.name);
         let progress = Progress::new("lr-range", steps, 0);
         let mut losses: Vec<f64> = Vec::new();
+        // Nothing would be lost: Ctrl-C ends the process.
+        let stop = Stop::new();
         std::thread::scope(|scope| -> Result<()> {
-            let mut loader = Loader::start(scope, self.sampler, &draws, 0..steps, self.workers);
+            let workers = self.workers;
+            let mut loader = Loader::start(scope, self.sampler, &draws, 0..steps, workers, &stop);
             for step in 0..steps {
                 let tiles = loader.next()?;
                 let rate = rate(step, steps);
@@ -152,11 +161,16 @@ impl Sweep<'_> {
                     break;
                 }
                 losses.push(loss);
-                progress.count(step + 1);
+                progress.count(step + 1, &format!("loss {loss:.4}"));
             }
             progress.finish();
             Ok(())
         })?;
+        ensure!(
+            !losses.is_empty(),
+            "{}: the loss is no number before any step: look at the data by `train tiles`",
+            self.name.name()
+        );
         Ok(smooth(&losses, steps))
     }
 }
@@ -214,6 +228,23 @@ fn save(points: &[Point], name: &str, out: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sweep_of_no_steps_is_refused() {
+        for steps in [0, 1] {
+            let args = Args {
+                config: "toy.toml".into(),
+                phase: PhaseName::Unet,
+                out: "lr".into(),
+                run: None,
+                steps,
+                device: DeviceChoice::Cpu,
+                workers: None,
+            };
+            let error = run(args).expect_err("no sweep").to_string();
+            assert!(error.starts_with(&format!("--steps {steps}:")), "{error}");
+        }
+    }
 
     #[test]
     fn rates_rise_by_a_constant_factor() {

@@ -26,6 +26,7 @@ mod schedule;
 mod split;
 mod start;
 mod stats;
+mod stop;
 mod task;
 mod tensors;
 mod tiles;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Mining;
 use crate::data::{Sampler, Tile, key};
+use crate::stop::Stop;
 
 /// Scenes judged at once.
 const BATCH: usize = 32;
@@ -39,13 +40,14 @@ pub(crate) struct Report {
 /// must be another one in each round.
 ///
 /// # Errors
-/// If an image could not be read.
+/// If an image could not be read, or the user asks to stop: then `mined` is as it was.
 pub(crate) fn mine(
     mined: &mut Mined,
     round: usize,
     seed: &[u64],
     sampler: &Sampler,
     mining: &Mining,
+    stop: &Stop,
     fires: impl Fn(&[Tile]) -> Vec<f32>,
 ) -> Result<Report> {
     let choice = |number: usize, what: u64| {
@@ -60,7 +62,10 @@ pub(crate) fn mine(
     let numbered: Vec<(usize, u64)> = scenes.into_iter().enumerate().collect();
     let mut judged: Vec<(usize, u64, f32)> = Vec::with_capacity(numbered.len());
     for numbered in numbered.chunks(BATCH) {
-        let draw = |&(number, scene): &(usize, u64)| sampler.draw(false, scene, choice(number, 1));
+        let draw = |&(number, scene): &(usize, u64)| {
+            stop.check()?;
+            sampler.draw(false, scene, choice(number, 1))
+        };
         let tiles: Vec<Tile> = numbered.par_iter().map(draw).collect::<Result<_>>()?;
         // Where ships are everywhere, a draw may show some against its order, labelled or not.
         let free = |tile: &Tile| !tile.doubtful && tile.ship_pixels() == 0;
@@ -118,6 +123,7 @@ mod tests {
     use super::*;
     use crate::data::Split;
     use crate::data::fixtures;
+    use crate::stop::Stopped;
 
     /// Fires by the tile's brightness: a stand-in that ranks ship-free scenes the same each time.
     fn brightness(tiles: &[Tile]) -> Vec<f32> {
@@ -148,7 +154,8 @@ mod tests {
             let mut mined = Mined::default();
             let reports = [1, 2, 3].map(|round| {
                 let seed = [5, round as u64];
-                mine(&mut mined, round, &seed, &sampler, &mining, brightness).expect("mines")
+                let go = Stop::new();
+                mine(&mut mined, round, &seed, &sampler, &mining, &go, brightness).expect("mines")
             });
             (mined, reports)
         };
@@ -172,7 +179,8 @@ mod tests {
         let round = |augment| {
             let sampler = Sampler::new(&pool, Split::Train, 64, augment).expect("has ships");
             let mut mined = Mined::default();
-            mine(&mut mined, 1, &[7], &sampler, &mining, brightness).expect("draws");
+            let go = Stop::new();
+            mine(&mut mined, 1, &[7], &sampler, &mining, &go, brightness).expect("draws");
             mined.scenes.len()
         };
         assert_eq!(round(None), 0, "crops of these images prove nothing");
@@ -196,13 +204,27 @@ mod tests {
             keep: 5,
             ..Mining::default()
         };
-        let mut mined = Mined::default();
-        mine(&mut mined, 1, &[1], &sampler, &mining, brightness).expect("mines");
+        let (mut mined, stop) = (Mined::default(), Stop::new());
+        mine(&mut mined, 1, &[1], &sampler, &mining, &stop, brightness).expect("mines");
         let before = mined.scenes.clone();
         // Now the network fires where it is dark.
         let darkness = |tiles: &[Tile]| brightness(tiles).iter().map(|b| -b).collect();
-        mine(&mut mined, 2, &[2], &sampler, &mining, darkness).expect("mines");
+        mine(&mut mined, 2, &[2], &sampler, &mining, &stop, darkness).expect("mines");
         let stayed = mined.scenes.iter().filter(|s| before.contains(s)).count();
         assert!(stayed < 3, "{stayed} of {} stayed", before.len());
+
+        // A round that is cut short has not been.
+        let after = mined.clone();
+        let asks = |tiles: &[Tile]| {
+            stop.ask();
+            brightness(tiles)
+        };
+        let long = Mining {
+            pool: 1_000_000,
+            ..mining
+        };
+        let cut = mine(&mut mined, 3, &[3], &sampler, &long, &stop, asks);
+        assert!(cut.is_err_and(|error| error.is::<Stopped>()));
+        assert_eq!(mined, after);
     }
 }

@@ -4,12 +4,11 @@ use std::any::TypeId;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{Config, PhaseName};
-use crate::data::{Pool, Sampler, Split, key};
+use crate::data::{Pool, Sampler, Split, check_masks, key};
 use crate::device::{DeviceChoice, Job};
 use crate::estimate;
 use crate::eval::tune_tiles;
@@ -17,7 +16,8 @@ use crate::logging;
 use crate::run_folder::RunFolder;
 use crate::run_info::{self, Session};
 use crate::start::{Start, has_other_split, result_before};
-use crate::trainer::{Engine, Outcome, Trainer};
+use crate::stop::{Stop, Stopped};
+use crate::trainer::{Engine, Trainer};
 
 /// Tiles by which weights are compared; the same ones throughout a run.
 const TUNE_TILES: usize = 512;
@@ -25,7 +25,7 @@ const TUNE_TILES: usize = 512;
 /// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-static STOP: AtomicBool = AtomicBool::new(false);
+static STOP: Stop = Stop::new();
 
 /// Trains the gate, then the U-Net on its encoder.
 #[derive(clap::Args)]
@@ -58,7 +58,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     ctrlc::set_handler(|| {
         // Whoever asks twice does not want to wait for the checkpoint.
-        if STOP.swap(true, Ordering::Relaxed) {
+        if STOP.ask() {
             std::process::exit(INTERRUPTED.into());
         }
     })?;
@@ -76,11 +76,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         only: args.phase,
         workers: args.workers,
     };
-    if args.device.run(training)? == Outcome::Stopped {
-        log::info!("stopped: run the same command again to go on");
-        return Ok(ExitCode::from(INTERRUPTED));
+    match args.device.run(training) {
+        Err(error) if error.is::<Stopped>() => {
+            log::info!("stopped: run the same command again to go on");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        ended => ended.map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// One phase, or all that the config has steps for.
@@ -92,9 +94,9 @@ struct Training<'a> {
 }
 
 impl Job for Training<'_> {
-    type Output = Outcome;
+    type Output = ();
 
-    fn on<B: Engine>(self) -> Result<Outcome> {
+    fn on<B: Engine>(self) -> Result<()> {
         let config = self.config;
         let device = B::Device::default();
         let workers = workers::<B>(self.workers);
@@ -104,21 +106,14 @@ impl Job for Training<'_> {
         let session = Session::start(B::name(&device), workers);
         run_info::describe(&folder, config, &pool, session)?;
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
-        let tune = tune_tiles(&pool, config, TUNE_TILES)?;
+        check_masks(&pool, &STOP)?;
+        let tune = tune_tiles(&pool, config, TUNE_TILES, &STOP)?;
         log::info!("{sampler:?}, {} tune tiles", tune.len());
-        let ahead = self.ahead(&folder)?;
-        if let [first, ..] = ahead[..] {
-            // What it builds on must be there, or the measuring would be for nothing.
-            result_before(config, &folder, first)?;
-            let tiles = tune.len();
-            estimate::announce::<B>(config, &folder, &sampler, tiles, &device, workers, &ahead)?;
-        }
         if has_other_split(config, &pool) {
             log::warn!(
                 "the bundle that the run starts from was trained by another split: it may have been trained on images that are for tuning and testing here"
             );
         }
-        let start = Start::<B>::open(config, &sampler, &device)?;
         let trainer = Trainer::<B> {
             config,
             folder: &folder,
@@ -128,21 +123,25 @@ impl Job for Training<'_> {
             workers,
             stop: &STOP,
         };
+        let ahead = self.ahead(&folder)?;
+        if let [first, ..] = ahead[..] {
+            // What it builds on must be there, or the measuring would be for nothing.
+            result_before(config, &folder, first)?;
+            estimate::announce(&trainer, &ahead)?;
+        }
+        let start = Start::<B>::open(config, &sampler, &device)?;
         for name in ahead {
             // Random starts follow from the phase alone, whatever ran before it.
             B::seed(&device, key(&[config.seed, name as u64]));
             let before = result_before(config, &folder, name)?;
             let before = before.as_ref().map(|(name, weights)| (*name, weights));
-            let outcome = if name.is_gate() {
-                trainer.train(name, start.gate(before.map(|(_, weights)| weights))?)?
+            if name.is_gate() {
+                trainer.train(name, start.gate(before.map(|(_, weights)| weights))?)?;
             } else {
-                trainer.train(name, start.unet(before)?)?
-            };
-            if outcome == Outcome::Stopped || STOP.load(Ordering::Relaxed) {
-                return Ok(Outcome::Stopped);
+                trainer.train(name, start.unet(before)?)?;
             }
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
-use crate::curves;
+use crate::curves::{self, Row, Rows};
 use crate::files::replace;
 use crate::nn::Params;
 use crate::trainer::State;
@@ -220,43 +220,31 @@ impl RunFolder {
     }
 
     /// Opens the metrics for appending to a phase whose checkpoint stands at `step`, none before its
-    /// first. Rows of later steps are taken out: those steps will be done again.
+    /// first. Rows of later steps are taken out: those steps will be done again. So are lines that cannot
+    /// be read, with a warning.
     pub(crate) fn metrics(&self, name: PhaseName, step: Option<usize>) -> Result<MetricsFile> {
         let path = self.file(METRICS);
         let context = || path.display().to_string();
-        let mut kept = csv::Writer::from_writer(Vec::new());
+        let mut kept = String::new();
         if path.exists() {
-            let mut reader = csv::ReaderBuilder::new()
-                .flexible(true)
-                .from_path(&path)
-                .with_context(context)?;
-            let headers = reader.byte_headers().with_context(context)?.clone();
-            let stays = |row: &csv::ByteRecord| {
-                let step_of = |field: &[u8]| str::from_utf8(field).ok()?.parse::<usize>().ok();
-                let other = row.get(0) != Some(name.name().as_bytes());
-                // A row that was cut off while it was written ends early.
-                let done = || {
-                    row.get(1)
-                        .and_then(step_of)
-                        .is_some_and(|at| Some(at) <= step)
-                };
-                row.len() == headers.len() && (other || done())
-            };
-            let rows: Vec<_> = reader
-                .byte_records()
-                .collect::<Result<_, _>>()
-                .with_context(context)?;
-            let rows: Vec<_> = rows.into_iter().filter(stays).collect();
-            if !rows.is_empty() {
-                kept.write_byte_record(&headers)?;
-                for row in &rows {
-                    kept.write_byte_record(row)?;
-                }
+            let Rows { rows, unreadable } = curves::read(&path)?;
+            if let [first, ..] = unreadable[..] {
+                log::warn!(
+                    "{}:{first}: no row of metrics: {} such lines are taken out. Nothing else is harmed; to have them in the curves again, stop the run and put back a copy of the file",
+                    path.display(),
+                    unreadable.len()
+                );
+            }
+            let stays = |row: &Row| row.phase != name.name() || Some(row.step) <= step;
+            for row in rows.into_iter().filter(stays) {
+                kept += &format!("{}\n", row.line);
             }
         }
-        let kept = kept.into_inner().map_err(|error| error.into_error())?;
         let fresh = kept.is_empty();
-        replace(&path, &kept).with_context(|| unwritable(&path))?;
+        if !fresh {
+            kept.insert_str(0, &format!("{}\n", curves::HEADER));
+        }
+        replace(&path, kept.as_bytes()).with_context(|| unwritable(&path))?;
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
@@ -440,6 +428,8 @@ mod tests {
         metrics.write(&row("unet", 10)).expect("writes");
         let want = ["gate-head 0", "gate-head 5", "unet 0", "unet 5", "unet 10"];
         assert_eq!(steps(&folder), want);
+        let text = fs::read_to_string(&path).expect("reads");
+        assert_eq!(text.lines().next(), Some(curves::HEADER));
         folder.metrics(PhaseName::Unet, Some(0)).expect("opens");
         assert_eq!(steps(&folder), want[..3]);
         folder.metrics(PhaseName::Unet, None).expect("opens");

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
-use shipwatch::dataset::{Dataset, LabelledImage};
+use shipwatch::dataset::{DatasetError, LabelledImage};
 use shipwatch::metrics::mean;
+use shipwatch::source::decode::read_size;
 
 use crate::config::Config;
-use crate::data::{Pool, ship_length};
+use crate::data::{Pool, open, ship_length};
 use crate::grid::grid;
 use crate::plot::Chart;
 use crate::progress::count;
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let images: usize = groups.values().map(Vec::len).sum();
     let bar = count("counting", images);
+    let misfits = AtomicUsize::new(0);
     let counted: BTreeMap<(String, String), Vec<Counted>> = groups
         .into_iter()
         .map(|(name, images)| {
@@ -65,7 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 match counted {
                     Ok(counted) => Some(counted),
                     Err(error) => {
-                        bar.suspend(|| log::warn!("{error:#}; left out"));
+                        let wrong = error.is::<DatasetError>();
+                        misfits.fetch_add(usize::from(wrong), Ordering::Relaxed);
+                        bar.suspend(|| log::warn!("{error}; left out"));
                         None
                     }
                 }
@@ -81,9 +86,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut text = String::new();
     table(&mut text, &counted)?;
     print!("{text}");
-    match &args.out {
-        Some(folder) => plots(folder, &counted.values().flatten().collect::<Vec<_>>()),
-        None => Ok(()),
+    if let Some(folder) = &args.out {
+        plots(folder, &counted.values().flatten().collect::<Vec<_>>())?;
+    }
+    match misfits.into_inner() {
+        0 => Ok(()),
+        misfits => bail!(
+            "{misfits} of {images} images do not fit their masks and were left out: correct the CSV, or put back the images"
+        ),
     }
 }
 
@@ -104,7 +114,7 @@ fn of_config(config: &Config) -> Result<Groups> {
 fn of_folders(folders: &[PathBuf]) -> Result<Groups> {
     let mut groups = Groups::new();
     for folder in folders {
-        for image in Dataset::open(folder)?.images {
+        for image in open(folder)?.images {
             let split = image.split.clone().unwrap_or("-".to_owned());
             let key = (folder.display().to_string(), split);
             groups.entry(key).or_default().push(image);
@@ -116,8 +126,7 @@ fn of_folders(folders: &[PathBuf]) -> Result<Groups> {
 impl Counted {
     /// Reads no more of the file than its header.
     fn of(image: &LabelledImage) -> Result<Self> {
-        let file = || image.path.display().to_string();
-        let size = image::image_dimensions(&image.path).with_context(file)?;
+        let size = read_size(&image.path)?;
         image.check(size.0, size.1)?;
         let pixels = u64::from(size.0) * u64::from(size.1);
         Ok(Self {
@@ -276,6 +285,24 @@ fn whole_classes(values: impl Iterator<Item = f64>, ends: &[f64]) -> Vec<(String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::fixtures;
+
+    #[test]
+    fn images_that_do_not_fit_their_masks_are_no_success() {
+        let dir = tempfile::tempdir().expect("folder");
+        fixtures::pool(dir.path());
+        let args = Args {
+            data: vec![dir.path().to_owned()],
+            config: None,
+            out: None,
+        };
+        run(&args).expect("all fit");
+        let csv = dir.path().join("ship_segmentations.csv");
+        let text = fs::read_to_string(&csv).expect("csv");
+        fs::write(&csv, format!("{text}b.png,1999 3\n")).expect("csv");
+        let error = run(&args).expect_err("b.png has 2000 pixels").to_string();
+        assert!(error.starts_with("1 of 2 images"), "{error}");
+    }
 
     #[test]
     fn each_value_falls_into_one_class() {

@@ -10,6 +10,7 @@ use crate::config::Losses;
 use crate::data::Tile;
 use crate::loss;
 use crate::nn::{FusedOps, Gate, Mode, UNet, features};
+use crate::stop::{Stop, Stopped};
 use crate::tensors;
 
 /// Tiles judged at once.
@@ -45,7 +46,15 @@ pub(crate) trait Task<B: FusedOps>: AutodiffModule<Autodiff<B>> {
     ) -> Tensor<Autodiff<B>, 1>;
 
     /// Judges by tiles of both kinds.
-    fn judge(model: &Self::InnerModule, tiles: &[Tile], device: &B::Device) -> Score;
+    ///
+    /// # Errors
+    /// If the user asks to stop meanwhile.
+    fn judge(
+        model: &Self::InnerModule,
+        tiles: &[Tile],
+        device: &B::Device,
+        stop: &Stop,
+    ) -> Result<Score, Stopped>;
 
     /// How strongly the network fires on each of some ship-free tiles.
     fn false_alarms(model: &Self::InnerModule, tiles: &[Tile], device: &B::Device) -> Vec<f32>;
@@ -65,22 +74,27 @@ impl<B: FusedOps> Task<B> for Gate<Autodiff<B>> {
         loss::gate(logits, truth, losses.label_smoothing)
     }
 
-    fn judge(model: &Gate<B>, tiles: &[Tile], device: &B::Device) -> Score {
-        let logits = by_batch(tiles, |tiles| {
+    fn judge(
+        model: &Gate<B>,
+        tiles: &[Tile],
+        device: &B::Device,
+        stop: &Stop,
+    ) -> Result<Score, Stopped> {
+        let logits = by_batch(tiles, stop, |tiles| {
             read(model.forward(tensors::pixels(tiles, device)))
-        });
+        })?;
         let ships = tiles.iter().map(Tile::has_ship);
         let scored: Vec<(f32, bool)> = logits.into_iter().zip(ships).collect();
         let auc = metrics::auc(&scored).unwrap_or(0.0);
         let rejected = metrics::threshold_for_recall(&scored, GATE_RECALL)
             .and_then(|threshold| metrics::pass_rate(&scored, threshold, false))
             .map_or(0.0, |passed| 1.0 - passed);
-        Score {
+        Ok(Score {
             combined: (auc + rejected) / 2.0,
             auc: Some(auc),
             rejected: Some(rejected),
             ..Score::default()
-        }
+        })
     }
 
     /// The ship probability.
@@ -109,25 +123,30 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
         }
     }
 
-    fn judge(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> Score {
-        let dice = by_batch(tiles, |tiles| {
+    fn judge(
+        model: &UNet<B>,
+        tiles: &[Tile],
+        device: &B::Device,
+        stop: &Stop,
+    ) -> Result<Score, Stopped> {
+        let dice = by_batch(tiles, stop, |tiles| {
             let logits = model.forward(tensors::pixels(tiles, device));
             let found = sigmoid(logits).greater_elem(0.5).float();
             let truth = tensors::masks::<B>(tiles, device);
             let both = per_tile(found.clone() * truth.clone());
             read((both * 2.0 + 1.0) / (per_tile(found) + per_tile(truth) + 1.0))
-        });
+        })?;
         let mean = |keep: fn(&Tile) -> bool| {
             let kept = dice.iter().zip(tiles).filter(|(_, tile)| keep(tile));
             metrics::mean(kept.map(|(dice, _)| f64::from(*dice))).unwrap_or(0.0)
         };
         let (ships, all) = (mean(Tile::has_ship), mean(|_| true));
-        Score {
+        Ok(Score {
             combined: (ships + all) / 2.0,
             dice_ships: Some(ships),
             dice_all: Some(all),
             ..Score::default()
-        }
+        })
     }
 
     /// The sum of the squared probabilities, in pixels: a thin haze over a whole tile does not add
@@ -138,8 +157,17 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
     }
 }
 
-fn by_batch(tiles: &[Tile], work: impl Fn(&[Tile]) -> Vec<f32>) -> Vec<f32> {
-    tiles.chunks(BATCH).flat_map(work).collect()
+fn by_batch(
+    tiles: &[Tile],
+    stop: &Stop,
+    work: impl Fn(&[Tile]) -> Vec<f32>,
+) -> Result<Vec<f32>, Stopped> {
+    let mut all = Vec::with_capacity(tiles.len());
+    for tiles in tiles.chunks(BATCH) {
+        stop.check()?;
+        all.extend(work(tiles));
+    }
+    Ok(all)
 }
 
 /// `[N, 1, S, S] -> [N]`, summed.
@@ -150,4 +178,36 @@ fn per_tile<B: FusedOps>(t: Tensor<B, 4>) -> Tensor<B, 1> {
 
 fn read<B: FusedOps>(t: Tensor<B, 1>) -> Vec<f32> {
     t.into_data().convert::<f32>().iter::<f32>().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use image::{GrayImage, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn judging_ends_with_the_batch_in_which_the_user_asks_to_stop() {
+        let tile = || Tile {
+            pixels: RgbImage::new(1, 1),
+            mask: GrayImage::new(1, 1),
+            doubtful: false,
+        };
+        let tiles: Vec<Tile> = (0..3 * BATCH).map(|_| tile()).collect();
+        let (stop, judged) = (Stop::new(), Cell::new(0));
+        let judge = |tiles: &[Tile]| {
+            judged.set(judged.get() + tiles.len());
+            vec![0.0; tiles.len()]
+        };
+        let all = by_batch(&tiles, &stop, judge).expect("nobody asks");
+        assert_eq!((all.len(), judged.take()), (tiles.len(), tiles.len()));
+        let asked = |tiles: &[Tile]| {
+            stop.ask();
+            judge(tiles)
+        };
+        by_batch(&tiles, &stop, asked).expect_err("asked");
+        assert_eq!(judged.get(), BATCH);
+    }
 }

@@ -1,7 +1,9 @@
 //! How tiles are changed and made up: `[augment]`.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::{SHARE, within};
 
 /// How tiles are changed and made up: `[augment]`. Every value is a share, 0 to 1.
 ///
@@ -82,10 +84,7 @@ impl Augment {
             ("noise", self.noise),
             ("jpeg", self.jpeg),
         ] {
-            ensure!(
-                (0.0..=1.0).contains(&share),
-                "`{key}` of [augment] must be 0 to 1"
-            );
+            within(key, "[augment]", share, SHARE)?;
         }
         Ok(())
     }

@@ -1,12 +1,23 @@
 //! `[[data]]`: the folders of labelled images.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{is_positive, is_range};
+use super::{within, within_both};
+
+/// Factors by which images may be resampled: from a drone's 2 cm per pixel, or Sentinel-2's 10 m, to
+/// the challenge's 1.5 m and beyond.
+const SCALES: RangeInclusive<f64> = 0.01..=8.0;
+
+/// Those for frames: of smaller pieces a frame would take thousands.
+const FRAME_SCALES: RangeInclusive<f64> = 0.05..=8.0;
+
+/// Relative shares of the tiles.
+const WEIGHTS: RangeInclusive<f64> = 0.001..=1000.0;
 
 /// A folder in the challenge's layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,15 +31,15 @@ pub(crate) struct DataRoot {
     pub(crate) licence: String,
     /// Whom the licence asks to name, for the manifest.
     pub(crate) attribution: String,
-    /// Smallest and largest factor by which images are resampled.
+    /// Smallest and largest factor by which images are resampled, 0.01 to 8.
     pub(crate) scale: [f64; 2],
-    /// Factors at which whole images are judged.
+    /// Factors at which whole images are judged, 0.01 to 8.
     #[serde(default = "default_eval_scales")]
     pub(crate) eval_scales: Vec<f64>,
     /// Smallest and largest factor at which its images go into judging frames, so that they look as
-    /// if taken at about 1.5 m per pixel; without it they go into none.
+    /// if taken at about 1.5 m per pixel, 0.05 to 8; without it they go into none.
     pub(crate) frame_scale: Option<[f64; 2]>,
-    /// Relative share of the tiles.
+    /// Relative share of the tiles, 0.001 to 1000.
     #[serde(default = "default_weight")]
     pub(crate) weight: f64,
     /// Ids that start so are for tuning; besides those that `split` or `split.csv` sets aside.
@@ -70,22 +81,19 @@ pub(super) fn check(roots: &[DataRoot]) -> Result<()> {
     for root in roots {
         let name = &root.name;
         ensure!(names.insert(name), "two data folders are named `{name}`");
+        let data = format!("data `{name}`");
+        within_both("scale", &data, root.scale, SCALES)?;
         ensure!(
-            is_range(root.scale),
-            "`scale` of data `{name}` must be [low, high], both positive"
+            !root.eval_scales.is_empty(),
+            "`eval-scales` of {data} must be one or more factors"
         );
-        ensure!(
-            !root.eval_scales.is_empty() && root.eval_scales.iter().all(|&s| is_positive(s)),
-            "`eval-scales` of data `{name}` must be one or more positive factors"
-        );
-        ensure!(
-            root.frame_scale.is_none_or(is_range),
-            "`frame-scale` of data `{name}` must be [low, high], both positive"
-        );
-        ensure!(
-            is_positive(root.weight),
-            "`weight` of data `{name}` must be positive"
-        );
+        for &scale in &root.eval_scales {
+            within("eval-scales", &data, scale, SCALES)?;
+        }
+        if let Some(scale) = root.frame_scale {
+            within_both("frame-scale", &data, scale, FRAME_SCALES)?;
+        }
+        within("weight", &data, root.weight, WEIGHTS)?;
         ensure!(
             !root.held_out
                 || (root.split.is_none() && root.tune.is_empty() && root.test.is_empty()),

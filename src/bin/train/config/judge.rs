@@ -1,14 +1,19 @@
 //! The frames by which models are judged: `[judge]`.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::{SHARE, within};
+
+/// Frames of each split.
+const FRAMES: std::ops::RangeInclusive<usize> = 0..=10_000;
 
 /// The frames by which models are judged, besides plain images: composed from those data folders that
 /// have a `frame-scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Judge {
-    /// Frames of each split.
+    /// Frames of each split, 0 to 10,000.
     pub(crate) frames: usize,
     /// Which ones they are follows from it; not from the seed of training.
     pub(crate) seed: u64,
@@ -30,10 +35,7 @@ impl Judge {
     /// # Errors
     /// If a value makes no sense; the message names the key.
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(
-            (0.0..=1.0).contains(&self.empty_share),
-            "`empty-share` of [judge] must be 0 to 1"
-        );
-        Ok(())
+        within("frames", "[judge]", self.frames, FRAMES)?;
+        within("empty-share", "[judge]", self.empty_share, SHARE)
     }
 }

@@ -1,9 +1,22 @@
 //! What training lowers: `[loss]`.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Weights and shapes of the losses. The first five are summed for the U-Net.
+use super::within;
+
+/// Weights of the losses.
+const WEIGHTS: RangeInclusive<f64> = 0.0..=1000.0;
+
+/// Exponents, and costs of errors.
+const SHAPES: RangeInclusive<f64> = 0.0..=10.0;
+
+/// Beyond it the truth would come close to saying nothing.
+const SMOOTHING: RangeInclusive<f64> = 0.0..=0.5;
+
+/// Weights, 0 to 1000, and shapes, 0 to 10, of the losses. The first five are summed for the U-Net.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Losses {
@@ -25,7 +38,7 @@ pub(crate) struct Losses {
     pub(crate) tversky_beta: f64,
     /// What Dice and Tversky are taken of.
     pub(crate) overlap_of: Reduction,
-    /// How far the gate's truth is drawn from 0 and 1 towards the middle.
+    /// How far the gate's truth is drawn from 0 and 1 towards the middle, 0 to 0.5.
     pub(crate) label_smoothing: f64,
 }
 
@@ -75,20 +88,16 @@ impl Losses {
             ("tversky-alpha", self.tversky_alpha),
             ("tversky-beta", self.tversky_beta),
         ];
-        for (key, value) in weights.into_iter().chain(shapes) {
-            ensure!(
-                value.is_finite() && value >= 0.0,
-                "`{key}` of [loss] must be 0 or more"
-            );
+        for (key, weight) in weights {
+            within(key, "[loss]", weight, WEIGHTS)?;
+        }
+        for (key, value) in shapes {
+            within(key, "[loss]", value, SHAPES)?;
         }
         ensure!(
             weights.iter().any(|(_, weight)| *weight > 0.0),
             "all weights of [loss] are 0: the U-Net would learn nothing"
         );
-        ensure!(
-            (0.0..1.0).contains(&self.label_smoothing),
-            "`label-smoothing` of [loss] must be 0 to below 1"
-        );
-        Ok(())
+        within("label-smoothing", "[loss]", self.label_smoothing, SMOOTHING)
     }
 }

@@ -1,7 +1,14 @@
 //! Ship-free scenes that come back because a network fires on them: `[mining]`.
 
-use anyhow::{Result, ensure};
+use std::ops::RangeInclusive;
+
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::{SHARE, STEPS, within};
+
+/// Scenes of a round.
+const SCENES: RangeInclusive<usize> = 1..=100_000;
 
 /// Hard-negative mining.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -11,9 +18,9 @@ pub(crate) struct Mining {
     pub(crate) share: f64,
     /// Steps between two rounds.
     pub(crate) every: usize,
-    /// Fresh scenes that a round looks at.
+    /// Fresh scenes that a round looks at, 1 to 100,000.
     pub(crate) pool: usize,
-    /// Scenes that are kept.
+    /// Scenes that are kept, 1 to 100,000.
     pub(crate) keep: usize,
 }
 
@@ -32,17 +39,9 @@ impl Mining {
     /// # Errors
     /// If a value makes no sense; the message names the key.
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(
-            (0.0..=1.0).contains(&self.share),
-            "`share` of [mining] must be 0 to 1"
-        );
-        for (key, value) in [
-            ("every", self.every),
-            ("pool", self.pool),
-            ("keep", self.keep),
-        ] {
-            ensure!(value > 0, "`{key}` of [mining] must be positive");
-        }
-        Ok(())
+        within("share", "[mining]", self.share, SHARE)?;
+        within("every", "[mining]", self.every, 1..=STEPS)?;
+        within("pool", "[mining]", self.pool, SCENES)?;
+        within("keep", "[mining]", self.keep, SCENES)
     }
 }

@@ -16,13 +16,34 @@ pub(crate) use mining::Mining;
 pub(crate) use optimiser::Optimiser;
 pub(crate) use phases::{Phase, PhaseName, Phases};
 
+use std::fmt::Display;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::eval::frames;
 use crate::nn::DecoderKind;
+
+/// How errors call the table of the keys that stand in none.
+const FILE: &str = "the config";
+
+/// MobileNetV2's widths of which Keras has ImageNet's weights; those of the mission end at 1.
+const WIDTHS: [f64; 6] = [0.35, 0.5, 0.75, 1.0, 1.3, 1.4];
+
+/// What is part of a whole.
+const SHARE: RangeInclusive<f64> = 0.0..=1.0;
+
+/// Most steps of anything: years.
+const STEPS: usize = 100_000_000;
+
+/// Most memory for images, in MiB: 16 TiB.
+const MOST_CACHE: usize = 1 << 24;
+
+/// Minutes of one.
+const WEEK: f64 = 10_080.0;
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +54,7 @@ pub(crate) struct Config {
     /// Every random choice follows from it.
     #[serde(default)]
     pub(crate) seed: u64,
-    /// MobileNetV2's channel multiplier.
+    /// MobileNetV2's channel multiplier: 0.35, 0.5, 0.75, 1, 1.3 or 1.4.
     #[serde(default = "default_width")]
     pub(crate) width: f64,
     /// The U-Net's decoder.
@@ -42,20 +63,22 @@ pub(crate) struct Config {
     /// Whether the U-Net learns, besides, to part ships that touch.
     #[serde(default)]
     pub(crate) separation: bool,
-    /// Side of a tile in pixels.
+    /// Side of a tile in pixels: a multiple of 32, up to the 768 of a judging frame.
     #[serde(default = "default_tile")]
     pub(crate) tile: u32,
-    /// Least overlap of neighbouring tiles at the edge, in pixels.
+    /// Least overlap of neighbouring tiles at the edge, in pixels; 1 to three quarters of a tile.
     #[serde(default = "default_overlap")]
     pub(crate) overlap: u32,
     /// Weights to start from: ImageNet's in safetensors, or a bundle; random where absent.
     pub(crate) pretrained: Option<PathBuf>,
-    /// Finest and coarsest ground resolution that the data and its scales cover, metres per pixel.
+    /// Finest and coarsest ground resolution that the data and its scales cover, metres per pixel; 0.01
+    /// to 1000.
     pub(crate) gsd: [f64; 2],
     /// Memory for decoded images, in MiB.
     #[serde(default = "default_cache")]
     pub(crate) cache_mib: usize,
-    /// Minutes between checkpoints, besides those at each look at the tune set.
+    /// Minutes between checkpoints, besides those at each look at the tune set; 0 (after every step) to
+    /// a week's.
     #[serde(default = "default_checkpoint_minutes")]
     pub(crate) checkpoint_minutes: f64,
     /// Changes to tiles, and made-up scenes.
@@ -199,25 +222,25 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
+        within("tile", FILE, self.tile, 32..=frames::SIDE)?;
         ensure!(
-            self.tile > 0 && self.tile.is_multiple_of(32),
-            "`tile` must be a multiple of 32"
+            self.tile.is_multiple_of(32),
+            "`tile` of {FILE} is {}, but must be a multiple of 32",
+            self.tile
         );
+        // Closer tiles would let a frame take hours.
+        within("overlap", FILE, self.overlap, 1..=self.tile / 4 * 3)?;
         ensure!(
-            (1..self.tile).contains(&self.overlap),
-            "`overlap` must be smaller than `tile`, and positive"
+            WIDTHS.contains(&self.width),
+            "`width` of {FILE} is {}, but must be one of {WIDTHS:?}: those are MobileNetV2's",
+            self.width
         );
-        ensure!(is_positive(self.width), "`width` must be positive");
-        ensure!(
-            is_range(self.gsd),
-            "`gsd` must be [finest, coarsest], both positive"
-        );
+        within_both("gsd", FILE, self.gsd, 0.01..=1000.0)?;
+        within("cache-mib", FILE, self.cache_mib, 0..=MOST_CACHE)?;
+        let minutes = self.checkpoint_minutes;
+        within("checkpoint-minutes", FILE, minutes, 0.0..=WEEK)?;
         self.augment.check()?;
         data::check(&self.data)?;
-        ensure!(
-            is_positive(self.checkpoint_minutes),
-            "`checkpoint-minutes` must be positive"
-        );
         self.judge.check()?;
         self.optimiser.check()?;
         self.loss.check()?;
@@ -252,12 +275,35 @@ fn difference(a: &toml::Value, b: &toml::Value) -> Option<String> {
     }
 }
 
-fn is_positive(value: f64) -> bool {
-    value.is_finite() && value > 0.0
+/// # Errors
+/// If `value` is out of `range`; the message names the key, the table that it stands in and the range.
+fn within<T: PartialOrd + Display>(
+    key: &str,
+    table: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<()> {
+    ensure!(
+        range.contains(&value),
+        "`{key}` of {table} is {value}, but must be {} to {}",
+        range.start(),
+        range.end()
+    );
+    Ok(())
 }
 
-fn is_range([low, high]: [f64; 2]) -> bool {
-    is_positive(low) && is_positive(high) && low <= high
+/// # Errors
+/// If one of `[low, high]` is out of `range`, or they are the wrong way round.
+fn within_both(key: &str, table: &str, ends: [f64; 2], range: RangeInclusive<f64>) -> Result<()> {
+    for end in ends {
+        within(key, table, end, range.clone())?;
+    }
+    let [low, high] = ends;
+    ensure!(
+        low <= high,
+        "`{key}` of {table} must be [low, high], but {low} is above {high}"
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -383,6 +429,188 @@ mod tests {
         let twice = format!("{GOOD}{}", &GOOD[GOOD.find("[[data]]").expect("data")..]);
         let error = format!("{:#}", load(&twice).expect_err("one name for two folders"));
         assert!(error.contains("`sea`"), "{error}");
+    }
+
+    /// Values that parse, and that panic, abort or make nonsense further on.
+    #[test]
+    fn every_number_has_its_bounds() {
+        let top = |line: &str| format!("{line}\n{GOOD}");
+        let table = |name: &str, line: &str| {
+            GOOD.replace("[phases]", &format!("[{name}]\n{line}\n[phases]"))
+        };
+        let phase = |line: &str| GOOD.replace("unet = {", &format!("unet = {{ {line},"));
+        let unet = |line: &str| phase(line).replace("batch = 5, ", "");
+        let data = |line: &str| format!("{GOOD}\n{line}");
+        let scale = |value: &str| GOOD.replace("[0.5, 0.5]", value);
+        let gsd = |value: &str| GOOD.replace("[1.0, 2.0]", value);
+        let cases: Vec<(String, &str, &str)> = [
+            (top("tile = 0"), "`tile` of the config", "32 to 768"),
+            (top("tile = 800"), "`tile` of the config", "32 to 768"),
+            (top("tile = 8192"), "`tile` of the config", "32 to 768"),
+            (
+                top("tile = 4294967264"),
+                "`tile` of the config",
+                "32 to 768",
+            ),
+            (top("overlap = 0"), "`overlap` of the config", "1 to 168"),
+            (top("overlap = 223"), "`overlap` of the config", "1 to 168"),
+            (top("cache-mib = 99999999"), "`cache-mib`", "0 to 16777216"),
+            (
+                top("checkpoint-minutes = 1e300"),
+                "`checkpoint-minutes`",
+                "0 to 10080",
+            ),
+            (
+                top("checkpoint-minutes = -1"),
+                "`checkpoint-minutes`",
+                "0 to 10080",
+            ),
+            (gsd("[1e-3, 2.0]"), "`gsd` of the config", "0.01 to 1000"),
+            (gsd("[1.0, 1e4]"), "`gsd` of the config", "0.01 to 1000"),
+            (
+                scale("[1e-300, 1e300]"),
+                "`scale` of data `sea`",
+                "0.01 to 8",
+            ),
+            (scale("[1e9, 1e9]"), "`scale` of data `sea`", "0.01 to 8"),
+            (
+                data("frame-scale = [1e7, 1e8]"),
+                "`frame-scale` of data `sea`",
+                "0.05 to 8",
+            ),
+            (
+                data("eval-scales = [1.0, 1e9]"),
+                "`eval-scales` of data `sea`",
+                "0.01 to 8",
+            ),
+            (
+                data("weight = 1e308"),
+                "`weight` of data `sea`",
+                "0.001 to 1000",
+            ),
+            (
+                data("weight = 0"),
+                "`weight` of data `sea`",
+                "0.001 to 1000",
+            ),
+            (
+                unet("batch = 1000000"),
+                "`batch` of [phases.unet]",
+                "1 to 1024",
+            ),
+            (
+                unet("batch = 1000000000000"),
+                "`batch` of [phases.unet]",
+                "1 to 1024",
+            ),
+            (
+                phase("tune-every = 0"),
+                "`tune-every` of [phases.unet]",
+                "1 to 100000000",
+            ),
+            (
+                phase("patience = 1000000000"),
+                "`patience` of [phases.unet]",
+                "0 to 100000000",
+            ),
+            (
+                phase("first-block = 18"),
+                "`first-block` of [phases.unet]",
+                "0 to 17",
+            ),
+            (
+                table("judge", "frames = 1000000000000"),
+                "`frames` of [judge]",
+                "0 to 10000",
+            ),
+            (
+                table("judge", "empty-share = -0.1"),
+                "`empty-share` of [judge]",
+                "0 to 1",
+            ),
+            (
+                table("mining", "pool = 1000000000000"),
+                "`pool` of [mining]",
+                "1 to 100000",
+            ),
+            (
+                table("mining", "keep = 1000000000000"),
+                "`keep` of [mining]",
+                "1 to 100000",
+            ),
+            (
+                table("mining", "keep = 0"),
+                "`keep` of [mining]",
+                "1 to 100000",
+            ),
+            (
+                table("mining", "every = 1000000000"),
+                "`every` of [mining]",
+                "1 to 100000000",
+            ),
+            (
+                table("optimiser", "weight-decay = 1e300"),
+                "`weight-decay` of [opt",
+                "0 to 10",
+            ),
+            (
+                table("optimiser", "clip-norm = 1e300"),
+                "`clip-norm` of [optimiser]",
+                "0.001 to 1000000",
+            ),
+            (
+                table("optimiser", "betas = [0.9, 0.9999999999]"),
+                "`betas` of [opt",
+                "0 to 0.99999",
+            ),
+            (
+                table("optimiser", "ema = 0.9999999999"),
+                "`ema` of [optimiser]",
+                "0 to 0.99999",
+            ),
+            (
+                table("loss", "dice = 1e300"),
+                "`dice` of [loss]",
+                "0 to 1000",
+            ),
+            (
+                table("loss", "focal-gamma = 1e300"),
+                "`focal-gamma` of [loss]",
+                "0 to 10",
+            ),
+            (
+                table("loss", "label-smoothing = 0.9"),
+                "`label-smoothing` of [loss]",
+                "0 to 0.5",
+            ),
+        ]
+        .into();
+        let refused = |text: &str| format!("{:#}", load(text).expect_err(text));
+        for (text, key, range) in &cases {
+            let error = refused(text);
+            assert!(error.contains(key) && error.contains(range), "{error}");
+        }
+        for steps in ["steps = 100000001", "steps = 1000000000000"] {
+            let error = refused(&GOOD.replace("steps = 2", steps));
+            assert!(error.contains("`steps` of [phases.unet]"), "{error}");
+        }
+        for rate in ["1e-300", "1e300"] {
+            let error = refused(&GOOD.replacen("1e-3", rate, 1));
+            assert!(
+                error.contains("`learning-rate` of [phases.gate-head]"),
+                "{error}"
+            );
+        }
+        for width in ["1e9", "1e-9", "0.36", "0", "-0.5", "nan"] {
+            let error = refused(&top(&format!("width = {width}")));
+            assert!(
+                error.contains("[0.35, 0.5, 0.75, 1.0, 1.3, 1.4]"),
+                "{error}"
+            );
+        }
+        for width in ["0.35", "0.5", "0.75", "1.0", "1"] {
+            load(&top(&format!("width = {width}"))).expect("one of MobileNetV2's");
+        }
     }
 
     #[test]

@@ -1,9 +1,17 @@
 //! The four stretches of training, those of the original system: `[phases]`.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::is_positive;
+use super::{SHARE, STEPS, within};
+
+/// Tiles of a step: what memory holds of a network at work grows with them.
+const BATCH: RangeInclusive<usize> = 1..=1024;
+
+/// Peaks of the learning rate.
+const RATES: RangeInclusive<f64> = 1e-9..=1.0;
 
 /// Blocks of MobileNetV2.
 const BLOCKS: usize = 17;
@@ -47,13 +55,13 @@ impl PhaseName {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Phase {
-    /// Steps; 0 leaves the phase out.
+    /// Steps, up to 100 million; 0 leaves the phase out.
     pub(crate) steps: usize,
-    /// Tiles in a step.
+    /// Tiles in a step, 1 to 1024.
     pub(crate) batch: usize,
-    /// Peak learning rate of AdamW.
+    /// Peak learning rate of AdamW, 1e-9 to 1.
     pub(crate) learning_rate: f64,
-    /// Share of tiles that hold a ship.
+    /// Share of tiles that hold a ship, 0 to 1.
     pub(crate) ship_share: f64,
     /// Steps between two looks at the tune set.
     pub(crate) tune_every: usize,
@@ -186,23 +194,19 @@ impl Phase {
     }
 
     fn check(&self, name: PhaseName) -> Result<()> {
-        let of = format!("of [phases.{}]", name.name());
-        ensure!(self.batch > 0, "`batch` {of} must be positive");
-        ensure!(
-            is_positive(self.learning_rate),
-            "`learning-rate` {of} must be positive"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&self.ship_share),
-            "`ship-share` {of} must be 0 to 1"
-        );
-        ensure!(self.tune_every > 0, "`tune-every` {of} must be positive");
+        let table = &format!("[phases.{}]", name.name());
+        within("steps", table, self.steps, 0..=STEPS)?;
+        within("batch", table, self.batch, BATCH)?;
+        within("learning-rate", table, self.learning_rate, RATES)?;
+        within("ship-share", table, self.ship_share, SHARE)?;
+        within("tune-every", table, self.tune_every, 1..=STEPS)?;
+        within("patience", table, self.patience, 0..=STEPS)?;
         if let Some(block) = self.first_block {
             ensure!(
                 matches!(name, PhaseName::GateBlocks | PhaseName::Unet),
-                "`first-block` {of} makes no sense: the phase trains no block of the encoder"
+                "`first-block` of {table} makes no sense: the phase trains no block of the encoder"
             );
-            ensure!(block <= BLOCKS, "`first-block` {of} must be 0 to {BLOCKS}");
+            within("first-block", table, block, 0..=BLOCKS)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use crate::config::{Config, PhaseName};
 use crate::data::sample::Sampler;
 use crate::data::tile::Tile;
+use crate::stop::Stop;
 
 /// Batches that each worker keeps ready.
 const AHEAD: usize = 2;
@@ -53,8 +54,8 @@ impl Draws {
     /// The batch of a step.
     ///
     /// # Errors
-    /// If an image could not be read.
-    pub(crate) fn batch(&self, sampler: &Sampler, step: usize) -> Result<Vec<Tile>> {
+    /// If an image could not be read, or the user asks to stop.
+    pub(crate) fn batch(&self, sampler: &Sampler, step: usize, stop: &Stop) -> Result<Vec<Tile>> {
         let ships = (self.batch as f64 * self.ship_share).round() as usize;
         let hard = if self.hard.is_empty() {
             0
@@ -62,6 +63,7 @@ impl Draws {
             ((self.batch - ships) as f64 * self.hard_share).round() as usize
         };
         let draw = |index: usize| {
+            stop.check()?;
             let choice = |what| key(&[self.seed, self.phase, step as u64, index as u64, what]);
             let (scene, look) = (choice(0), choice(1));
             let scene = if (ships..ships + hard).contains(&index) {
@@ -84,13 +86,14 @@ impl Loader {
         draws: &'scope Draws,
         steps: Range<usize>,
         workers: usize,
+        stop: &'scope Stop,
     ) -> Self {
         let start = |worker: usize| {
             let (send, receive) = sync_channel(AHEAD);
             let steps = steps.clone().skip(worker).step_by(workers);
             scope.spawn(move || {
                 for step in steps {
-                    if send.send(draws.batch(sampler, step)).is_err() {
+                    if send.send(draws.batch(sampler, step, stop)).is_err() {
                         return;
                     }
                 }
@@ -106,7 +109,7 @@ impl Loader {
     /// The next batch.
     ///
     /// # Errors
-    /// If an image could not be read.
+    /// If an image could not be read, or the user asks to stop.
     pub(crate) fn next(&mut self) -> Result<Vec<Tile>> {
         let worker = self.next % self.workers.len();
         self.next += 1;
@@ -136,6 +139,7 @@ mod tests {
     use crate::config::Augment;
     use crate::data::Split;
     use crate::data::sample::fixtures;
+    use crate::stop::Stopped;
 
     fn draws() -> Draws {
         Draws {
@@ -163,8 +167,10 @@ mod tests {
             Sampler::new(&pool, Split::Train, 64, Some(Augment::default())).expect("has ships");
         let draws = draws();
         let load = |steps: Range<usize>, workers| -> Vec<Vec<Vec<u8>>> {
+            let go = Stop::new();
             std::thread::scope(|scope| {
-                let mut loader = Loader::start(scope, &sampler, &draws, steps.clone(), workers);
+                let mut loader =
+                    Loader::start(scope, &sampler, &draws, steps.clone(), workers, &go);
                 steps
                     .map(|_| bytes(loader.next().expect("a batch")))
                     .collect()
@@ -177,13 +183,32 @@ mod tests {
     }
 
     #[test]
+    fn whoever_asks_to_stop_waits_for_no_batch() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pool = fixtures::pool(dir.path());
+        let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
+        // No machine draws that many within the test's time.
+        let draws = Draws {
+            batch: 100_000_000,
+            ..draws()
+        };
+        let stop = Stop::new();
+        let error = std::thread::scope(|scope| {
+            let mut loader = Loader::start(scope, &sampler, &draws, 0..9, 2, &stop);
+            stop.ask();
+            loader.next().err().expect("no batch")
+        });
+        assert!(error.is::<Stopped>());
+    }
+
+    #[test]
     fn hard_scenes_come_back_among_the_ship_free_tiles() {
         let dir = tempfile::tempdir().expect("folder");
         let pool = fixtures::pool(dir.path());
         let sampler = Sampler::new(&pool, Split::Train, 64, None).expect("has ships");
         let batch = |hard: Vec<u64>| {
             let draws = Draws { hard, ..draws() };
-            bytes(draws.batch(&sampler, 0).expect("draws"))
+            bytes(draws.batch(&sampler, 0, &Stop::new()).expect("draws"))
         };
         let (plain, mined) = (batch(Vec::new()), batch(vec![77]));
         let scene = sampler.draw(false, 77, 0).expect("draws");

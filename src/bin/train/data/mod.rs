@@ -1,6 +1,7 @@
 //! From labelled images to batches of tiles.
 
 mod augment;
+mod folder;
 mod loader;
 mod pool;
 mod sample;
@@ -9,6 +10,7 @@ mod separation;
 mod ship;
 mod tile;
 
+pub(crate) use folder::{check_masks, open};
 pub(crate) use loader::{Draws, Loader, key};
 pub(crate) use pool::{Pool, PoolImage, Source};
 pub(crate) use sample::Sampler;

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use serde::Deserialize;
-use shipwatch::dataset::{Dataset, LabelledImage};
+use shipwatch::dataset::{Dataset, DatasetError, LabelledImage};
 use shipwatch::model::{Manifest, digest};
-use shipwatch::source::decode::{DecodeOptions, decode_file};
+use shipwatch::source::decode::{DecodeError, DecodeOptions, decode_file};
 
 use crate::config::DataRoot;
-use crate::data::Split;
+use crate::data::{Split, open};
 
 /// All data roots of a run.
 pub(crate) struct Pool {
@@ -42,14 +42,7 @@ impl Pool {
     pub(crate) fn open(roots: &[DataRoot], cache_mib: usize) -> Result<Self> {
         let mut folders = Vec::new();
         for config in roots {
-            let data = Dataset::open(&config.root)?;
-            if let Some(first) = data.missing.first() {
-                log::warn!(
-                    "{}: {} images named in the CSV are not there, {first} the first",
-                    config.root.display(),
-                    data.missing.len()
-                );
-            }
+            let data = open(&config.root)?;
             check_starts(config, &data)?;
             folders.push((config, data));
         }
@@ -129,9 +122,7 @@ impl Pool {
         let pixels = match decode_file(&image.labelled.path, &DecodeOptions::default()) {
             Ok(frame) => frame.pixels,
             Err(error) => {
-                if !image.broken.swap(true, order) {
-                    log::warn!("{}: {error}; left out", image.labelled.path.display());
-                }
+                image.leave_out(&error);
                 return Ok(None);
             }
         };
@@ -145,6 +136,15 @@ impl Pool {
             self.budget.fetch_add(bytes, order);
         }
         Ok(Some(result))
+    }
+}
+
+impl PoolImage {
+    /// Treats the image as if it were not there from now on, because it cannot be read; reports that once.
+    pub(crate) fn leave_out(&self, error: &DecodeError) {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            log::warn!("{error}; left out");
+        }
     }
 }
 
@@ -294,7 +294,7 @@ impl<'a> SplitFile<'a> {
         let mut splits = BTreeMap::new();
         let reader = csv::Reader::from_path(path).with_context(context)?;
         for row in reader.into_deserialize() {
-            let SplitRow { id, split } = row.with_context(context)?;
+            let SplitRow { id, split } = row.map_err(|error| DatasetError::of_csv(path, error))?;
             if let Some(other) = splits.insert(id.clone(), split) {
                 ensure!(
                     other == split,

@@ -344,6 +344,22 @@ mod tests {
         assert!(several > 20, "{several} of 30 tiles with two ships or more");
     }
 
+    /// The ends of what the config takes.
+    #[test]
+    fn tiles_come_at_any_scale() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut pool = fixtures::pool(dir.path());
+        for scale in [[0.01, 0.01], [8.0, 8.0], [0.01, 8.0]] {
+            pool.sources[0].config.scale = scale;
+            let augment = Some(Augment::default());
+            let sampler = Sampler::new(&pool, Split::Train, 32, augment).expect("has ships");
+            for i in 0..2 {
+                let tile = sampler.draw(i % 2 == 0, i, i).expect("draws");
+                assert_eq!(tile.pixels.dimensions(), (32, 32), "{scale:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_split_without_ships_is_refused() {
         let dir = tempfile::tempdir().expect("folder");

@@ -8,6 +8,7 @@ use super::frames::FrameBuilder;
 use crate::config::Config;
 use crate::data::{Pool, PoolImage, Source, Split};
 use crate::progress::count;
+use crate::stop::Stop;
 
 /// How the sets of judging frames are called, before the split's name.
 pub(super) const FRAMES: &str = "frames of";
@@ -30,7 +31,7 @@ impl<'a> Cases<'a> {
     /// # Errors
     /// If masks do not lie on their image.
     pub(super) fn open(pool: &'a Pool, split: Split, config: &Config) -> Result<Self> {
-        let frames = FrameBuilder::new(pool, split, config.judge)?;
+        let frames = FrameBuilder::new(pool, split, config.judge, &Stop::new())?;
         let plain = pool.sources.iter().flat_map(|source| {
             source.of(split).flat_map(move |image| {
                 let scales = source.config.eval_scales.iter();

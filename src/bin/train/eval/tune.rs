@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::frames::{FrameBuilder, JudgingFrame};
 use crate::config::Config;
 use crate::data::{Pool, Sampler, Split, Tile};
+use crate::stop::Stop;
 
 /// Tells the draws of plain images from those of training.
 const PLAIN: u64 = 0x7e57 << 32;
@@ -18,22 +19,31 @@ const PLAIN: u64 = 0x7e57 << 32;
 /// of `[judge]`.
 ///
 /// # Errors
-/// If all are of one kind, for then no score would tell good weights from bad.
-pub(crate) fn tune_tiles(pool: &Pool, config: &Config, count: usize) -> Result<Vec<Tile>> {
+/// If all are of one kind, for then no score would tell good weights from bad; or the user asks to
+/// stop.
+pub(crate) fn tune_tiles(
+    pool: &Pool,
+    config: &Config,
+    count: usize,
+    stop: &Stop,
+) -> Result<Vec<Tile>> {
     let sampler = Sampler::new(pool, Split::Tune, config.tile, None)?;
-    let frames = FrameBuilder::new(pool, Split::Tune, config.judge)?;
-    let framed = (0..frames.count()).into_par_iter().map(|index| {
-        let key = config.judge.seed ^ (index as u64) << 8;
-        crops(
-            &frames.frame(index),
-            config.tile,
-            &mut StdRng::seed_from_u64(key),
-        )
-    });
+    let frames = FrameBuilder::new(pool, Split::Tune, config.judge, stop)?;
+    let framed = (0..frames.count())
+        .into_par_iter()
+        .map(|index| -> Result<Vec<Tile>> {
+            stop.check()?;
+            let key = config.judge.seed ^ (index as u64) << 8;
+            Ok(crops(
+                &frames.frame(index),
+                config.tile,
+                &mut StdRng::seed_from_u64(key),
+            ))
+        });
     let (ships, empty): (Vec<Tile>, Vec<Tile>) = framed
-        .flatten()
-        .collect::<Vec<Tile>>()
+        .collect::<Result<Vec<Vec<Tile>>>>()?
         .into_iter()
+        .flatten()
         .partition(Tile::has_ship);
     let quarter = count / 4;
     let mut tiles = every_nth(ships, quarter);
@@ -41,6 +51,7 @@ pub(crate) fn tune_tiles(pool: &Pool, config: &Config, count: usize) -> Result<V
     let plain = (0..(count - tiles.len()) as u64)
         .into_par_iter()
         .map(|nth| {
+            stop.check()?;
             let key = PLAIN ^ config.judge.seed << 16 ^ nth;
             sampler.draw(nth % 2 == 0, key, key)
         });

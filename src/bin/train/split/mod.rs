@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde::Deserialize;
-use shipwatch::dataset::{Dataset, LabelledImage};
+use shipwatch::dataset::{DatasetError, LabelledImage};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
-use crate::data::Split;
+use crate::data::{Split, open};
 use crate::files::replace;
 use crate::progress::count;
 use fingerprint::look;
@@ -130,7 +130,7 @@ fn gather(folders: &[PathBuf]) -> Result<(Vec<std::ops::Range<usize>>, Vec<Label
     let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
     for folder in folders {
         let start = images.len();
-        for image in Dataset::open(folder)?.images {
+        for image in open(folder)?.images {
             if let Some(other) = seen.insert(image.id.clone(), folder.clone()) {
                 bail!(
                     "{} is in {} and in {}: split folders that share names one by one",
@@ -167,29 +167,35 @@ fn read_ties(path: &Path, images: &[LabelledImage]) -> Result<Vec<(usize, usize)
     reader
         .into_deserialize()
         .map(|row| {
-            let Tie { id, other } = row.with_context(context)?;
+            let Tie { id, other } = row.map_err(|error| DatasetError::of_csv(path, error))?;
             Ok((place(&id)?, place(&other)?))
         })
         .collect()
 }
 
 /// The striking places of each image; none of one that cannot be read, which is reported.
+///
+/// # Errors
+/// If a mask does not lie on its image.
 fn fingerprints(images: &[LabelledImage]) -> Result<Vec<fingerprint::Look>> {
     let bar = count("looking at images", images.len());
-    let one = |image: &LabelledImage| {
+    let one = |image: &LabelledImage| -> Result<fingerprint::Look> {
         let found = match decode_file(&image.path, &DecodeOptions::default()) {
-            Ok(frame) => look(&frame.pixels),
+            Ok(frame) => {
+                image.check(frame.pixels.width(), frame.pixels.height())?;
+                look(&frame.pixels)
+            }
             Err(error) => {
-                bar.suspend(|| log::warn!("{}: {error}; left out", image.path.display()));
+                bar.suspend(|| log::warn!("{error}; left out"));
                 look(&image::RgbImage::new(1, 1))
             }
         };
         bar.inc(1);
-        found
+        Ok(found)
     };
-    let found = images.par_iter().map(one).collect();
+    let found: Result<_> = images.par_iter().map(one).collect();
     bar.finish_and_clear();
-    Ok(found)
+    found
 }
 
 fn is_set_aside(image: &LabelledImage) -> bool {

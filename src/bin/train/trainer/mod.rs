@@ -5,7 +5,6 @@ mod learner;
 mod state;
 mod window;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +21,7 @@ use crate::nn::{Params, collect};
 use crate::progress::Progress;
 use crate::run_folder::{Checkpoint, Metrics, MetricsFile, RunFolder};
 use crate::schedule::learning_rate;
+use crate::stop::{Stop, Stopped};
 use crate::task::Task;
 
 /// Everything a phase needs besides the network.
@@ -36,16 +36,7 @@ pub(crate) struct Trainer<'a, B: Backend> {
     /// Threads that make tiles.
     pub(crate) workers: usize,
     /// Set when the user asks to stop.
-    pub(crate) stop: &'a AtomicBool,
-}
-
-/// How a phase ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// All steps were done, or patience ran out.
-    Done,
-    /// The user asked to stop; a checkpoint says where.
-    Stopped,
+    pub(crate) stop: &'a Stop,
 }
 
 /// A phase in progress.
@@ -65,11 +56,11 @@ impl<B: Engine> Trainer<'_, B> {
     /// Trains a phase to its end, from its last checkpoint if there is one, else from `model`.
     ///
     /// # Errors
-    /// If data or checkpoints fail, or the loss is no number.
-    pub(crate) fn train<M: Task<B>>(&self, name: PhaseName, model: M) -> Result<Outcome> {
+    /// If data or checkpoints fail, or the loss is no number; [`Stopped`] if the user asks to stop: a
+    /// checkpoint says where.
+    pub(crate) fn train<M: Task<B>>(&self, name: PhaseName, model: M) -> Result<()> {
         let phase = *self.config.phases.get(name);
         let checkpoint = self.folder.checkpoint(name)?;
-        let fresh = checkpoint.is_none();
         let (state, learner) = match checkpoint {
             Some(checkpoint) => {
                 let step = checkpoint.state.step;
@@ -84,29 +75,46 @@ impl<B: Engine> Trainer<'_, B> {
             }
             None => (State::default(), Learner::new(model, self.config, name)),
         };
+        // The row of a look that is still owed would be there twice.
+        let looked = match state.owes_look(&phase) {
+            true => state.step.checked_sub(1),
+            false => Some(state.step),
+        };
         let mut running = Running {
             trainer: self,
             name,
             phase,
-            metrics: self.folder.metrics(name, (!fresh).then_some(state.step))?,
+            metrics: self.folder.metrics(name, looked)?,
             window: Window::default(),
             progress: Progress::new(name.name(), phase.steps, state.step),
             saved: Instant::now(),
             learner,
             state,
         };
-        if fresh {
-            running.look()?;
-        }
-        let outcome = running.train()?;
+        let ended = running.train();
         running.progress.finish();
-        Ok(outcome)
+        ended
     }
 }
 
 impl<B: Engine, M: Task<B>> Running<'_, B, M> {
-    fn train(&mut self) -> Result<Outcome> {
+    /// Trains to the phase's end. Where the user asks to stop, all steps so far are kept, but a look or a
+    /// round of mining in progress is not.
+    fn train(&mut self) -> Result<()> {
+        let ended = self.go_on();
+        let stopped = ended.as_ref().is_err_and(|error| error.is::<Stopped>());
+        // Before the first look there is nothing to keep.
+        if stopped && self.state.best.is_some() {
+            self.save()?;
+        }
+        ended
+    }
+
+    fn go_on(&mut self) -> Result<()> {
         let mining = self.trainer.config.mining;
+        if self.state.owes_look(&self.phase) {
+            self.look()?;
+        }
         while !self.state.done {
             let round = self.state.step / mining.every;
             if mining.share > 0.0 && round > self.state.mined.round {
@@ -117,34 +125,29 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
                 ..Draws::of(self.trainer.config, self.name)
             };
             let end = self.phase.steps.min((round + 1) * mining.every);
-            if self.train_until(end, &draws)? == Outcome::Stopped {
-                return Ok(Outcome::Stopped);
-            }
+            self.train_until(end, &draws)?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Trains up to step `end`, which has not been reached yet.
-    fn train_until(&mut self, end: usize, draws: &Draws) -> Result<Outcome> {
+    fn train_until(&mut self, end: usize, draws: &Draws) -> Result<()> {
         let trainer = self.trainer;
         let often = Duration::from_secs_f64(trainer.config.checkpoint_minutes * 60.0);
         std::thread::scope(|scope| {
             let steps = self.state.step..end;
-            let mut loader = Loader::start(scope, trainer.sampler, draws, steps, trainer.workers);
+            let (workers, stop) = (trainer.workers, trainer.stop);
+            let mut loader = Loader::start(scope, trainer.sampler, draws, steps, workers, stop);
             while self.state.step < end && !self.state.done {
+                stop.check()?;
                 self.step(&mut loader)?;
-                let last = self.state.step == self.phase.steps;
-                let stop = trainer.stop.load(Ordering::Relaxed);
-                if last || self.state.step.is_multiple_of(self.phase.tune_every) {
+                if self.state.is_look_due(&self.phase) {
                     self.look()?;
-                } else if stop || self.saved.elapsed() > often {
+                } else if self.saved.elapsed() > often {
                     self.save()?;
                 }
-                if stop && !self.state.done {
-                    return Ok(Outcome::Stopped);
-                }
             }
-            Ok(Outcome::Done)
+            Ok(())
         })
     }
 
@@ -196,7 +199,8 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
             "{name}: weights are no numbers after step {}: lower `learning-rate`",
             self.state.step
         );
-        let score = M::judge(&averaged, self.trainer.tune, &self.trainer.device);
+        let trainer = self.trainer;
+        let score = M::judge(&averaged, trainer.tune, &trainer.device, trainer.stop)?;
         let before = self.state.step.checked_sub(1);
         let row = Metrics {
             phase: name,
@@ -217,7 +221,7 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         if self.state.best.is_none_or(|best| score.combined > best) {
             self.state.best = Some(score.combined);
             self.state.stale = 0;
-            let folder = self.trainer.folder;
+            let folder = trainer.folder;
             folder.save_best(self.name, self.state.step, score.combined, &params)?;
         } else {
             self.state.stale += 1;
@@ -227,8 +231,8 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         self.state.done = impatient || self.state.step == self.phase.steps;
         self.state.start_window();
         self.window = Window::default();
-        Progress::tuned(&row, self.state.stale == 0);
-        if let Err(error) = self.trainer.folder.draw_curves() {
+        self.progress.tuned(&row, self.state.stale == 0);
+        if let Err(error) = trainer.folder.draw_curves() {
             log::warn!("no curves: {error:#}");
         }
         if impatient {
@@ -262,6 +266,7 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
             &seed,
             trainer.sampler,
             &trainer.config.mining,
+            trainer.stop,
             fires,
         )?;
         log::info!("{}: {report}", self.name.name());

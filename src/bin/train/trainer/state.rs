@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Phase;
 use crate::miner::Mined;
 
 /// Where a phase stands. A checkpoint holds it beside the tensors.
@@ -27,6 +28,17 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether a look at the tune set comes before the next step: before the first one, and where the
+    /// user asked to stop during the look.
+    pub(crate) fn owes_look(&self, phase: &Phase) -> bool {
+        self.best.is_none() || (self.counted > 0 && self.is_look_due(phase))
+    }
+
+    /// Whether the steps done end with a look at the tune set.
+    pub(crate) fn is_look_due(&self, phase: &Phase) -> bool {
+        self.step == phase.steps || self.step.is_multiple_of(phase.tune_every)
+    }
+
     /// Forgets the losses up to a look at the tune set.
     pub(crate) fn start_window(&mut self) {
         (self.losses, self.norms, self.counted) = (0.0, 0.0, 0);
@@ -40,5 +52,31 @@ impl State {
     /// Mean norm of the gradients since the last look at the tune set.
     pub(crate) fn mean_norm(&self) -> Option<f64> {
         (self.counted > 0).then(|| self.norms / self.counted as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Phases;
+
+    #[test]
+    fn a_look_is_owed_at_the_start_and_where_it_was_cut_short() {
+        let phase = Phase {
+            steps: 7,
+            tune_every: 3,
+            ..Phases::default().unet
+        };
+        let at = |step, counted| State {
+            step,
+            counted,
+            best: Some(0.5),
+            ..State::default()
+        };
+        assert!(State::default().owes_look(&phase));
+        for (step, owed) in [(1, false), (2, false), (3, true), (6, true), (7, true)] {
+            assert_eq!(at(step, 1).owes_look(&phase), owed, "{step}");
+            assert!(!at(step, 0).owes_look(&phase), "looked at {step}");
+        }
     }
 }

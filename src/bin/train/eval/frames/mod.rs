@@ -20,6 +20,7 @@ use shipwatch::mask::{Mask, Rle};
 use crate::config::Judge;
 use crate::data::scene::weather;
 use crate::data::{Pool, PoolImage, Source, Split};
+use crate::stop::Stop;
 use quilt::{byte, mirrored, patchwork, shade, slow_field, smooth, water};
 use subject::{Piece, Subject};
 
@@ -136,8 +137,8 @@ impl FrameBuilder {
     /// Looks at the images of `split` in the folders that have a `frame-scale`.
     ///
     /// # Errors
-    /// If masks do not lie on their image.
-    pub(crate) fn new(pool: &Pool, split: Split, judge: Judge) -> Result<Self> {
+    /// If masks do not lie on their image, or the user asks to stop.
+    pub(crate) fn new(pool: &Pool, split: Split, judge: Judge, stop: &Stop) -> Result<Self> {
         let mut rng = StdRng::seed_from_u64(judge.seed);
         let mut chosen: Vec<(&Source, &PoolImage, [f64; 2])> = Vec::new();
         for source in &pool.sources {
@@ -150,6 +151,7 @@ impl FrameBuilder {
             chosen.extend(images.into_iter().map(|image| (source, image, scale)));
         }
         let look = |&(_, image, scale): &(&Source, &PoolImage, [f64; 2])| {
+            stop.check()?;
             let ships = image.labelled.ships.clone();
             pool.with_pixels(image, |pixels| Subject::new(pixels.clone(), ships, scale))
         };

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::data::{Pool, Split};
 use crate::files::replace;
 use crate::progress::count;
+use crate::stop::Stop;
 
 /// Writes judging frames.
 #[derive(clap::Args)]
@@ -36,7 +37,7 @@ pub(crate) fn run(Args { config, split, out }: &Args) -> Result<()> {
         "models are judged by what they were not trained on: --split tune or test"
     );
     let pool = Pool::open(&config.data, config.cache_mib)?;
-    let builder = FrameBuilder::new(&pool, split, config.judge)?;
+    let builder = FrameBuilder::new(&pool, split, config.judge, &Stop::new())?;
     ensure!(
         builder.count() > 0,
         "no image of the {split} split can go into a frame: give folders a `frame-scale` under [[data]]"
