@@ -279,7 +279,7 @@ fn from_folders_to_figures() {
     ];
     let table = succeeds(dir, &[&eval[..], &["--report", "report"]].concat());
     assert!(
-        table.contains("frames of tune") && table.contains("toy sea @ 0.35"),
+        table.contains("frames of tune") && table.contains("toy sea of tune @ 0.35"),
         "{table}"
     );
     let json = fs::read_to_string(dir.join("report/report.json")).expect("written");
@@ -289,7 +289,7 @@ fn from_folders_to_figures() {
         report["sets"]["frames of tune"]["decisions_of_nothing"],
         0.6
     );
-    assert_eq!(report["sets"]["toy sea @ 0.35"]["images"], 5);
+    assert_eq!(report["sets"]["toy sea of tune @ 0.35"]["images"], 5);
     assert_eq!(report["split_hash"].as_str().map(str::len), Some(64));
     for picture in [
         "gate-roc.png",

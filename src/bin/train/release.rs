@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn_flex::{Flex, FlexDevice};
 use serde::Deserialize;
 use shipwatch::detect::Detector;
@@ -13,7 +13,7 @@ use shipwatch::model::{
 
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Split};
-use crate::eval::{Table, choose_thresholds, evaluate};
+use crate::eval::{Figures, Table, choose_thresholds, evaluate};
 use crate::export;
 use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
@@ -36,11 +36,16 @@ pub(crate) struct Args {
     /// Folder for the bundle.
     #[arg(long)]
     out: PathBuf,
+    /// Measure on the test images as well. For the bundle that ships, once nothing is left to choose:
+    /// images by which bundles were compared are no test of them any more.
+    #[arg(long)]
+    test: bool,
 }
 
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
-/// the test images and writes it all to `out`, where nothing appears before it is complete.
-pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
+/// these, or on the test images too, and writes it all to `out`, where nothing appears before it is
+/// complete.
+pub(crate) fn run(Args { run, out, test }: &Args) -> Result<()> {
     let folder = RunFolder::open(run);
     let config = Config::load(&folder.file("config.toml"))?;
     let tile = config.tile as usize;
@@ -84,6 +89,18 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
 
     let pool = Pool::open(&config.data, config.cache_mib)?;
+    let splits: &[Split] = match test {
+        true => &[Split::Tune, Split::Test],
+        false => &[Split::Tune],
+    };
+    for &split in splits {
+        ensure!(
+            pool.sources
+                .iter()
+                .any(|source| source.of(split).next().is_some()),
+            "no image is in the {split} split: name some under [[data]]"
+        );
+    }
     let mut manifest = Manifest {
         schema: Manifest::SCHEMA,
         name: config.name.clone(),
@@ -135,14 +152,14 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let detector = || -> Result<Detector> { Ok(Detector::new(Bundle::load(&unfinished.folder)?)) };
     manifest.thresholds = choose_thresholds(&detector()?, &pool, &config)?;
     save(&manifest)?;
-    log::info!("{:?}; measuring on the test images", manifest.thresholds);
-    let evaluation = evaluate(&detector()?, &pool, &config, Split::Test)?;
-    print!("{}", Table(&evaluation));
-    manifest.scores = evaluation
-        .sets
-        .iter()
-        .map(|(name, set)| (name.clone(), set.scores()))
-        .collect();
+    log::info!("{:?}", manifest.thresholds);
+    for &split in splits {
+        log::info!("measuring on the {split} images");
+        let evaluation = evaluate(&detector()?, &pool, &config, split)?;
+        println!("{}", Table(&evaluation));
+        let scores = |(name, set): (&String, &Figures)| (name.clone(), set.scores());
+        manifest.scores.extend(evaluation.sets.iter().map(scores));
+    }
     save(&manifest)?;
     unfinished.publish(out)?;
     log::info!("wrote {}", out.display());

@@ -72,7 +72,7 @@ impl<'a> Cases<'a> {
     ) -> Result<Option<T>> {
         let job = self.jobs.iter().copied().find(|&job| match job {
             Job::Plain(source, image, scale) => {
-                image.labelled.id == id && name(source, scale) == set
+                image.labelled.id == id && name(source, self.split, scale) == set
             }
             Job::Frame(index) => set.starts_with(FRAMES) && self.frames.id(index) == id,
         });
@@ -85,7 +85,7 @@ impl<'a> Cases<'a> {
                 let judged = self.pool.with_pixels(image, |pixels| {
                     work(&Case {
                         id: &image.labelled.id,
-                        set: name(source, scale),
+                        set: name(source, self.split, scale),
                         kind: None,
                         pixels,
                         ships: &image.labelled.ships,
@@ -110,7 +110,7 @@ impl<'a> Cases<'a> {
     }
 }
 
-/// The set of a source's images at one scale.
-fn name(source: &Source, scale: f64) -> String {
-    format!("{} @ {scale}", source.config.name)
+/// The set of a source's images of one split at one scale.
+fn name(source: &Source, split: Split, scale: f64) -> String {
+    format!("{} of {split} @ {scale}", source.config.name)
 }

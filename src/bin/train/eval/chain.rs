@@ -14,7 +14,7 @@ use crate::data::Tile;
 pub(crate) struct Case<'a> {
     /// Name of the image.
     pub(crate) id: &'a str,
-    /// What it is reported under: `source @ scale`, or the frames of a split.
+    /// What it is reported under: `source of split @ scale`, or `frames of split`.
     pub(crate) set: String,
     /// What a judging frame shows.
     pub(crate) kind: Option<&'static str>,
