@@ -290,6 +290,25 @@ fn from_folders_to_figures() {
         0.6
     );
     assert_eq!(report["sets"]["toy sea of tune @ 0.35"]["images"], 5);
+    // Each image with ships counts once, by its longest; what predicting nothing gives stands beside.
+    let by_size = report["sets"]["frames of tune"]["images_by_size"].as_array();
+    let by_size = by_size.expect("a list");
+    let images: u64 = by_size
+        .iter()
+        .filter_map(|some| some["images"].as_u64())
+        .sum();
+    assert_eq!(images, 4, "{by_size:?}");
+    let some = by_size
+        .iter()
+        .find(|some| some["images"] != 0)
+        .expect("one");
+    assert_eq!(some["f2_of_nothing"], 0.0);
+    for figure in ["dice", "f2", "gate_recall", "gate_auc", "stopped_at_98"] {
+        let low = some[figure]["low"].as_f64().expect("an interval");
+        assert!(Some(low) <= some[figure]["high"].as_f64(), "{some}");
+    }
+    let widest = table.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(160), "{table}");
     assert_eq!(report["split_hash"].as_str().map(str::len), Some(64));
     for picture in [
         "gate-roc.png",

@@ -1,7 +1,6 @@
 //! From what came of each image to the figures that are reported.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
@@ -9,19 +8,10 @@ use shipwatch::model::{Scores, Thresholds};
 
 use super::bootstrap::{Estimate, estimate};
 use super::outcome::{Outcome, SWEEP};
+use super::sizes::{Size, SizedImages};
 
 /// Recalls at which the gate's use is told.
 const RECALLS: [f64; 3] = [0.97, 0.98, 0.99];
-
-/// Lengths of ships that are told apart, in pixels at the networks' scale.
-const LENGTHS: [Range<f64>; 6] = [
-    0.0..10.0,
-    10.0..20.0,
-    20.0..40.0,
-    40.0..80.0,
-    80.0..160.0,
-    160.0..f64::INFINITY,
-];
 
 /// Figures of one set, with 95 % intervals over its images.
 #[derive(Debug, Clone, Serialize)]
@@ -47,6 +37,7 @@ pub(crate) struct Figures {
     pub(crate) decisions_by_gate: Option<Estimate>,
     pub(crate) gate: Gate,
     pub(crate) sizes: Vec<Size>,
+    pub(crate) images_by_size: Vec<SizedImages>,
     pub(crate) kinds: BTreeMap<&'static str, Kind>,
     /// Mean Dice and F2 of all images at each mask threshold.
     pub(crate) sweep: Vec<Swept>,
@@ -77,19 +68,6 @@ pub(crate) struct AtRecall {
     /// Share of the images without ships all of whose tiles are stopped when so many images with ships
     /// pass.
     pub(crate) images_stopped: Option<Estimate>,
-}
-
-/// Ships of about one length.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Size {
-    /// Bounds in pixels at the networks' scale; none above.
-    pub(crate) from: f64,
-    pub(crate) to: Option<f64>,
-    pub(crate) ships: usize,
-    /// Share of them that a prediction meets with an IoU above 0.5.
-    pub(crate) recall: Option<Estimate>,
-    /// Mean of their best IoU.
-    pub(crate) iou: Option<Estimate>,
 }
 
 /// Judging frames of one kind.
@@ -148,10 +126,8 @@ impl Figures {
                 average(some, |_| true, right)
             }),
             gate: Gate::of(outcomes, thresholds.gate),
-            sizes: LENGTHS
-                .into_iter()
-                .map(|range| Size::of(outcomes, range))
-                .collect(),
+            sizes: Size::all(outcomes),
+            images_by_size: SizedImages::all(outcomes, thresholds.gate),
             kinds: kinds
                 .into_iter()
                 .map(|(name, some)| (name, Kind::of(&some)))
@@ -204,9 +180,6 @@ impl Gate {
                     .collect::<Vec<_>>())
             })
         };
-        let stopped = |scored: &[(f32, bool)], threshold: f32| {
-            pass_rate(scored, threshold, false).map(|share| 1.0 - share)
-        };
         let at = |recall: f64| {
             move |scored: &[(f32, bool)]| stopped(scored, threshold_for_recall(scored, recall)?)
         };
@@ -229,26 +202,6 @@ impl Gate {
     }
 }
 
-impl Size {
-    fn of(outcomes: &[&Outcome], range: Range<f64>) -> Self {
-        let mean_over = |value: &(dyn Fn(f64, bool) -> f64 + Sync)| {
-            estimate(outcomes, |some| {
-                let ships = some.iter().flat_map(|outcome| &outcome.ships);
-                let own = ships.filter(|ship| range.contains(&ship.length));
-                mean(own.map(|ship| value(ship.iou, ship.is_found())))
-            })
-        };
-        let ships = outcomes.iter().flat_map(|outcome| &outcome.ships);
-        Self {
-            from: range.start,
-            to: Some(range.end).filter(|end| end.is_finite()),
-            ships: ships.filter(|ship| range.contains(&ship.length)).count(),
-            recall: mean_over(&|_, found| f64::from(u8::from(found))),
-            iou: mean_over(&|iou, _| iou),
-        }
-    }
-}
-
 impl Kind {
     fn of(outcomes: &[&Outcome]) -> Self {
         let every =
@@ -263,12 +216,17 @@ impl Kind {
     }
 }
 
+/// Share of what shows no ship that scores below `threshold`.
+pub(super) fn stopped(scored: &[(f32, bool)], threshold: f32) -> Option<f64> {
+    pass_rate(scored, threshold, false).map(|share| 1.0 - share)
+}
+
 /// 1 where a ship is emitted just when there is one.
 fn decision(outcome: &Outcome) -> f64 {
     f64::from(u8::from((outcome.emitted > 0) == outcome.with_ships))
 }
 
-fn average(
+pub(super) fn average(
     some: &[&&Outcome],
     keep: impl Fn(&Outcome) -> bool,
     of: impl Fn(&Outcome) -> f64,
@@ -281,11 +239,18 @@ fn average(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::eval::outcome::ShipOutcome;
 
-    fn outcome(ships: &[(f64, f64)], dice: f64, emitted: usize, gate: f32) -> Outcome {
+    /// What came of an image with ships of the given lengths and IoUs. The IoU of its masks is half of
+    /// their Dice, their F2 a quarter.
+    pub(in super::super) fn outcome(
+        ships: &[(f64, f64)],
+        dice: f64,
+        emitted: usize,
+        gate: f32,
+    ) -> Outcome {
         let with_ships = !ships.is_empty();
         Outcome {
             id: String::new(),
@@ -353,7 +318,7 @@ mod tests {
             figures
                 .sizes
                 .iter()
-                .find(|size| size.from == from)
+                .find(|size| size.length.from == from)
                 .expect("listed")
         };
         assert_eq!((size(0.0).ships, value(size(0.0).recall)), (1, 0.0));

@@ -8,6 +8,7 @@ pub(crate) mod frames;
 mod outcome;
 mod report;
 mod sheet;
+mod sizes;
 mod table;
 mod thresholds;
 mod tune;
