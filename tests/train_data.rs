@@ -261,6 +261,21 @@ fn from_folders_to_figures() {
     assert_eq!(frames("one"), frames("two"), "one seed, one set of frames");
     let kinds = fs::read_to_string(dir.join("one/kinds.csv")).expect("written");
     assert_eq!(kinds.lines().count(), 11);
+    // Each frame names the images of its split that it is made of, sea that is made up none.
+    let mut rows = csv::Reader::from_path(dir.join("one/kinds.csv")).expect("written");
+    for row in rows.records() {
+        let row = row.expect("three columns");
+        let images: Vec<&str> = row[2].split(';').filter(|name| !name.is_empty()).collect();
+        assert_eq!(
+            images.is_empty(),
+            row[1].starts_with("simulated sea"),
+            "{row:?}"
+        );
+        for image in images {
+            let id = image.strip_prefix("toy sea/").expect("of the folder");
+            assert_eq!(found[id], "tune", "{row:?}");
+        }
+    }
     // Frames hold what the images hold: the ships are bright, all else is not.
     let data = Dataset::open(&dir.join("one")).expect("opens");
     for image in data.images.iter().filter(|image| !image.ships.is_empty()) {
@@ -285,6 +300,9 @@ fn from_folders_to_figures() {
     let json = fs::read_to_string(dir.join("report/report.json")).expect("written");
     let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["sets"]["frames of tune"]["images"], 10);
+    // Ten frames of five images, and of sea.
+    let clusters = report["sets"]["frames of tune"]["clusters"].as_u64();
+    assert!(clusters < Some(10), "{clusters:?}");
     assert_eq!(
         report["sets"]["frames of tune"]["decisions_of_nothing"],
         0.6

@@ -87,6 +87,7 @@ impl<'a> Cases<'a> {
                         id: &image.labelled.id,
                         set: name(source, self.split, scale),
                         kind: None,
+                        cluster: &image.labelled.id,
                         pixels,
                         ships: &image.labelled.ships,
                         scale,
@@ -100,6 +101,8 @@ impl<'a> Cases<'a> {
                     id: &frame.id,
                     set: format!("{FRAMES} {}", self.split),
                     kind: Some(frame.kind),
+                    // What is all simulated has nothing in common with others.
+                    cluster: frame.images.first().unwrap_or(&frame.id),
                     pixels: &frame.pixels,
                     ships: &frame.ships,
                     scale: 1.0,

@@ -18,6 +18,9 @@ pub(crate) struct Case<'a> {
     pub(crate) set: String,
     /// What a judging frame shows.
     pub(crate) kind: Option<&'static str>,
+    /// The image that it shows, or the first of those that it is made of: what it has in common with
+    /// others.
+    pub(crate) cluster: &'a str,
     pub(crate) pixels: &'a RgbImage,
     pub(crate) ships: &'a [Rle],
     /// Factor to the networks' scale.
@@ -210,6 +213,7 @@ mod tests {
                 id: "a",
                 set: String::new(),
                 kind: None,
+                cluster: "a",
                 pixels: &pixels,
                 ships: &[],
                 scale,

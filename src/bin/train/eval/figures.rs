@@ -6,17 +6,19 @@ use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
 use shipwatch::model::{Scores, Thresholds};
 
-use super::bootstrap::{Estimate, estimate};
+use super::bootstrap::{Clusters, Estimate};
 use super::outcome::{Outcome, SWEEP};
 use super::sizes::{Size, SizedImages};
 
 /// Recalls at which the gate's use is told.
 const RECALLS: [f64; 3] = [0.97, 0.98, 0.99];
 
-/// Figures of one set, with 95 % intervals over its images.
+/// Figures of one set, with 95 % intervals.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
     pub(crate) images: usize,
+    /// Different images that these show or are mainly made of: what intervals draw from.
+    pub(crate) clusters: usize,
     pub(crate) with_ships: usize,
     /// Means over images with ships.
     pub(crate) dice_ships: Option<Estimate>,
@@ -91,12 +93,10 @@ pub(crate) struct Swept {
 
 impl Figures {
     pub(crate) fn of(outcomes: &[&Outcome], thresholds: &Thresholds) -> Self {
-        let every =
-            |of: fn(&Outcome) -> f64| estimate(outcomes, |some| average(some, |_| true, of));
+        let sample = &sample(outcomes);
+        let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));
         let ships = |of: fn(&Outcome) -> f64| {
-            estimate(outcomes, |some| {
-                average(some, |outcome| outcome.with_ships, of)
-            })
+            sample.estimate(|some| average(some, |outcome| outcome.with_ships, of))
         };
         let nothing = |nth: usize| mean(outcomes.iter().map(|outcome| outcome.nothing[nth]));
         let right = |yes: bool, outcome: &Outcome| f64::from(u8::from(yes == outcome.with_ships));
@@ -108,6 +108,7 @@ impl Figures {
         }
         Self {
             images: outcomes.len(),
+            clusters: sample.count(),
             with_ships: outcomes.iter().filter(|outcome| outcome.with_ships).count(),
             dice_ships: ships(|outcome| outcome.dice),
             iou_ships: ships(|outcome| outcome.iou),
@@ -120,14 +121,14 @@ impl Figures {
             f2_of_nothing: nothing(2),
             decisions: every(decision),
             decisions_of_nothing: mean(outcomes.iter().map(|outcome| right(false, outcome))),
-            decisions_by_gate: estimate(outcomes, |some| {
+            decisions_by_gate: sample.estimate(|some| {
                 let right =
                     |outcome: &Outcome| right(outcome.gate_score >= thresholds.classify, outcome);
                 average(some, |_| true, right)
             }),
-            gate: Gate::of(outcomes, thresholds.gate),
-            sizes: Size::all(outcomes),
-            images_by_size: SizedImages::all(outcomes, thresholds.gate),
+            gate: Gate::of(sample, thresholds.gate),
+            sizes: Size::all(sample),
+            images_by_size: SizedImages::all(sample, thresholds.gate),
             kinds: kinds
                 .into_iter()
                 .map(|(name, some)| (name, Kind::of(&some)))
@@ -163,9 +164,9 @@ impl Figures {
 type Measure<'a> = dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync + 'a;
 
 impl Gate {
-    fn of(outcomes: &[&Outcome], threshold: f32) -> Self {
+    fn of(sample: &Sample<'_>, threshold: f32) -> Self {
         let of_tiles = |of: &Measure<'_>| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 of(&some
                     .iter()
                     .flat_map(|o| o.tiles.iter().copied())
@@ -173,7 +174,7 @@ impl Gate {
             })
         };
         let of_images = |of: &Measure<'_>| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 of(&some
                     .iter()
                     .map(|o| (o.gate_score, o.with_ships))
@@ -204,8 +205,8 @@ impl Gate {
 
 impl Kind {
     fn of(outcomes: &[&Outcome]) -> Self {
-        let every =
-            |of: fn(&Outcome) -> f64| estimate(outcomes, |some| average(some, |_| true, of));
+        let sample = sample(outcomes);
+        let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));
         Self {
             images: outcomes.len(),
             dice: every(|outcome| outcome.dice),
@@ -214,6 +215,13 @@ impl Kind {
             alarms: mean(outcomes.iter().map(|outcome| outcome.alarms as f64)).unwrap_or(0.0),
         }
     }
+}
+
+/// Images of which those that have an image in common are drawn together.
+pub(super) type Sample<'a> = Clusters<'a, Outcome>;
+
+pub(super) fn sample<'a>(outcomes: &[&'a Outcome]) -> Sample<'a> {
+    Clusters::by(outcomes, |outcome| &outcome.cluster)
 }
 
 /// Share of what shows no ship that scores below `threshold`.
@@ -227,7 +235,7 @@ fn decision(outcome: &Outcome) -> f64 {
 }
 
 pub(super) fn average(
-    some: &[&&Outcome],
+    some: &[&Outcome],
     keep: impl Fn(&Outcome) -> bool,
     of: impl Fn(&Outcome) -> f64,
 ) -> Option<f64> {
@@ -256,6 +264,7 @@ pub(super) mod tests {
             id: String::new(),
             set: String::new(),
             kind: Some(if with_ships { "ships" } else { "water" }),
+            cluster: gate.to_string(),
             with_ships,
             dice,
             iou: dice / 2.0,

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
 
-use super::bootstrap::{Estimate, estimate};
-use super::figures::{average, stopped};
+use super::bootstrap::Estimate;
+use super::figures::{Sample, average, stopped};
 use super::outcome::Outcome;
 
 /// Lengths of ships that are told apart.
@@ -73,20 +73,20 @@ pub(crate) struct SizedImages {
 }
 
 impl Size {
-    /// The ships of `outcomes` by length.
-    pub(super) fn all(outcomes: &[&Outcome]) -> Vec<Self> {
-        LENGTHS.map(|length| Self::of(outcomes, length)).into()
+    /// The ships of a sample by length.
+    pub(super) fn all(sample: &Sample<'_>) -> Vec<Self> {
+        LENGTHS.map(|length| Self::of(sample, length)).into()
     }
 
-    fn of(outcomes: &[&Outcome], length: Length) -> Self {
+    fn of(sample: &Sample<'_>, length: Length) -> Self {
         let mean_over = |value: &(dyn Fn(f64, bool) -> f64 + Sync)| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 let ships = some.iter().flat_map(|outcome| &outcome.ships);
                 let own = ships.filter(|ship| length.contains(ship.length));
                 mean(own.map(|ship| value(ship.iou, ship.is_found())))
             })
         };
-        let ships = outcomes.iter().flat_map(|outcome| &outcome.ships);
+        let ships = sample.cases().flat_map(|outcome| &outcome.ships);
         Self {
             length,
             ships: ships.filter(|ship| length.contains(ship.length)).count(),
@@ -97,22 +97,20 @@ impl Size {
 }
 
 impl SizedImages {
-    /// The images of `outcomes` with ships, by their longest; `gate` is the manifest's threshold.
-    pub(super) fn all(outcomes: &[&Outcome], gate: f32) -> Vec<Self> {
-        LENGTHS
-            .map(|length| Self::of(outcomes, length, gate))
-            .into()
+    /// The images of a sample with ships, by their longest; `gate` is the manifest's threshold.
+    pub(super) fn all(sample: &Sample<'_>, gate: f32) -> Vec<Self> {
+        LENGTHS.map(|length| Self::of(sample, length, gate)).into()
     }
 
-    fn of(outcomes: &[&Outcome], length: Length, gate: f32) -> Self {
+    fn of(sample: &Sample<'_>, length: Length, gate: f32) -> Self {
         let own = |outcome: &Outcome| longest(outcome).is_some_and(|long| length.contains(long));
-        let every = |of: fn(&Outcome) -> f64| estimate(outcomes, |some| average(some, own, of));
+        let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, own, of));
         let nothing = |nth: usize| {
-            let own = outcomes.iter().filter(|outcome| own(outcome));
+            let own = sample.cases().filter(|outcome| own(outcome));
             mean(own.map(|outcome| outcome.nothing[nth]))
         };
         let gated = |of: &(dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync)| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 let judged = some.iter().filter(|o| own(o) || !o.with_ships);
                 of(&judged
                     .map(|o| (o.gate_score, o.with_ships))
@@ -121,7 +119,7 @@ impl SizedImages {
         };
         Self {
             length,
-            images: outcomes.iter().filter(|outcome| own(outcome)).count(),
+            images: sample.cases().filter(|outcome| own(outcome)).count(),
             dice: every(|outcome| outcome.dice),
             dice_of_nothing: nothing(0),
             f2: every(|outcome| outcome.f2),
@@ -142,7 +140,7 @@ fn longest(outcome: &Outcome) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::figures::tests::outcome;
+    use crate::eval::figures::{sample, tests::outcome};
 
     #[test]
     fn images_count_by_their_longest_ship_by_hand() {
@@ -156,7 +154,7 @@ mod tests {
             outcome(&[], 0.0, 2, 0.4),
         ];
         let refs: Vec<&Outcome> = all.iter().collect();
-        let found = SizedImages::all(&refs, 0.2);
+        let found = SizedImages::all(&sample(&refs), 0.2);
         let value = |estimate: Option<Estimate>| estimate.expect("has one").value;
         let images: Vec<usize> = found.iter().map(|some| some.images).collect();
         assert_eq!(images, [1, 0, 2, 1, 0, 0]);
@@ -184,7 +182,7 @@ mod tests {
         assert!(none.dice_of_nothing.is_none());
 
         // Without empty images nothing is stopped.
-        let ships = SizedImages::all(&refs[..4], 0.2);
+        let ships = SizedImages::all(&sample(&refs[..4]), 0.2);
         assert!(ships[2].gate_auc.is_none() && ships[2].stopped_at_98.is_none());
         assert_eq!(value(ships[2].gate_recall), 1.0);
     }

@@ -24,7 +24,8 @@ impl fmt::Display for Table<'_> {
             };
         writeln!(
             f,
-            "Masks; 95 % intervals over images; in brackets what predicting nothing gives"
+            "Masks; 95 % intervals over the images that the images of a set show or are made of; in brackets what predicting \
+             nothing gives"
         )?;
         by_set(
             f,
@@ -57,9 +58,18 @@ impl fmt::Display for Table<'_> {
         )?;
         by_set(
             f,
-            &["F2 ships", "F2", "", "right by ships", "", "right by gate"],
+            &[
+                "made of",
+                "F2 ships",
+                "F2",
+                "",
+                "right by ships",
+                "",
+                "right by gate",
+            ],
             |s| {
                 vec![
+                    s.clusters.to_string(),
                     cell(s.f2_ships),
                     cell(s.f2),
                     bracketed(s.f2_of_nothing),

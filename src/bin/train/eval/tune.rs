@@ -113,6 +113,7 @@ mod tests {
         let mut frame = JudgingFrame {
             id: String::new(),
             kind: "ships",
+            images: Vec::new(),
             pixels: RgbImage::from_fn(300, 200, level),
             ships: vec![mask.to_rle()],
         };
