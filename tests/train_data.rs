@@ -294,9 +294,21 @@ fn from_folders_to_figures() {
     ];
     let table = succeeds(dir, &[&eval[..], &["--report", "report"]].concat());
     assert!(
-        table.contains("frames of tune") && table.contains("toy sea of tune @ 0.35"),
+        !table.contains("as labelled:")
+            && table.contains("frames of tune")
+            && table.contains("toy sea of tune @ 0.35"),
         "{table}"
     );
+    // Where ships may lack labels, all water may show some; made-up sea does not.
+    let incomplete = CONFIG.replace("split.csv\"", "split.csv\"\ncomplete = false");
+    fs::write(dir.join("incomplete.toml"), incomplete).expect("config");
+    let mut again = eval;
+    again[4] = "incomplete.toml";
+    let note = succeeds(dir, &again);
+    let made_up = fs::read_to_string(dir.join("one/kinds.csv")).expect("written");
+    let made_up = made_up.matches("\"simulated sea").count();
+    let note_of = format!("frames of tune: {} of 6 images without ships", 6 - made_up);
+    assert!(note.contains(&note_of), "{note_of} not in {note}");
     let json = fs::read_to_string(dir.join("report/report.json")).expect("written");
     let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["sets"]["frames of tune"]["images"], 10);

@@ -88,6 +88,7 @@ impl<'a> Cases<'a> {
                         set: name(source, self.split, scale),
                         kind: None,
                         cluster: &image.labelled.id,
+                        complete: source.config.complete,
                         pixels,
                         ships: &image.labelled.ships,
                         scale,
@@ -103,6 +104,7 @@ impl<'a> Cases<'a> {
                     kind: Some(frame.kind),
                     // What is all simulated has nothing in common with others.
                     cluster: frame.images.first().unwrap_or(&frame.id),
+                    complete: frame.complete,
                     pixels: &frame.pixels,
                     ships: &frame.ships,
                     scale: 1.0,

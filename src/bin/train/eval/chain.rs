@@ -21,6 +21,8 @@ pub(crate) struct Case<'a> {
     /// The image that it shows, or the first of those that it is made of: what it has in common with
     /// others.
     pub(crate) cluster: &'a str,
+    /// Whether all ships that it shows are labelled.
+    pub(crate) complete: bool,
     pub(crate) pixels: &'a RgbImage,
     pub(crate) ships: &'a [Rle],
     /// Factor to the networks' scale.
@@ -214,6 +216,7 @@ mod tests {
                 set: String::new(),
                 kind: None,
                 cluster: "a",
+                complete: true,
                 pixels: &pixels,
                 ships: &[],
                 scale,

@@ -20,6 +20,9 @@ pub(crate) struct Figures {
     /// Different images that these show or are mainly made of: what intervals draw from.
     pub(crate) clusters: usize,
     pub(crate) with_ships: usize,
+    /// Images without labelled ships of data that may lack labels: what is found there counts as false
+    /// and may be a ship.
+    pub(crate) empty_as_labelled: usize,
     /// Means over images with ships.
     pub(crate) dice_ships: Option<Estimate>,
     pub(crate) iou_ships: Option<Estimate>,
@@ -76,6 +79,8 @@ pub(crate) struct AtRecall {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Kind {
     pub(crate) images: usize,
+    /// As in [`Figures::empty_as_labelled`].
+    pub(crate) empty_as_labelled: usize,
     pub(crate) dice: Option<Estimate>,
     pub(crate) f2: Option<Estimate>,
     pub(crate) decisions: Option<Estimate>,
@@ -110,6 +115,7 @@ impl Figures {
             images: outcomes.len(),
             clusters: sample.count(),
             with_ships: outcomes.iter().filter(|outcome| outcome.with_ships).count(),
+            empty_as_labelled: empty_as_labelled(outcomes),
             dice_ships: ships(|outcome| outcome.dice),
             iou_ships: ships(|outcome| outcome.iou),
             f2_ships: ships(|outcome| outcome.f2),
@@ -209,6 +215,7 @@ impl Kind {
         let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));
         Self {
             images: outcomes.len(),
+            empty_as_labelled: empty_as_labelled(outcomes),
             dice: every(|outcome| outcome.dice),
             f2: every(|outcome| outcome.f2),
             decisions: every(decision),
@@ -227,6 +234,13 @@ pub(super) fn sample<'a>(outcomes: &[&'a Outcome]) -> Sample<'a> {
 /// Share of what shows no ship that scores below `threshold`.
 pub(super) fn stopped(scored: &[(f32, bool)], threshold: f32) -> Option<f64> {
     pass_rate(scored, threshold, false).map(|share| 1.0 - share)
+}
+
+fn empty_as_labelled(outcomes: &[&Outcome]) -> usize {
+    outcomes
+        .iter()
+        .filter(|outcome| outcome.empty_as_labelled)
+        .count()
 }
 
 /// 1 where a ship is emitted just when there is one.
@@ -265,6 +279,7 @@ pub(super) mod tests {
             set: String::new(),
             kind: Some(if with_ships { "ships" } else { "water" }),
             cluster: gate.to_string(),
+            empty_as_labelled: !with_ships && emitted > 0,
             with_ships,
             dice,
             iou: dice / 2.0,
@@ -305,6 +320,9 @@ pub(super) mod tests {
         let figures = Figures::of(&refs, &thresholds);
         let value = |estimate: Option<Estimate>| estimate.expect("has one").value;
         assert_eq!((figures.images, figures.with_ships), (4, 2));
+        assert_eq!(figures.empty_as_labelled, 1);
+        assert_eq!(figures.kinds["water"].empty_as_labelled, 1);
+        assert_eq!(figures.kinds["ships"].empty_as_labelled, 0);
         assert_eq!(value(figures.dice_ships), 0.625);
         assert_eq!(value(figures.dice_all), 0.5625);
         assert_eq!(value(figures.iou_all), 0.28125);

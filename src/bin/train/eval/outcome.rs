@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(super) kind: Option<&'static str>,
     /// As in [`Case::cluster`].
     pub(super) cluster: String,
+    /// Whether it shows no ship but as far as is labelled.
+    pub(super) empty_as_labelled: bool,
     pub(super) with_ships: bool,
     pub(super) dice: f64,
     pub(super) iou: f64,
@@ -82,6 +84,7 @@ impl Outcome {
             set: case.set.clone(),
             kind: case.kind,
             cluster: case.cluster.to_owned(),
+            empty_as_labelled: case.ships.is_empty() && !case.complete,
             with_ships: !case.ships.is_empty(),
             dice: dice(&truth, &prediction),
             iou: smoothed_iou(&truth, &prediction),
@@ -141,6 +144,7 @@ mod tests {
             set: "s".into(),
             kind: None,
             cluster: "a",
+            complete: true,
             pixels,
             ships,
             scale: 1.0,
@@ -211,12 +215,19 @@ mod tests {
     #[test]
     fn an_empty_image_is_right_only_when_nothing_is_emitted() {
         let pixels = RgbImage::new(20, 10);
-        let case = case(&pixels, &[]);
+        let mut case = case(&pixels, &[]);
         let quiet = Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]);
         assert_eq!((quiet.dice, quiet.iou, quiet.f2), (1.0, 1.0, 1.0));
         assert_eq!(quiet.nothing, [1.0; 3]);
         let loud = Outcome::compare(&case, &seen(&[bar(0..3, 0..3)]), &THRESHOLDS, vec![]);
         assert_eq!((loud.dice, loud.iou, loud.f2), (0.1, 0.1, 0.0));
         assert_eq!((loud.emitted, loud.alarms), (1, 1));
+        assert!(!loud.empty_as_labelled);
+        // Where ships may lack labels, what was found may be one.
+        case.complete = false;
+        assert!(Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
+        let ships = [bar(0..3, 0..3)];
+        case.ships = &ships;
+        assert!(!Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
     }
 }

@@ -108,6 +108,18 @@ impl fmt::Display for Table<'_> {
             writeln!(f, "\n{name}: by kind")?;
             kinds(f, figures)?;
         }
+        for (name, figures) in sets
+            .iter()
+            .filter(|(_, figures)| figures.empty_as_labelled > 0)
+        {
+            writeln!(
+                f,
+                "\n{name}: {} of {} images without ships are so as labelled: they show images of data with \
+                 `complete = false`;\nwhat is found there counts as false, and may be a ship without a label",
+                figures.empty_as_labelled,
+                figures.images - figures.with_ships
+            )?;
+        }
         Ok(())
     }
 }
@@ -191,6 +203,10 @@ fn kinds(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
         vec![
             (*name).to_owned(),
             kind.images.to_string(),
+            match kind.empty_as_labelled {
+                0 => String::new(),
+                some => some.to_string(),
+            },
             cell(kind.dice),
             cell(kind.f2),
             cell(kind.decisions),
@@ -202,6 +218,7 @@ fn kinds(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
         &[
             "kind",
             "images",
+            "as labelled",
             "Dice",
             "F2",
             "judged rightly",

@@ -114,6 +114,7 @@ mod tests {
             id: String::new(),
             kind: "ships",
             images: Vec::new(),
+            complete: true,
             pixels: RgbImage::from_fn(300, 200, level),
             ships: vec![mask.to_rle()],
         };

@@ -50,6 +50,8 @@ pub(crate) struct JudgingFrame {
     /// The images that it is made of, as `source/id`: first the one that gives its water, shore or port,
     /// or most pieces of its land. None where all is simulated.
     pub(crate) images: Vec<String>,
+    /// Whether all ships of those images are labelled: else it may show more than `ships`.
+    pub(crate) complete: bool,
     pub(crate) pixels: RgbImage,
     /// No pixel belongs to two of them.
     pub(crate) ships: Vec<Rle>,
@@ -168,7 +170,11 @@ impl FrameBuilder {
             let name = format!("{}/{}", source.config.name, image.labelled.id);
             let ships = image.labelled.ships.clone();
             pool.with_pixels(image, |pixels| {
-                Subject::new(name, pixels.clone(), ships, scale)
+                let subject = Subject::new(name, pixels.clone(), ships, scale);
+                match source.config.complete {
+                    true => subject,
+                    false => subject.incomplete(),
+                }
             })
         };
         let subjects: Vec<Option<Subject>> = chosen.par_iter().map(look).collect::<Result<_>>()?;
@@ -226,6 +232,10 @@ impl FrameBuilder {
             (ships.is_empty() != kind.shows_ships()).then_some((kind, composed, ships))
         });
         let (kind, composed, ships) = composed.expect("sea needs no image");
+        let complete = composed
+            .subjects
+            .iter()
+            .all(|subject| subject.is_complete());
         let mut images: Vec<String> = Vec::new();
         for subject in composed.subjects {
             if !images.iter().any(|image| image == subject.name()) {
@@ -236,6 +246,7 @@ impl FrameBuilder {
             id: self.id(index),
             kind: kind.name(),
             images,
+            complete,
             pixels: composed.pixels,
             ships,
         }

@@ -34,6 +34,8 @@ pub(super) struct Area {
 pub(super) struct Subject {
     /// Its name: `source/id`.
     name: String,
+    /// Whether all ships that it shows are labelled.
+    complete: bool,
     pixels: RgbImage,
     ships: Vec<Rle>,
     /// Axis-parallel box of each ship.
@@ -82,6 +84,7 @@ impl Subject {
         let cells = Cells::of(&pixels, &boxes);
         Self {
             name,
+            complete: true,
             pixels,
             ships,
             boxes,
@@ -89,6 +92,18 @@ impl Subject {
             scale,
             cells,
         }
+    }
+
+    /// The same where ships may lack labels.
+    pub(super) fn incomplete(self) -> Self {
+        Self {
+            complete: false,
+            ..self
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     pub(super) fn name(&self) -> &str {
