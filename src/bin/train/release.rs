@@ -24,9 +24,6 @@ const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
 const MANIFEST: &str = "manifest.toml";
 
-/// Depth of the valleys that part ships: the middle of those that part true centralities best.
-const VALLEY: f32 = 0.4;
-
 /// Exports a run as a bundle.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -118,7 +115,7 @@ pub(crate) fn run(Args { run, out, test }: &Args) -> Result<()> {
             classify: 0.5,
             mask: 0.5,
             min_area: 1,
-            valley: config.separation.then_some(VALLEY),
+            valley: config.separation.then_some(0.5),
         },
         gate: NetworkFile {
             file: GATE.to_owned(),

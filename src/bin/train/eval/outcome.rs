@@ -42,7 +42,7 @@ pub(crate) struct Outcome {
     /// Gate score of each tile that is judged, and whether it shows a ship.
     pub(super) tiles: Vec<(f32, bool)>,
     pub(super) ships: Vec<ShipOutcome>,
-    /// Dice and F2 at each threshold of [`SWEEP`].
+    /// Dice and F2 at each threshold of [`SWEEP`], of the tiles that are segmented at the manifest's.
     pub(super) sweep: Vec<(f64, f64)>,
 }
 
@@ -111,23 +111,17 @@ impl Outcome {
                         mask,
                         ..*thresholds
                     };
-                    quality(case, &truth, seen, &thresholds)
+                    quality(case, &truth, &seen.ships(&thresholds, case.scale))
                 })
                 .collect(),
         }
     }
 }
 
-/// Dice and F2 of a case at other thresholds; `truth` is the union of its ships.
-pub(super) fn quality(
-    case: &Case,
-    truth: &Rle,
-    seen: &Seen,
-    thresholds: &Thresholds,
-) -> (f64, f64) {
-    let found = seen.ships(thresholds, case.scale);
-    let (of_truths, of_found) = best_overlaps(case.ships, &found);
-    (dice(truth, &union(&found)), f2_of(&of_truths, &of_found))
+/// Dice and F2 of a case of which these ships were `found`; `truth` is the union of its ships.
+pub(super) fn quality(case: &Case, truth: &Rle, found: &[Rle]) -> (f64, f64) {
+    let (of_truths, of_found) = best_overlaps(case.ships, found);
+    (dice(truth, &union(found)), f2_of(&of_truths, &of_found))
 }
 
 #[cfg(test)]
