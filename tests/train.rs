@@ -174,12 +174,30 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
         weights
     );
 
-    let export = train(dir.path(), &["export", "--run", "run", "--out", "bundle"]);
-    assert_success(&export);
+    // The test images stay closed until they are asked for.
+    let export = |bundle: &str, more: &[&str]| {
+        let args = ["export", "--run", "run", "--out", bundle];
+        let export = train(dir.path(), &[&args[..], more].concat());
+        assert_success(&export);
+        let bundle = Bundle::load(&dir.path().join(bundle)).expect("the edge loads it");
+        let table = String::from_utf8_lossy(&export.stdout).into_owned();
+        let named = |set: &String| table.contains(set.as_str());
+        assert!(bundle.manifest.scores.keys().all(named), "{table}");
+        (
+            bundle.manifest.scores.into_keys().collect::<Vec<_>>(),
+            table,
+        )
+    };
+    let (tune, test) = ("toy sea of tune @ 1", "toy sea of test @ 1");
+    let (sets, table) = export("bundle", &[]);
+    assert_eq!(sets, [tune]);
+    assert!(!table.contains("test"), "{table}");
+    let (sets, _) = export("tested", &["--test"]);
+    assert_eq!(sets, [test, tune]);
     let bundle = Bundle::load(&dir.path().join("bundle")).expect("the edge loads it");
     assert_eq!(bundle.manifest.name, "toy");
     assert_eq!(bundle.manifest.training[0].images, 9);
-    assert_eq!(bundle.manifest.scores["toy sea @ 1"].images, 2);
+    assert_eq!(bundle.manifest.scores[tune].images, 2);
     assert_eq!(bundle.unet.metadata()["data"], "toy sea");
     let built_from = bundle.manifest.run.and_then(|run| run.revision);
     assert_eq!(bundle.unet.metadata().get("revision"), built_from.as_ref());
@@ -194,7 +212,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     );
     assert_success(&eval);
     let table = String::from_utf8_lossy(&eval.stdout);
-    assert!(table.contains("toy sea @ 1"), "{table}");
+    assert!(table.contains("toy sea of test @ 1"), "{table}");
     let log = String::from_utf8_lossy(&eval.stderr);
     assert!(!log.contains("another split"), "{log}");
 

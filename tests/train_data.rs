@@ -261,6 +261,21 @@ fn from_folders_to_figures() {
     assert_eq!(frames("one"), frames("two"), "one seed, one set of frames");
     let kinds = fs::read_to_string(dir.join("one/kinds.csv")).expect("written");
     assert_eq!(kinds.lines().count(), 11);
+    // Each frame names the images of its split that it is made of, sea that is made up none.
+    let mut rows = csv::Reader::from_path(dir.join("one/kinds.csv")).expect("written");
+    for row in rows.records() {
+        let row = row.expect("three columns");
+        let images: Vec<&str> = row[2].split(';').filter(|name| !name.is_empty()).collect();
+        assert_eq!(
+            images.is_empty(),
+            row[1].starts_with("simulated sea"),
+            "{row:?}"
+        );
+        for image in images {
+            let id = image.strip_prefix("toy sea/").expect("of the folder");
+            assert_eq!(found[id], "tune", "{row:?}");
+        }
+    }
     // Frames hold what the images hold: the ships are bright, all else is not.
     let data = Dataset::open(&dir.join("one")).expect("opens");
     for image in data.images.iter().filter(|image| !image.ships.is_empty()) {
@@ -279,17 +294,51 @@ fn from_folders_to_figures() {
     ];
     let table = succeeds(dir, &[&eval[..], &["--report", "report"]].concat());
     assert!(
-        table.contains("frames of tune") && table.contains("toy sea @ 0.35"),
+        !table.contains("as labelled:")
+            && table.contains("frames of tune")
+            && table.contains("toy sea of tune @ 0.35"),
         "{table}"
     );
+    // Where ships may lack labels, all water may show some; made-up sea does not.
+    let incomplete = CONFIG.replace("split.csv\"", "split.csv\"\ncomplete = false");
+    fs::write(dir.join("incomplete.toml"), incomplete).expect("config");
+    let mut again = eval;
+    again[4] = "incomplete.toml";
+    let note = succeeds(dir, &again);
+    let made_up = fs::read_to_string(dir.join("one/kinds.csv")).expect("written");
+    let made_up = made_up.matches("\"simulated sea").count();
+    let note_of = format!("frames of tune: {} of 6 images without ships", 6 - made_up);
+    assert!(note.contains(&note_of), "{note_of} not in {note}");
     let json = fs::read_to_string(dir.join("report/report.json")).expect("written");
     let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["sets"]["frames of tune"]["images"], 10);
+    // Ten frames of five images, and of sea.
+    let clusters = report["sets"]["frames of tune"]["clusters"].as_u64();
+    assert!(clusters < Some(10), "{clusters:?}");
     assert_eq!(
         report["sets"]["frames of tune"]["decisions_of_nothing"],
         0.6
     );
-    assert_eq!(report["sets"]["toy sea @ 0.35"]["images"], 5);
+    assert_eq!(report["sets"]["toy sea of tune @ 0.35"]["images"], 5);
+    // Each image with ships counts once, by its longest; what predicting nothing gives stands beside.
+    let by_size = report["sets"]["frames of tune"]["images_by_size"].as_array();
+    let by_size = by_size.expect("a list");
+    let images: u64 = by_size
+        .iter()
+        .filter_map(|some| some["images"].as_u64())
+        .sum();
+    assert_eq!(images, 4, "{by_size:?}");
+    let some = by_size
+        .iter()
+        .find(|some| some["images"] != 0)
+        .expect("one");
+    assert_eq!(some["f2_of_nothing"], 0.0);
+    for figure in ["dice", "f2", "gate_recall", "gate_auc", "stopped_at_98"] {
+        let low = some[figure]["low"].as_f64().expect("an interval");
+        assert!(Some(low) <= some[figure]["high"].as_f64(), "{some}");
+    }
+    let widest = table.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(160), "{table}");
     assert_eq!(report["split_hash"].as_str().map(str::len), Some(64));
     for picture in [
         "gate-roc.png",

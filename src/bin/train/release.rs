@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn_flex::{Flex, FlexDevice};
 use shipwatch::detect::Detector;
 use shipwatch::model::{
@@ -12,7 +12,7 @@ use shipwatch::model::{
 
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Split};
-use crate::eval::{Table, choose_thresholds, evaluate};
+use crate::eval::{Figures, Table, choose_thresholds, evaluate};
 use crate::export;
 use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
@@ -24,9 +24,6 @@ const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
 const MANIFEST: &str = "manifest.toml";
 
-/// Depth of the valleys that part ships: the middle of those that part true centralities best.
-const VALLEY: f32 = 0.4;
-
 /// Exports a run as a bundle.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -36,11 +33,16 @@ pub(crate) struct Args {
     /// Folder for the bundle.
     #[arg(long)]
     out: PathBuf,
+    /// Measure on the test images as well. For the bundle that ships, once nothing is left to choose:
+    /// images by which bundles were compared are no test of them any more.
+    #[arg(long)]
+    test: bool,
 }
 
 /// Exports a run's best weights, tunes the thresholds on the tune images, measures the bundle on
-/// the test images and writes it all to `out`, where nothing appears before it is complete.
-pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
+/// these, or on the test images too, and writes it all to `out`, where nothing appears before it is
+/// complete.
+pub(crate) fn run(Args { run, out, test }: &Args) -> Result<()> {
     let folder = RunFolder::open(run)?;
     let config = Config::load(&folder.file(CONFIG)).context(
         "the run's own config does not serve: see to what the cause names, or restore the file",
@@ -90,6 +92,18 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     };
     let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
 
+    let splits: &[Split] = match test {
+        true => &[Split::Tune, Split::Test],
+        false => &[Split::Tune],
+    };
+    for &split in splits {
+        ensure!(
+            pool.sources
+                .iter()
+                .any(|source| source.of(split).next().is_some()),
+            "no image is in the {split} split: name some under [[data]]"
+        );
+    }
     let mut manifest = Manifest {
         schema: Manifest::SCHEMA,
         name: config.name.clone(),
@@ -107,7 +121,7 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
             classify: 0.5,
             mask: 0.5,
             min_area: 1,
-            valley: config.separation.then_some(VALLEY),
+            valley: config.separation.then_some(0.5),
         },
         gate: NetworkFile {
             file: GATE.to_owned(),
@@ -141,14 +155,14 @@ pub(crate) fn run(Args { run, out }: &Args) -> Result<()> {
     let detector = || -> Result<Detector> { Ok(Detector::new(Bundle::load(&unfinished.folder)?)) };
     manifest.thresholds = choose_thresholds(&detector()?, &pool, &config)?;
     save(&manifest)?;
-    log::info!("{:?}; measuring on the test images", manifest.thresholds);
-    let evaluation = evaluate(&detector()?, &pool, &config, Split::Test)?;
-    print!("{}", Table(&evaluation));
-    manifest.scores = evaluation
-        .sets
-        .iter()
-        .map(|(name, set)| (name.clone(), set.scores()))
-        .collect();
+    log::info!("{:?}", manifest.thresholds);
+    for &split in splits {
+        log::info!("measuring on the {split} images");
+        let evaluation = evaluate(&detector()?, &pool, &config, split)?;
+        println!("{}", Table(&evaluation));
+        let scores = |(name, set): (&String, &Figures)| (name.clone(), set.scores());
+        manifest.scores.extend(evaluation.sets.iter().map(scores));
+    }
     save(&manifest)?;
     unfinished.publish(out)?;
     log::info!("wrote {}", out.display());

@@ -1,5 +1,7 @@
 //! How sure a figure is: percentile intervals from resampled images.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
@@ -19,34 +21,60 @@ pub(crate) struct Estimate {
     pub(crate) high: f64,
 }
 
-/// The figure that `of` makes of some of `cases`, with its interval: `of` gets all, then as many drawn
-/// with replacement, always the same draws for the same number. None where it has none of all.
-pub(crate) fn estimate<T: Sync>(
-    cases: &[T],
-    of: impl Fn(&[&T]) -> Option<f64> + Sync,
-) -> Option<Estimate> {
-    let all: Vec<&T> = cases.iter().collect();
-    let value = of(&all)?;
-    let mut drawn: Vec<f64> = (0..ROUNDS)
-        .into_par_iter()
-        .filter_map(|round| {
-            let mut rng = StdRng::seed_from_u64(round);
-            let mut draw = || &cases[rng.random_range(0..cases.len())];
-            of(&(0..cases.len()).map(|_| draw()).collect::<Vec<&T>>())
-        })
-        .collect();
-    drawn.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        drawn
-            .get((share * (drawn.len() - 1) as f64).round() as usize)
-            .copied()
-    };
-    let tail = (1.0 - INSIDE) / 2.0;
-    let known = (!drawn.is_empty()).then(|| (at(tail), at(1.0 - tail)));
-    let (low, high) = known.map_or((value, value), |(l, h)| {
-        (l.unwrap_or(value), h.unwrap_or(value))
-    });
-    Some(Estimate { value, low, high })
+/// Cases in groups within which they are alike.
+///
+/// A draw takes a group or leaves it whole: the cluster bootstrap (Field and Welsh 2007, "Bootstrapping
+/// clustered data", J. R. Stat. Soc. B 69, 369-390). Cases of one image are no more independent for being
+/// many: drawn one by one, they would make intervals too narrow.
+pub(crate) struct Clusters<'a, T>(Vec<Vec<&'a T>>);
+
+impl<'a, T: Sync> Clusters<'a, T> {
+    /// Cases of one `key` are a group.
+    pub(crate) fn by<K: Ord>(cases: &[&'a T], key: impl Fn(&'a T) -> K) -> Self {
+        let mut groups: BTreeMap<K, Vec<&'a T>> = BTreeMap::new();
+        for &case in cases {
+            groups.entry(key(case)).or_default().push(case);
+        }
+        Self(groups.into_values().collect())
+    }
+
+    /// How many groups there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All cases.
+    pub(crate) fn cases(&self) -> impl Iterator<Item = &'a T> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// The figure that `of` makes of some cases, with its interval: `of` gets all, then those of as many
+    /// groups drawn with replacement, always the same draws for the same number. None where it has none
+    /// of all.
+    pub(crate) fn estimate(&self, of: impl Fn(&[&'a T]) -> Option<f64> + Sync) -> Option<Estimate> {
+        let value = of(&self.cases().collect::<Vec<_>>())?;
+        let groups = &self.0;
+        let mut drawn: Vec<f64> = (0..ROUNDS)
+            .into_par_iter()
+            .filter_map(|round| {
+                let mut rng = StdRng::seed_from_u64(round);
+                let draw = |_| groups[rng.random_range(0..groups.len())].iter().copied();
+                of(&(0..groups.len()).flat_map(draw).collect::<Vec<_>>())
+            })
+            .collect();
+        drawn.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            drawn
+                .get((share * (drawn.len() - 1) as f64).round() as usize)
+                .copied()
+        };
+        let tail = (1.0 - INSIDE) / 2.0;
+        let known = (!drawn.is_empty()).then(|| (at(tail), at(1.0 - tail)));
+        let (low, high) = known.map_or((value, value), |(l, h)| {
+            (l.unwrap_or(value), h.unwrap_or(value))
+        });
+        Some(Estimate { value, low, high })
+    }
 }
 
 #[cfg(test)]
@@ -57,31 +85,43 @@ mod tests {
         (!values.is_empty()).then(|| values.iter().copied().sum::<f64>() / values.len() as f64)
     }
 
+    /// Each of `values`, in groups of `size`.
+    fn grouped(values: &[f64], size: usize) -> Option<Estimate> {
+        let numbered: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
+        let refs: Vec<&(usize, f64)> = numbered.iter().collect();
+        Clusters::by(&refs, |case| case.0 / size)
+            .estimate(|some| mean(&some.iter().map(|case| &case.1).collect::<Vec<_>>()))
+    }
+
+    fn spans_two_standard_errors(found: Estimate, error: f64, slack: f64) {
+        let (low, high) = (found.value - 1.96 * error, found.value + 1.96 * error);
+        assert!((found.low - low).abs() < slack, "{found:?}");
+        assert!((found.high - high).abs() < slack, "{found:?}");
+    }
+
     #[test]
     fn the_interval_of_a_mean_is_two_standard_errors() {
         // 100 of 400 are 1: the standard error of the share is sqrt(0.25 * 0.75 / 400) = 0.02165.
         let values: Vec<f64> = (0..400).map(|i| f64::from(u8::from(i < 100))).collect();
-        let found = estimate(&values, mean).expect("some");
+        let found = grouped(&values, 1).expect("some");
         assert_eq!(found.value, 0.25);
-        assert!(
-            (found.low - (0.25 - 1.96 * 0.02165)).abs() < 0.008,
-            "{found:?}"
-        );
-        assert!(
-            (found.high - (0.25 + 1.96 * 0.02165)).abs() < 0.008,
-            "{found:?}"
-        );
-        assert_eq!(
-            estimate(&values, mean),
-            Some(found),
-            "the same draws each time"
-        );
+        spans_two_standard_errors(found, 0.02165, 0.008);
+        assert_eq!(grouped(&values, 1), Some(found), "the same draws each time");
+    }
+
+    #[test]
+    fn four_cases_of_one_image_tell_no_more_than_one() {
+        // The same in 100 groups of four that agree: sqrt(0.25 * 0.75 / 100) = 0.0433.
+        let values: Vec<f64> = (0..400).map(|i| f64::from(u8::from(i < 100))).collect();
+        let found = grouped(&values, 4).expect("some");
+        assert_eq!(found.value, 0.25);
+        spans_two_standard_errors(found, 0.0433, 0.016);
     }
 
     #[test]
     fn what_never_varies_has_no_width_and_nothing_has_no_figure() {
-        let found = estimate(&[0.5; 9], mean).expect("some");
+        let found = grouped(&[0.5; 9], 2).expect("some");
         assert_eq!((found.low, found.high), (0.5, 0.5));
-        assert_eq!(estimate(&[], mean), None);
+        assert_eq!(grouped(&[], 1), None);
     }
 }

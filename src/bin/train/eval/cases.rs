@@ -73,7 +73,7 @@ impl<'a> Cases<'a> {
     ) -> Result<Option<T>> {
         let job = self.jobs.iter().copied().find(|&job| match job {
             Job::Plain(source, image, scale) => {
-                image.labelled.id == id && name(source, scale) == set
+                image.labelled.id == id && name(source, self.split, scale) == set
             }
             Job::Frame(index) => set.starts_with(FRAMES) && self.frames.id(index) == id,
         });
@@ -86,8 +86,10 @@ impl<'a> Cases<'a> {
                 let judged = self.pool.with_pixels(image, |pixels| {
                     work(&Case {
                         id: &image.labelled.id,
-                        set: name(source, scale),
+                        set: name(source, self.split, scale),
                         kind: None,
+                        cluster: &image.labelled.id,
+                        complete: source.config.complete,
                         pixels,
                         ships: &image.labelled.ships,
                         scale,
@@ -101,6 +103,9 @@ impl<'a> Cases<'a> {
                     id: &frame.id,
                     set: format!("{FRAMES} {}", self.split),
                     kind: Some(frame.kind),
+                    // What is all simulated has nothing in common with others.
+                    cluster: frame.images.first().unwrap_or(&frame.id),
+                    complete: frame.complete,
                     pixels: &frame.pixels,
                     ships: &frame.ships,
                     scale: 1.0,
@@ -111,7 +116,7 @@ impl<'a> Cases<'a> {
     }
 }
 
-/// The set of a source's images at one scale.
-fn name(source: &Source, scale: f64) -> String {
-    format!("{} @ {scale}", source.config.name)
+/// The set of a source's images of one split at one scale.
+fn name(source: &Source, split: Split, scale: f64) -> String {
+    format!("{} of {split} @ {scale}", source.config.name)
 }

@@ -1,5 +1,7 @@
 //! The edge's chain on one case, with all that the networks said kept for judging.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 use image::RgbImage;
 use shipwatch::detect::{Detector, Maps};
@@ -14,10 +16,15 @@ use crate::data::Tile;
 pub(crate) struct Case<'a> {
     /// Name of the image.
     pub(crate) id: &'a str,
-    /// What it is reported under: `source @ scale`, or the frames of a split.
+    /// What it is reported under: `source of split @ scale`, or `frames of split`.
     pub(crate) set: String,
     /// What a judging frame shows.
     pub(crate) kind: Option<&'static str>,
+    /// The image that it shows, or the first of those that it is made of: what it has in common with
+    /// others.
+    pub(crate) cluster: &'a str,
+    /// Whether all ships that it shows are labelled.
+    pub(crate) complete: bool,
     pub(crate) pixels: &'a RgbImage,
     pub(crate) ships: &'a [Rle],
     /// Factor to the networks' scale.
@@ -37,14 +44,49 @@ impl Case<'_> {
     ///
     /// `gate` is the score at which a tile is segmented, `mask` the probability at which a ship makes
     /// its neighbours be segmented too.
-    pub(crate) fn see(&self, detector: &Detector, gate: f32, mask: f32) -> Result<Seen> {
+    pub(crate) fn see(&self, detector: &Detector, gate: f32, mask: f32) -> Result<Rc<Seen>> {
+        Ok(self.see_each(detector, gate, &[mask])?.swap_remove(0))
+    }
+
+    /// [`Case::see`] at each of some rising probabilities: what is segmented depends on them.
+    ///
+    /// # Panics
+    /// If `masks` is empty.
+    pub(crate) fn see_each(
+        &self,
+        detector: &Detector,
+        gate: f32,
+        masks: &[f32],
+    ) -> Result<Vec<Rc<Seen>>> {
         let pixels = self.resampled();
         let scores = detector.gate_scores(&pixels)?;
         let passed: Vec<bool> = scores.iter().map(|&score| score >= gate).collect();
-        let found = detector.segment(&pixels, &passed, mask)?;
         let (width, height) = self.pixels.dimensions();
-        let maps = (found.segmented > 0).then(|| found.maps.resampled(width, height));
-        Ok(Seen { gate: scores, maps })
+        let see = |mask: f32| -> Result<(usize, Rc<Seen>)> {
+            let found = detector.segment(&pixels, &passed, mask)?;
+            let maps = (found.segmented > 0).then(|| found.maps.resampled(width, height));
+            let gate = scores.clone();
+            Ok((found.segmented, Rc::new(Seen { gate, maps })))
+        };
+        // The higher the probability, the fewer tiles ships reach into; those that pass are segmented
+        // anyhow. As many tiles are the same tiles.
+        let first = see(masks[0])?;
+        let highest = masks[masks.len() - 1];
+        let fewest = match passed.iter().filter(|&&passed| passed).count() {
+            count if count == first.0 => first.clone(),
+            _ => see(highest)?,
+        };
+        let mut last = first.0;
+        let mut each = vec![first.1];
+        for &mask in &masks[1..] {
+            let (count, seen) = match last == fewest.0 || mask == highest {
+                true => fewest.clone(),
+                false => see(mask)?,
+            };
+            last = count;
+            each.push(seen);
+        }
+        Ok(each)
     }
 
     /// The gate's score of each tile.
@@ -81,7 +123,7 @@ impl Seen {
         let Some(maps) = &self.maps else {
             return Vec::new();
         };
-        let least = f64::from(thresholds.min_area) / (scale * scale);
+        let least = least_area(thresholds, scale);
         let height = maps.probabilities.height();
         maps.instances(thresholds.mask, thresholds.valley)
             .iter()
@@ -94,6 +136,11 @@ impl Seen {
     pub(crate) fn gate_score(&self) -> f32 {
         best(&self.gate)
     }
+}
+
+/// Fewest pixels that a ship has in the own grid of an image at `scale`.
+pub(crate) fn least_area(thresholds: &Thresholds, scale: f64) -> f64 {
+    f64::from(thresholds.min_area) / (scale * scale)
 }
 
 /// The highest of the tiles' scores.
@@ -174,8 +221,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_chain_finds_what_the_edge_finds() {
+    fn bright() -> Detector {
         let manifest = Manifest::parse(
             r#"
             schema = 2
@@ -192,7 +238,49 @@ mod tests {
             training = []
             "#,
         );
-        let detector = Detector::with_networks(manifest.expect("good"), Box::new(Bright));
+        Detector::with_networks(manifest.expect("good"), Box::new(Bright))
+    }
+
+    #[test]
+    fn each_probability_sees_what_the_edge_segments_at_it() {
+        // A bright spot in the first of two tiles, from which a dim ship reaches into the second.
+        let pixels = RgbImage::from_fn(112, 64, |x, y| {
+            image::Rgb(
+                [match (x, y) {
+                    (5..15, 5..15) => 250,
+                    (40..100, 30..36) => 110,
+                    _ => 20,
+                }; 3],
+            )
+        });
+        let case = Case {
+            id: "a",
+            set: String::new(),
+            kind: None,
+            cluster: "a",
+            complete: true,
+            pixels: &pixels,
+            ships: &[],
+            scale: 1.0,
+        };
+        let masks = [0.3, 0.4, 0.5, 0.6];
+        let seen = case.see_each(&bright(), 0.6, &masks).expect("runs");
+        let map = |seen: &Seen| seen.maps.as_ref().expect("segmented").probabilities.clone();
+        for (&mask, seen) in masks.iter().zip(&seen) {
+            let alone = case.see(&bright(), 0.6, mask).expect("runs");
+            assert_eq!(map(&alone), map(seen), "{mask}");
+            let reached = if mask < 0.43 { 110 } else { 0 };
+            assert_eq!(map(seen).get_pixel(90, 32).0, [reached], "{mask}");
+        }
+        assert!(
+            Rc::ptr_eq(&seen[2], &seen[3]),
+            "nothing differs, nothing runs"
+        );
+    }
+
+    #[test]
+    fn the_chain_finds_what_the_edge_finds() {
+        let detector = bright();
         let spots = [
             (10, 12, 7, 5, 250),
             (60, 50, 30, 9, 200),
@@ -210,6 +298,8 @@ mod tests {
                 id: "a",
                 set: String::new(),
                 kind: None,
+                cluster: "a",
+                complete: true,
                 pixels: &pixels,
                 ships: &[],
                 scale,

@@ -1,33 +1,28 @@
 //! From what came of each image to the figures that are reported.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
 use shipwatch::model::{Scores, Thresholds};
 
-use super::bootstrap::{Estimate, estimate};
+use super::bootstrap::{Clusters, Estimate};
 use super::outcome::{Outcome, SWEEP};
+use super::sizes::{Size, SizedImages};
 
 /// Recalls at which the gate's use is told.
 const RECALLS: [f64; 3] = [0.97, 0.98, 0.99];
 
-/// Lengths of ships that are told apart, in pixels at the networks' scale.
-const LENGTHS: [Range<f64>; 6] = [
-    0.0..10.0,
-    10.0..20.0,
-    20.0..40.0,
-    40.0..80.0,
-    80.0..160.0,
-    160.0..f64::INFINITY,
-];
-
-/// Figures of one set, with 95 % intervals over its images.
+/// Figures of one set, with 95 % intervals.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
     pub(crate) images: usize,
+    /// Different images that these show or are mainly made of: what intervals draw from.
+    pub(crate) clusters: usize,
     pub(crate) with_ships: usize,
+    /// Images without labelled ships of data that may lack labels: what is found there counts as false
+    /// and may be a ship.
+    pub(crate) empty_as_labelled: usize,
     /// Means over images with ships.
     pub(crate) dice_ships: Option<Estimate>,
     pub(crate) iou_ships: Option<Estimate>,
@@ -47,6 +42,7 @@ pub(crate) struct Figures {
     pub(crate) decisions_by_gate: Option<Estimate>,
     pub(crate) gate: Gate,
     pub(crate) sizes: Vec<Size>,
+    pub(crate) images_by_size: Vec<SizedImages>,
     pub(crate) kinds: BTreeMap<&'static str, Kind>,
     /// Mean Dice and F2 of all images at each mask threshold.
     pub(crate) sweep: Vec<Swept>,
@@ -79,23 +75,12 @@ pub(crate) struct AtRecall {
     pub(crate) images_stopped: Option<Estimate>,
 }
 
-/// Ships of about one length.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Size {
-    /// Bounds in pixels at the networks' scale; none above.
-    pub(crate) from: f64,
-    pub(crate) to: Option<f64>,
-    pub(crate) ships: usize,
-    /// Share of them that a prediction meets with an IoU above 0.5.
-    pub(crate) recall: Option<Estimate>,
-    /// Mean of their best IoU.
-    pub(crate) iou: Option<Estimate>,
-}
-
 /// Judging frames of one kind.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Kind {
     pub(crate) images: usize,
+    /// As in [`Figures::empty_as_labelled`].
+    pub(crate) empty_as_labelled: usize,
     pub(crate) dice: Option<Estimate>,
     pub(crate) f2: Option<Estimate>,
     pub(crate) decisions: Option<Estimate>,
@@ -113,12 +98,10 @@ pub(crate) struct Swept {
 
 impl Figures {
     pub(crate) fn of(outcomes: &[&Outcome], thresholds: &Thresholds) -> Self {
-        let every =
-            |of: fn(&Outcome) -> f64| estimate(outcomes, |some| average(some, |_| true, of));
+        let sample = &sample(outcomes);
+        let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));
         let ships = |of: fn(&Outcome) -> f64| {
-            estimate(outcomes, |some| {
-                average(some, |outcome| outcome.with_ships, of)
-            })
+            sample.estimate(|some| average(some, |outcome| outcome.with_ships, of))
         };
         let nothing = |nth: usize| mean(outcomes.iter().map(|outcome| outcome.nothing[nth]));
         let right = |yes: bool, outcome: &Outcome| f64::from(u8::from(yes == outcome.with_ships));
@@ -130,7 +113,9 @@ impl Figures {
         }
         Self {
             images: outcomes.len(),
+            clusters: sample.count(),
             with_ships: outcomes.iter().filter(|outcome| outcome.with_ships).count(),
+            empty_as_labelled: empty_as_labelled(outcomes),
             dice_ships: ships(|outcome| outcome.dice),
             iou_ships: ships(|outcome| outcome.iou),
             f2_ships: ships(|outcome| outcome.f2),
@@ -142,16 +127,14 @@ impl Figures {
             f2_of_nothing: nothing(2),
             decisions: every(decision),
             decisions_of_nothing: mean(outcomes.iter().map(|outcome| right(false, outcome))),
-            decisions_by_gate: estimate(outcomes, |some| {
+            decisions_by_gate: sample.estimate(|some| {
                 let right =
                     |outcome: &Outcome| right(outcome.gate_score >= thresholds.classify, outcome);
                 average(some, |_| true, right)
             }),
-            gate: Gate::of(outcomes, thresholds.gate),
-            sizes: LENGTHS
-                .into_iter()
-                .map(|range| Size::of(outcomes, range))
-                .collect(),
+            gate: Gate::of(sample, thresholds.gate),
+            sizes: Size::all(sample),
+            images_by_size: SizedImages::all(sample, thresholds.gate),
             kinds: kinds
                 .into_iter()
                 .map(|(name, some)| (name, Kind::of(&some)))
@@ -187,9 +170,9 @@ impl Figures {
 type Measure<'a> = dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync + 'a;
 
 impl Gate {
-    fn of(outcomes: &[&Outcome], threshold: f32) -> Self {
+    fn of(sample: &Sample<'_>, threshold: f32) -> Self {
         let of_tiles = |of: &Measure<'_>| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 of(&some
                     .iter()
                     .flat_map(|o| o.tiles.iter().copied())
@@ -197,15 +180,12 @@ impl Gate {
             })
         };
         let of_images = |of: &Measure<'_>| {
-            estimate(outcomes, |some| {
+            sample.estimate(|some| {
                 of(&some
                     .iter()
                     .map(|o| (o.gate_score, o.with_ships))
                     .collect::<Vec<_>>())
             })
-        };
-        let stopped = |scored: &[(f32, bool)], threshold: f32| {
-            pass_rate(scored, threshold, false).map(|share| 1.0 - share)
         };
         let at = |recall: f64| {
             move |scored: &[(f32, bool)]| stopped(scored, threshold_for_recall(scored, recall)?)
@@ -229,32 +209,13 @@ impl Gate {
     }
 }
 
-impl Size {
-    fn of(outcomes: &[&Outcome], range: Range<f64>) -> Self {
-        let mean_over = |value: &(dyn Fn(f64, bool) -> f64 + Sync)| {
-            estimate(outcomes, |some| {
-                let ships = some.iter().flat_map(|outcome| &outcome.ships);
-                let own = ships.filter(|ship| range.contains(&ship.length));
-                mean(own.map(|ship| value(ship.iou, ship.is_found())))
-            })
-        };
-        let ships = outcomes.iter().flat_map(|outcome| &outcome.ships);
-        Self {
-            from: range.start,
-            to: Some(range.end).filter(|end| end.is_finite()),
-            ships: ships.filter(|ship| range.contains(&ship.length)).count(),
-            recall: mean_over(&|_, found| f64::from(u8::from(found))),
-            iou: mean_over(&|iou, _| iou),
-        }
-    }
-}
-
 impl Kind {
     fn of(outcomes: &[&Outcome]) -> Self {
-        let every =
-            |of: fn(&Outcome) -> f64| estimate(outcomes, |some| average(some, |_| true, of));
+        let sample = sample(outcomes);
+        let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));
         Self {
             images: outcomes.len(),
+            empty_as_labelled: empty_as_labelled(outcomes),
             dice: every(|outcome| outcome.dice),
             f2: every(|outcome| outcome.f2),
             decisions: every(decision),
@@ -263,13 +224,32 @@ impl Kind {
     }
 }
 
+/// Images of which those that have an image in common are drawn together.
+pub(super) type Sample<'a> = Clusters<'a, Outcome>;
+
+pub(super) fn sample<'a>(outcomes: &[&'a Outcome]) -> Sample<'a> {
+    Clusters::by(outcomes, |outcome| &outcome.cluster)
+}
+
+/// Share of what shows no ship that scores below `threshold`.
+pub(super) fn stopped(scored: &[(f32, bool)], threshold: f32) -> Option<f64> {
+    pass_rate(scored, threshold, false).map(|share| 1.0 - share)
+}
+
+fn empty_as_labelled(outcomes: &[&Outcome]) -> usize {
+    outcomes
+        .iter()
+        .filter(|outcome| outcome.empty_as_labelled)
+        .count()
+}
+
 /// 1 where a ship is emitted just when there is one.
 fn decision(outcome: &Outcome) -> f64 {
     f64::from(u8::from((outcome.emitted > 0) == outcome.with_ships))
 }
 
-fn average(
-    some: &[&&Outcome],
+pub(super) fn average(
+    some: &[&Outcome],
     keep: impl Fn(&Outcome) -> bool,
     of: impl Fn(&Outcome) -> f64,
 ) -> Option<f64> {
@@ -281,16 +261,25 @@ fn average(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::eval::outcome::ShipOutcome;
 
-    fn outcome(ships: &[(f64, f64)], dice: f64, emitted: usize, gate: f32) -> Outcome {
+    /// What came of an image with ships of the given lengths and IoUs. The IoU of its masks is half of
+    /// their Dice, their F2 a quarter.
+    pub(in super::super) fn outcome(
+        ships: &[(f64, f64)],
+        dice: f64,
+        emitted: usize,
+        gate: f32,
+    ) -> Outcome {
         let with_ships = !ships.is_empty();
         Outcome {
             id: String::new(),
             set: String::new(),
             kind: Some(if with_ships { "ships" } else { "water" }),
+            cluster: gate.to_string(),
+            empty_as_labelled: !with_ships && emitted > 0,
             with_ships,
             dice,
             iou: dice / 2.0,
@@ -331,6 +320,9 @@ mod tests {
         let figures = Figures::of(&refs, &thresholds);
         let value = |estimate: Option<Estimate>| estimate.expect("has one").value;
         assert_eq!((figures.images, figures.with_ships), (4, 2));
+        assert_eq!(figures.empty_as_labelled, 1);
+        assert_eq!(figures.kinds["water"].empty_as_labelled, 1);
+        assert_eq!(figures.kinds["ships"].empty_as_labelled, 0);
         assert_eq!(value(figures.dice_ships), 0.625);
         assert_eq!(value(figures.dice_all), 0.5625);
         assert_eq!(value(figures.iou_all), 0.28125);
@@ -353,7 +345,7 @@ mod tests {
             figures
                 .sizes
                 .iter()
-                .find(|size| size.from == from)
+                .find(|size| size.length.from == from)
                 .expect("listed")
         };
         assert_eq!((size(0.0).ships, value(size(0.0).recall)), (1, 0.0));

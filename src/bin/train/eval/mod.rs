@@ -8,10 +8,12 @@ pub(crate) mod frames;
 mod outcome;
 mod report;
 mod sheet;
+mod sizes;
 mod table;
 mod thresholds;
 mod tune;
 
+pub(crate) use figures::Figures;
 pub(crate) use table::Table;
 pub(crate) use thresholds::choose_thresholds;
 pub(crate) use tune::tune_tiles;
@@ -26,10 +28,10 @@ use shipwatch::model::Bundle;
 use crate::config::Config;
 use crate::data::{Pool, Split};
 use cases::Cases;
-use figures::Figures;
 use outcome::Outcome;
 
-/// Results by set: one for each source and scale, named `source @ scale`, and one for the frames.
+/// Results by set: one for each source and scale, named `source of split @ scale`, and one for the
+/// `frames of split`.
 pub(crate) struct Evaluation {
     pub(crate) split: Split,
     pub(crate) sets: BTreeMap<String, Figures>,

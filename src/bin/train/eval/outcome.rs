@@ -23,6 +23,10 @@ pub(crate) struct Outcome {
     pub(super) id: String,
     pub(super) set: String,
     pub(super) kind: Option<&'static str>,
+    /// As in [`Case::cluster`].
+    pub(super) cluster: String,
+    /// Whether it shows no ship but as far as is labelled.
+    pub(super) empty_as_labelled: bool,
     pub(super) with_ships: bool,
     pub(super) dice: f64,
     pub(super) iou: f64,
@@ -38,7 +42,7 @@ pub(crate) struct Outcome {
     /// Gate score of each tile that is judged, and whether it shows a ship.
     pub(super) tiles: Vec<(f32, bool)>,
     pub(super) ships: Vec<ShipOutcome>,
-    /// Dice and F2 at each threshold of [`SWEEP`].
+    /// Dice and F2 at each threshold of [`SWEEP`], of the tiles that are segmented at the manifest's.
     pub(super) sweep: Vec<(f64, f64)>,
 }
 
@@ -79,6 +83,8 @@ impl Outcome {
             id: case.id.to_owned(),
             set: case.set.clone(),
             kind: case.kind,
+            cluster: case.cluster.to_owned(),
+            empty_as_labelled: case.ships.is_empty() && !case.complete,
             with_ships: !case.ships.is_empty(),
             dice: dice(&truth, &prediction),
             iou: smoothed_iou(&truth, &prediction),
@@ -105,23 +111,17 @@ impl Outcome {
                         mask,
                         ..*thresholds
                     };
-                    quality(case, &truth, seen, &thresholds)
+                    quality(case, &truth, &seen.ships(&thresholds, case.scale))
                 })
                 .collect(),
         }
     }
 }
 
-/// Dice and F2 of a case at other thresholds; `truth` is the union of its ships.
-pub(super) fn quality(
-    case: &Case,
-    truth: &Rle,
-    seen: &Seen,
-    thresholds: &Thresholds,
-) -> (f64, f64) {
-    let found = seen.ships(thresholds, case.scale);
-    let (of_truths, of_found) = best_overlaps(case.ships, &found);
-    (dice(truth, &union(&found)), f2_of(&of_truths, &of_found))
+/// Dice and F2 of a case of which these ships were `found`; `truth` is the union of its ships.
+pub(super) fn quality(case: &Case, truth: &Rle, found: &[Rle]) -> (f64, f64) {
+    let (of_truths, of_found) = best_overlaps(case.ships, found);
+    (dice(truth, &union(found)), f2_of(&of_truths, &of_found))
 }
 
 #[cfg(test)]
@@ -137,6 +137,8 @@ mod tests {
             id: "a",
             set: "s".into(),
             kind: None,
+            cluster: "a",
+            complete: true,
             pixels,
             ships,
             scale: 1.0,
@@ -207,12 +209,19 @@ mod tests {
     #[test]
     fn an_empty_image_is_right_only_when_nothing_is_emitted() {
         let pixels = RgbImage::new(20, 10);
-        let case = case(&pixels, &[]);
+        let mut case = case(&pixels, &[]);
         let quiet = Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]);
         assert_eq!((quiet.dice, quiet.iou, quiet.f2), (1.0, 1.0, 1.0));
         assert_eq!(quiet.nothing, [1.0; 3]);
         let loud = Outcome::compare(&case, &seen(&[bar(0..3, 0..3)]), &THRESHOLDS, vec![]);
         assert_eq!((loud.dice, loud.iou, loud.f2), (0.1, 0.1, 0.0));
         assert_eq!((loud.emitted, loud.alarms), (1, 1));
+        assert!(!loud.empty_as_labelled);
+        // Where ships may lack labels, what was found may be one.
+        case.complete = false;
+        assert!(Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
+        let ships = [bar(0..3, 0..3)];
+        case.ships = &ships;
+        assert!(!Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
     }
 }

@@ -1,12 +1,15 @@
 //! The thresholds that serve best on the tune images.
 
+use std::rc::Rc;
+
 use anyhow::Result;
 use shipwatch::detect::Detector;
+use shipwatch::mask::Rle;
 use shipwatch::metrics::{most_right, threshold_for_recall, union};
 use shipwatch::model::Thresholds;
 
 use super::cases::{Cases, FRAMES};
-use super::chain::best;
+use super::chain::{Case, Seen, best, least_area};
 use super::outcome::quality;
 use crate::config::Config;
 use crate::data::{Pool, Split};
@@ -14,10 +17,14 @@ use crate::data::{Pool, Split};
 /// Share of the tiles, and of the images, with ships that must pass the gate.
 const GATE_RECALL: f64 = 0.98;
 
-/// Thresholds that are tried for pixels.
+/// Thresholds that are tried for pixels, rising.
 const MASK_THRESHOLDS: [f32; 11] = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8];
 
-/// Least areas that are tried for ships: none drops a boat of 8 by 3 pixels, however much that would
+/// Depths that are tried for the valleys that part ships. Last, as of equals the last is taken, the
+/// middle of those that part true centralities best.
+const VALLEYS: [f32; 5] = [0.6, 0.2, 0.5, 0.3, 0.4];
+
+/// Least areas that are tried for ships, rising: none drops a boat of 8 by 3 pixels, however much that would
 /// save in false alarms on frames with few of them.
 const MIN_AREAS: [u32; 5] = [4, 8, 12, 16, 20];
 
@@ -51,29 +58,56 @@ pub(crate) fn choose_thresholds(
         })
     })?;
     let (gate, classify) = choose_gate(&gated);
-    let valley = detector.manifest().thresholds.valley;
-    let candidates: Vec<Thresholds> = MASK_THRESHOLDS
-        .iter()
-        .flat_map(|&mask| {
-            MIN_AREAS.map(|min_area| Thresholds {
+    let parts = detector.manifest().thresholds.valley.is_some();
+    let candidates = candidates(gate, classify, parts);
+    let judged: Vec<(bool, Vec<f64>)> = cases.map("choosing the masks' thresholds", |case| {
+        let seen = case.see_each(detector, gate, &MASK_THRESHOLDS)?;
+        Ok((
+            case.set.starts_with(FRAMES),
+            qualities(case, &seen, &candidates),
+        ))
+    })?;
+    Ok(candidates[choose_best(&judged, candidates.len())])
+}
+
+/// What is tried, by mask threshold, then by valley where the segmenter `parts` ships, then by area.
+fn candidates(gate: f32, classify: f32, parts: bool) -> Vec<Thresholds> {
+    let valleys = match parts {
+        true => VALLEYS.map(Some).to_vec(),
+        false => vec![None],
+    };
+    let mut candidates = Vec::new();
+    for mask in MASK_THRESHOLDS {
+        for &valley in &valleys {
+            candidates.extend(MIN_AREAS.map(|min_area| Thresholds {
                 gate,
                 classify,
                 mask,
                 min_area,
                 valley,
-            })
-        })
-        .collect();
-    let judged: Vec<(bool, Vec<f64>)> = cases.map("choosing the masks' thresholds", |case| {
-        let seen = case.see(detector, gate, MASK_THRESHOLDS[0])?;
-        let truth = union(case.ships);
-        let quality = candidates.iter().map(|thresholds| {
-            let (dice, f2) = quality(case, &truth, &seen, thresholds);
-            dice + f2
-        });
-        Ok((case.set.starts_with(FRAMES), quality.collect()))
-    })?;
-    Ok(candidates[choose_best(&judged, candidates.len())])
+            }));
+        }
+    }
+    candidates
+}
+
+/// Dice + F2 of a case by each of [`candidates`]; `seen` at each mask threshold.
+fn qualities(case: &Case, seen: &[Rc<Seen>], candidates: &[Thresholds]) -> Vec<f64> {
+    let truth = union(case.ships);
+    let mut qualities = Vec::with_capacity(candidates.len());
+    for (same_mask, seen) in candidates.chunk_by(|a, b| a.mask == b.mask).zip(seen) {
+        for same_valley in same_mask.chunk_by(|a, b| a.valley == b.valley) {
+            // The least of the areas comes first.
+            let mut found: Vec<Rle> = seen.ships(&same_valley[0], case.scale);
+            for thresholds in same_valley {
+                let least = least_area(thresholds, case.scale);
+                found.retain(|ship| ship.area() as f64 >= least);
+                let (dice, f2) = quality(case, &truth, &found);
+                qualities.push(dice + f2);
+            }
+        }
+    }
+    qualities
 }
 
 /// The highest score that keeps the recall of tiles and of images, and the one that tells most images
@@ -108,6 +142,11 @@ fn choose_best(judged: &[(bool, Vec<f64>)], candidates: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use image::{GrayImage, Luma, RgbImage};
+    use shipwatch::detect::Maps;
+
     use super::*;
 
     #[test]
@@ -131,6 +170,69 @@ mod tests {
         );
         assert!((classify - 0.4).abs() < 1e-6);
         assert_eq!(choose_gate(&[]), (0.5, 0.5));
+    }
+
+    /// Two ships of 7 x 4 pixels that touch, found as one; between them centrality falls by `depth`.
+    fn moored(depth: u8, choose: impl FnOnce(&Case, &[Rc<Seen>]) -> Thresholds) -> Thresholds {
+        let bar = |columns: Range<u32>| {
+            Rle::new(columns.map(|x| (u64::from(x * 10) + 3, 4))).expect("increasing")
+        };
+        let pixels = RgbImage::new(20, 10);
+        let ships = [bar(2..9), bar(9..16)];
+        let case = Case {
+            id: "a",
+            set: String::new(),
+            kind: None,
+            cluster: "a",
+            complete: true,
+            pixels: &pixels,
+            ships: &ships,
+            scale: 1.0,
+        };
+        let mut maps = Maps {
+            probabilities: GrayImage::new(20, 10),
+            centrality: Some(GrayImage::new(20, 10)),
+        };
+        for (x, y) in ships.iter().flat_map(|ship| ship.pixels(10)) {
+            maps.probabilities.put_pixel(x, y, Luma([250]));
+            let height = if x == 8 || x == 9 { 200 - depth } else { 200 };
+            let centrality = maps.centrality.as_mut().expect("has one");
+            centrality.put_pixel(x, y, Luma([height]));
+        }
+        let maps = Some(maps);
+        let gate = vec![1.0];
+        choose(
+            &case,
+            &vec![Rc::new(Seen { gate, maps }); MASK_THRESHOLDS.len()],
+        )
+    }
+
+    #[test]
+    fn the_valley_that_parts_what_is_two_is_chosen() {
+        let choose = |parts: bool| {
+            move |case: &Case, seen: &[Rc<Seen>]| {
+                let candidates = candidates(0.5, 0.5, parts);
+                let judged = [(true, qualities(case, seen, &candidates))];
+                candidates[choose_best(&judged, candidates.len())]
+            }
+        };
+        // 75 of 255 is deeper than 0.2 and less deep than 0.3; where each parts, the middle is taken.
+        assert_eq!(moored(75, choose(true)).valley, Some(0.2));
+        assert_eq!(moored(200, choose(true)).valley, Some(0.4));
+        assert_eq!(moored(75, choose(false)).valley, None);
+    }
+
+    #[test]
+    fn each_candidate_is_judged_by_what_it_leaves() {
+        moored(75, |case, seen| {
+            let candidates = candidates(0.5, 0.5, true);
+            for (thresholds, found) in candidates.iter().zip(qualities(case, seen, &candidates)) {
+                let ships = seen[0].ships(thresholds, case.scale);
+                let (dice, f2) = quality(case, &union(case.ships), &ships);
+                assert_eq!(found, dice + f2, "{thresholds:?}");
+            }
+            candidates[0]
+        });
     }
 
     #[test]

@@ -124,6 +124,8 @@ mod tests {
         let mut frame = JudgingFrame {
             id: String::new(),
             kind: "ships",
+            images: Vec::new(),
+            complete: true,
             pixels: RgbImage::from_fn(300, 200, level),
             ships: vec![mask.to_rle()],
         };

@@ -9,6 +9,9 @@ mod write;
 
 pub(crate) use write::{Args, run};
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use image::{GrayImage, RgbImage};
 use rand::rngs::StdRng;
@@ -45,9 +48,23 @@ pub(crate) struct JudgingFrame {
     pub(crate) id: String,
     /// What it shows, and what of that is simulated or composed.
     pub(crate) kind: &'static str,
+    /// The images that it is made of, as `source/id`: first the one that gives its water, shore or port,
+    /// or most pieces of its land. None where all is simulated.
+    pub(crate) images: Vec<String>,
+    /// Whether all ships of those images are labelled: else it may show more than `ships`.
+    pub(crate) complete: bool,
     pub(crate) pixels: RgbImage,
     /// No pixel belongs to two of them.
     pub(crate) ships: Vec<Rle>,
+}
+
+/// What is put together for a frame.
+struct Composition<'a> {
+    pixels: RgbImage,
+    /// Each ship as 255 on a map of the frame.
+    ships: Vec<GrayImage>,
+    /// What it is made of, as in [`JudgingFrame::images`]; some may come again.
+    subjects: Vec<&'a Subject>,
 }
 
 /// Builds the frames of one split.
@@ -150,10 +167,17 @@ impl FrameBuilder {
             images.truncate(MOST);
             chosen.extend(images.into_iter().map(|image| (source, image, scale)));
         }
-        let look = |&(_, image, scale): &(&Source, &PoolImage, [f64; 2])| {
+        let look = |&(source, image, scale): &(&Source, &PoolImage, [f64; 2])| {
             stop.check()?;
+            let name = format!("{}/{}", source.config.name, image.labelled.id);
             let ships = image.labelled.ships.clone();
-            pool.with_pixels(image, |pixels| Subject::new(pixels.clone(), ships, scale))
+            pool.with_pixels(image, |pixels| {
+                let subject = Subject::new(name, pixels.clone(), ships, scale);
+                match source.config.complete {
+                    true => subject,
+                    false => subject.incomplete(),
+                }
+            })
         };
         let subjects: Vec<Option<Subject>> = chosen.par_iter().map(look).collect::<Result<_>>()?;
         let (ships, land): (Vec<Subject>, Vec<Subject>) =
@@ -205,15 +229,27 @@ impl FrameBuilder {
         let before = self.kinds[..index].iter().filter(|kind| **kind == planned);
         let turn = before.count() + 7 * planned as usize;
         let composed = instead.iter().enumerate().find_map(|(attempt, &kind)| {
-            let (pixels, ships) = self.compose(kind, turn + attempt, &mut rng)?;
-            let ships = truths(&ships);
-            (ships.is_empty() != kind.shows_ships()).then_some((kind, pixels, ships))
+            let composed = self.compose(kind, turn + attempt, &mut rng)?;
+            let ships = truths(&composed.ships);
+            (ships.is_empty() != kind.shows_ships()).then_some((kind, composed, ships))
         });
-        let (kind, pixels, ships) = composed.expect("sea needs no image");
+        let (kind, composed, ships) = composed.expect("sea needs no image");
+        let complete = composed
+            .subjects
+            .iter()
+            .all(|subject| subject.is_complete());
+        let mut images: Vec<String> = Vec::new();
+        for subject in composed.subjects {
+            if !images.iter().any(|image| image == subject.name()) {
+                images.push(subject.name().to_owned());
+            }
+        }
         JudgingFrame {
             id: self.id(index),
             kind: kind.name(),
-            pixels,
+            images,
+            complete,
+            pixels: composed.pixels,
             ships,
         }
     }
@@ -240,33 +276,34 @@ impl FrameBuilder {
         kinds
     }
 
-    fn compose(
-        &self,
-        kind: Kind,
-        turn: usize,
-        rng: &mut StdRng,
-    ) -> Option<(RgbImage, Vec<GrayImage>)> {
-        let (mut image, ships) = match kind {
-            Kind::Land => (
-                self.land(self.land.choose(rng)?.draw_scale(rng), rng)?,
-                Vec::new(),
-            ),
-            Kind::Port => (self.port(turn, rng)?, Vec::new()),
-            Kind::Coast => (self.coast(turn, rng)?, Vec::new()),
-            Kind::ShipsInPort => self.ships_in_port(turn, rng)?,
-            Kind::Sea | Kind::CloudsOverSea => (weather::sea(SIDE, SIDE, rng), Vec::new()),
-            kind if kind.shows_ships() => self.ships(turn, rng)?,
-            _ => (self.water(turn, rng)?.0, Vec::new()),
+    fn compose(&self, kind: Kind, turn: usize, rng: &mut StdRng) -> Option<Composition<'_>> {
+        let empty = |(pixels, subjects)| Composition {
+            pixels,
+            ships: Vec::new(),
+            subjects,
         };
+        let mut composed = match kind {
+            Kind::Land => empty(self.land(self.land.choose(rng)?.draw_scale(rng), rng)?),
+            Kind::Port => empty(self.port(turn, rng)?),
+            Kind::Coast => empty(self.coast(turn, rng)?),
+            Kind::ShipsInPort => self.ships_in_port(turn, rng)?,
+            Kind::Sea | Kind::CloudsOverSea => empty((weather::sea(SIDE, SIDE, rng), Vec::new())),
+            kind if kind.shows_ships() => self.ships(turn, rng)?,
+            _ => {
+                let (pixels, subject, _) = self.water(turn, rng)?;
+                empty((pixels, vec![subject]))
+            }
+        };
+        let image = &mut composed.pixels;
         match kind {
-            Kind::ShipsHaze => weather::haze(&mut image, rng),
-            Kind::ShipsThinCloud => weather::thin_clouds(&mut image, rng),
-            Kind::ShipsGlint | Kind::Glint => weather::glint(&mut image, rng),
-            Kind::ShipsWhitecaps | Kind::Whitecaps => weather::whitecaps(&mut image, rng),
-            Kind::Clouds | Kind::CloudsOverSea => weather::clouds(&mut image, rng),
-            _ => shade(&mut image, rng),
+            Kind::ShipsHaze => weather::haze(image, rng),
+            Kind::ShipsThinCloud => weather::thin_clouds(image, rng),
+            Kind::ShipsGlint | Kind::Glint => weather::glint(image, rng),
+            Kind::ShipsWhitecaps | Kind::Whitecaps => weather::whitecaps(image, rng),
+            Kind::Clouds | Kind::CloudsOverSea => weather::clouds(image, rng),
+            _ => shade(image, rng),
         }
-        Some((image, ships))
+        Some(composed)
     }
 
     /// Water of an image, with the image and its scale.
@@ -277,8 +314,9 @@ impl FrameBuilder {
     }
 
     /// One image or a few on water like their own.
-    fn ships(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
+    fn ships(&self, turn: usize, rng: &mut StdRng) -> Option<Composition<'_>> {
         let (mut image, subject, scale) = self.water(turn, rng)?;
+        let mut subjects = vec![subject];
         let mut ships = Vec::new();
         let mut taken = Vec::new();
         let images = match rng.random_range(0..10) {
@@ -302,8 +340,13 @@ impl FrameBuilder {
                 continue;
             };
             ships.extend(paste(&mut image, &piece, at, subject.colour(), Fade::All));
+            subjects.push(subject);
         }
-        Some((image, ships))
+        Some(Composition {
+            pixels: image,
+            ships,
+            subjects,
+        })
     }
 
     /// Of some random images the one whose water is most like that of `subject`.
@@ -319,7 +362,7 @@ impl FrameBuilder {
 
     /// A shore or quay with ships along one side of the frame, gone on with by its mirror images, and
     /// open water before it; mirror images all over where it has no side of water.
-    fn ships_in_port(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<GrayImage>)> {
+    fn ships_in_port(&self, turn: usize, rng: &mut StdRng) -> Option<Composition<'_>> {
         let subject = of_turn(&self.port, turn)?;
         let area = subject.uncut()?;
         let scale = subject.draw_scale(rng);
@@ -360,11 +403,15 @@ impl FrameBuilder {
             }
         };
         let framed = framed.turned(rng.random_range(0..4));
-        Some((framed.pixels, framed.ships))
+        Some(Composition {
+            pixels: framed.pixels,
+            ships: framed.ships,
+            subjects: vec![subject],
+        })
     }
 
     /// Piers, quays and shores between ships, gone on with by their mirror images.
-    fn port(&self, turn: usize, rng: &mut StdRng) -> Option<RgbImage> {
+    fn port(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<&Subject>)> {
         (turn..turn + 60).find_map(|turn| {
             let subject = of_turn(&self.port, turn)?;
             let side = *[600, 480, 360, 280].choose(rng)?;
@@ -372,23 +419,33 @@ impl FrameBuilder {
             let piece = subject.piece(&area, subject.draw_scale(rng));
             let (width, height) = piece.pixels.dimensions();
             let shift = (rng.random_range(0..width), rng.random_range(0..height));
-            (subject.busy_share(&area) > 0.4).then(|| mirrored(&piece, shift, SIDE, SIDE).pixels)
+            let pixels = || mirrored(&piece, shift, SIDE, SIDE).pixels;
+            (subject.busy_share(&area) > 0.4).then(|| (pixels(), vec![subject]))
         })
     }
 
-    fn land(&self, scale: f64, rng: &mut StdRng) -> Option<RgbImage> {
+    /// Pieces of land side by side.
+    fn land(&self, scale: f64, rng: &mut StdRng) -> Option<(RgbImage, Vec<&Subject>)> {
         self.land.first()?;
+        let mut subjects = Vec::new();
         let next = || {
             let subject = self.land.choose(rng).expect("one is there");
+            subjects.push(subject);
             subject.piece(&subject.whole(), scale).pixels
         };
-        Some(patchwork(SIDE, FADE, next))
+        let pixels = patchwork(SIDE, FADE, next);
+        let mut pieces: BTreeMap<&str, usize> = BTreeMap::new();
+        for subject in &subjects {
+            *pieces.entry(subject.name()).or_default() += 1;
+        }
+        subjects.sort_by_key(|subject| Reverse(pieces[subject.name()]));
+        Some((pixels, subjects))
     }
 
     /// Land and water along a winding line, with a strip of sand.
-    fn coast(&self, turn: usize, rng: &mut StdRng) -> Option<RgbImage> {
-        let (mut image, _, scale) = self.water(turn, rng)?;
-        let land = self.land(scale, rng)?;
+    fn coast(&self, turn: usize, rng: &mut StdRng) -> Option<(RgbImage, Vec<&Subject>)> {
+        let (mut image, water, scale) = self.water(turn, rng)?;
+        let (land, inland) = self.land(scale, rng)?;
         let winding = slow_field(SIDE, rng.random_range(3..9), rng);
         let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
         let level = rng.random_range(-0.4..0.4f32);
@@ -408,7 +465,7 @@ impl FrameBuilder {
                 *value = byte(f32::from(*value) * (1.0 - ashore) + ground * ashore);
             }
         }
-        Some(image)
+        Some((image, [vec![water], inland].concat()))
     }
 }
 

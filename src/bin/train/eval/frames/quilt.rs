@@ -223,7 +223,8 @@ mod tests {
             image.put_pixel(x, y, Rgb([250; 3]));
             mask.set(x, y, true);
         }
-        (Subject::new(image, vec![mask.to_rle()], [1.0, 1.0]), water)
+        let ships = vec![mask.to_rle()];
+        (Subject::new(String::new(), image, ships, [1.0, 1.0]), water)
     }
 
     #[test]

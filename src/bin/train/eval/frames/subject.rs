@@ -32,6 +32,10 @@ pub(super) struct Area {
 
 /// An image, looked at.
 pub(super) struct Subject {
+    /// Its name: `source/id`.
+    name: String,
+    /// Whether all ships that it shows are labelled.
+    complete: bool,
     pixels: RgbImage,
     ships: Vec<Rle>,
     /// Axis-parallel box of each ship.
@@ -70,7 +74,7 @@ pub(super) struct Piece {
 }
 
 impl Subject {
-    pub(super) fn new(pixels: RgbImage, ships: Vec<Rle>, scale: [f64; 2]) -> Self {
+    pub(super) fn new(name: String, pixels: RgbImage, ships: Vec<Rle>, scale: [f64; 2]) -> Self {
         let boxes: Vec<Area> = ships
             .iter()
             .map(|ship| bounds(ship, pixels.height()))
@@ -79,6 +83,8 @@ impl Subject {
         let shortest = boxes.iter().map(length).fold(f64::INFINITY, f64::min);
         let cells = Cells::of(&pixels, &boxes);
         Self {
+            name,
+            complete: true,
             pixels,
             ships,
             boxes,
@@ -86,6 +92,22 @@ impl Subject {
             scale,
             cells,
         }
+    }
+
+    /// The same where ships may lack labels.
+    pub(super) fn incomplete(self) -> Self {
+        Self {
+            complete: false,
+            ..self
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn has_ships(&self) -> bool {
@@ -397,7 +419,12 @@ mod tests {
             }
             mask.to_rle()
         };
-        Subject::new(pixels, ships.iter().map(mask).collect(), [0.2, 0.5])
+        Subject::new(
+            String::new(),
+            pixels,
+            ships.iter().map(mask).collect(),
+            [0.2, 0.5],
+        )
     }
 
     fn area(x: u32, y: u32, width: u32, height: u32) -> Area {

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// Builds the frames of a split and writes them below `out`: `images/`, `ship_segmentations.csv`, and
-/// `kinds.csv` with `ImageId,kind`.
+/// `kinds.csv` with `ImageId,kind,images`, the last being what a frame is made of, set apart by `;`.
 pub(crate) fn run(Args { config, split, out }: &Args) -> Result<()> {
     let config = Config::load(config)?;
     let split = *split;
@@ -45,7 +45,7 @@ pub(crate) fn run(Args { config, split, out }: &Args) -> Result<()> {
     let images = out.join("images");
     fs::create_dir_all(&images).with_context(|| images.display().to_string())?;
     let bar = count("frames", builder.count());
-    let rows: Vec<(String, &str, Vec<String>)> = (0..builder.count())
+    let rows: Vec<(String, &str, String, Vec<String>)> = (0..builder.count())
         .into_par_iter()
         .map(|index| {
             let frame = builder.frame(index);
@@ -56,16 +56,16 @@ pub(crate) fn run(Args { config, split, out }: &Args) -> Result<()> {
                 .with_context(|| path.display().to_string())?;
             bar.inc(1);
             let ships = frame.ships.iter().map(ToString::to_string).collect();
-            Ok((frame.id, frame.kind, ships))
+            Ok((frame.id, frame.kind, frame.images.join(";"), ships))
         })
         .collect::<Result<_>>()?;
     bar.finish_and_clear();
     let (mut masks, mut kinds) = (
         "ImageId,EncodedPixels\n".to_owned(),
-        "ImageId,kind\n".to_owned(),
+        "ImageId,kind,images\n".to_owned(),
     );
-    for (id, kind, ships) in rows {
-        kinds += &format!("{id},\"{kind}\"\n");
+    for (id, kind, images, ships) in rows {
+        kinds += &format!("{id},\"{kind}\",\"{images}\"\n");
         match ships.is_empty() {
             true => masks += &format!("{id},\n"),
             false => ships
