@@ -39,8 +39,8 @@ struct Gated {
 }
 
 /// Chooses thresholds on the tune images: `gate` by recall, `classify` by the images that it tells
-/// rightly, the others by mean Dice + F2 of all images; those of masks and images on the judging frames where there
-/// are any, for they are like what the models are for; else on plain images.
+/// rightly, the others by mean Dice + F2 of all images; those of masks and images on the judging
+/// frames where there are any, for they are like what the models are for; else on plain images.
 ///
 /// The test images have no say: their split is not asked for.
 pub(crate) fn choose_thresholds(
@@ -67,7 +67,7 @@ pub(crate) fn choose_thresholds(
             qualities(case, &seen, &candidates),
         ))
     })?;
-    Ok(candidates[choose_best(&judged, candidates.len())])
+    Ok(choose_best(&judged, &candidates))
 }
 
 /// What is tried, by mask threshold, then by valley where the segmenter `parts` ships, then by area.
@@ -128,16 +128,36 @@ fn choose_gate(gated: &[Gated]) -> (f32, f32) {
     (gate, classify)
 }
 
-/// The candidate of the highest sum; frames decide where there are any.
-fn choose_best(judged: &[(bool, Vec<f64>)], candidates: usize) -> usize {
+/// The best of the candidates by mean quality, with a mask threshold as near to a half as the images
+/// leave it: none further off is taken for a gain of less than its standard error (the one-standard-error
+/// rule, Breiman et al. 1984, section 3.4.3), for it would owe its place to a few images. Frames decide where
+/// there are any.
+fn choose_best(judged: &[(bool, Vec<f64>)], candidates: &[Thresholds]) -> Thresholds {
     let framed = judged.iter().any(|(frame, _)| *frame);
-    let count = |frame: bool| frame || !framed;
-    let total = |index: usize| -> f64 {
-        let counted = judged.iter().filter(|(frame, _)| count(*frame));
-        counted.map(|(_, quality)| quality[index]).sum()
+    let counted: Vec<&[f64]> = (judged.iter())
+        .filter(|(frame, _)| *frame || !framed)
+        .map(|(_, qualities)| &qualities[..])
+        .collect();
+    let total = |index: usize| counted.iter().map(|quality| quality[index]).sum::<f64>();
+    let best_of = |some: &mut dyn Iterator<Item = usize>| {
+        some.max_by(|&a, &b| total(a).total_cmp(&total(b)))
+            .expect("some candidates")
     };
-    let best = (0..candidates).max_by(|&a, &b| total(a).total_cmp(&total(b)));
-    best.unwrap_or(0)
+    let best = best_of(&mut (0..candidates.len()));
+    let from_half = |index: usize| (candidates[index].mask - 0.5).abs();
+    let nearest = (0..candidates.len())
+        .filter(|&index| is_within_error(counted.iter().map(|q| q[best] - q[index])))
+        .map(from_half)
+        .fold(from_half(best), f32::min);
+    candidates[best_of(&mut (0..candidates.len()).filter(|&index| from_half(index) == nearest))]
+}
+
+/// Whether the mean of `losses` is no more than its standard error.
+fn is_within_error(losses: impl Iterator<Item = f64> + Clone) -> bool {
+    let count = losses.clone().count() as f64;
+    let mean = losses.clone().sum::<f64>() / count;
+    let squares: f64 = losses.map(|loss| (loss - mean).powi(2)).sum();
+    mean <= (squares / (count - 1.0).max(1.0) / count).sqrt()
 }
 
 #[cfg(test)]
@@ -213,7 +233,7 @@ mod tests {
             move |case: &Case, seen: &[Rc<Seen>]| {
                 let candidates = candidates(0.5, 0.5, parts);
                 let judged = [(true, qualities(case, seen, &candidates))];
-                candidates[choose_best(&judged, candidates.len())]
+                choose_best(&judged, &candidates)
             }
         };
         // 75 of 255 is deeper than 0.2 and less deep than 0.3; where each parts, the middle is taken.
@@ -235,15 +255,45 @@ mod tests {
         });
     }
 
+    fn of_masks<const N: usize>(masks: [f32; N]) -> [Thresholds; N] {
+        masks.map(|mask| Thresholds {
+            gate: 0.5,
+            classify: 0.5,
+            mask,
+            min_area: 4,
+            valley: None,
+        })
+    }
+
     #[test]
     fn frames_choose_the_masks_thresholds_where_there_are_any() {
+        let candidates = of_masks([0.5, 0.6]);
         let plain = (false, vec![2.0, 0.0]);
         let frames = [
             (true, vec![1.0, 1.2]),
             (true, vec![1.0, 1.1]),
             plain.clone(),
         ];
-        assert_eq!(choose_best(&frames, 2), 1);
-        assert_eq!(choose_best(&[plain], 2), 0);
+        assert_eq!(choose_best(&frames, &candidates).mask, 0.6);
+        assert_eq!(choose_best(&[plain], &candidates).mask, 0.5);
+    }
+
+    #[test]
+    fn a_few_images_do_not_drive_the_mask_threshold_from_a_half() {
+        let candidates = of_masks([0.5, 0.8]);
+        let frames = |better: usize| -> Vec<(bool, Vec<f64>)> {
+            let gain = |nth| match nth {
+                9 => -0.1,
+                nth if nth < better => 1.0,
+                _ => 0.0,
+            };
+            (0..10)
+                .map(|nth| (true, vec![1.0, 1.0 + gain(nth)]))
+                .collect()
+        };
+        // One of ten gains 1, and one loses 0.1: 0.09 on the mean, and a standard error of 0.1016. Where two
+        // gain 1, 0.19 and 0.135.
+        assert_eq!(choose_best(&frames(1), &candidates).mask, 0.5);
+        assert_eq!(choose_best(&frames(2), &candidates).mask, 0.8);
     }
 }

@@ -121,18 +121,23 @@ fn cumulus(image: &mut RgbImage, rng: &mut impl Rng) {
     });
 }
 
-/// Long thin cirrus.
+/// Long thin cirrus: fibres in bands.
 fn streaks(image: &mut RgbImage, most: f32, rng: &mut impl Rng) {
     let angle = rng.random_range(0.0..TAU);
-    let size = log_uniform(0.2, 1.0, rng);
+    // Large enough for a frame to show no band twice.
+    let size = log_uniform(0.75, 1.6, rng);
     let long = rng.random_range(3.0..9.0f32);
-    let body = Layer::new(&FRACTAL, angle, [size * long, size], rng);
+    let fine = rng.random_range(0.15..0.4f32);
+    let bands = Layer::new(&FRACTAL, angle, [size * long, size], rng);
+    let fibres = Layer::new(&FRACTAL, angle, [size * long * fine, size * fine], rng);
     let bend = Layer::even(&FRACTAL, 3.0, rng);
     let cover = rng.random_range(-0.3..1.0f32);
     let colour = cloud_colour(rng);
     change(image, |x, y, pixel| {
         let shift = 25.0 * bend.at(x, y);
-        let opacity = most * smoothstep(cover, cover + 2.0, body.at(x + shift, y - shift));
+        let (x, y) = (x + shift, y - shift);
+        let body = 0.7 * (bands.at(x, y) + fibres.at(x, y));
+        let opacity = most * smoothstep(cover, cover + 2.0, body);
         std::array::from_fn(|c| blend(pixel[c], colour[c], opacity))
     });
 }
