@@ -92,7 +92,7 @@ impl Bundle {
             ($name:literal) => {
                 include_bytes!(concat!(
                     env!("CARGO_MANIFEST_DIR"),
-                    "/models/small-f32/",
+                    "/models/base-f32/",
                     $name
                 ))
             };
