@@ -16,7 +16,7 @@ pub(crate) use mining::Mining;
 pub(crate) use optimiser::Optimiser;
 pub(crate) use phases::{Phase, PhaseName, Phases};
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -277,7 +277,7 @@ fn difference(a: &toml::Value, b: &toml::Value) -> Option<String> {
 
 /// # Errors
 /// If `value` is out of `range`; the message names the key, the table that it stands in and the range.
-fn within<T: PartialOrd + Display>(
+fn within<T: PartialOrd + Debug + Display>(
     key: &str,
     table: &str,
     value: T,
@@ -285,7 +285,7 @@ fn within<T: PartialOrd + Display>(
 ) -> Result<()> {
     ensure!(
         range.contains(&value),
-        "`{key}` of {table} is {value}, but must be {} to {}",
+        "`{key}` of {table} is {value:?}, but must be {} to {}",
         range.start(),
         range.end()
     );
