@@ -110,10 +110,11 @@ pub(super) fn look(pixels: &RgbImage) -> Look {
         .collect();
     found.sort_by(|a, b| b.strength.total_cmp(&a.strength));
     found.truncate(PLACES);
-    let places = found
+    let mut places: Vec<Place> = found
         .iter()
         .flat_map(|found| describe(&octaves[found.octave], found))
         .collect();
+    places.shrink_to_fit();
     Look { places, small }
 }
 

@@ -92,6 +92,7 @@ pub(super) fn pairs(looks: &[Look]) -> Vec<Pair> {
 
 /// Places of different images that look alike, sorted.
 fn hits(places: &[&[Place]]) -> Vec<Hit> {
+    let all = places.iter().map(|places| places.len()).sum();
     let mut hits = Vec::new();
     for stride in STRIDES {
         for start in (0..BITS).step_by(SHARED) {
@@ -99,7 +100,8 @@ fn hits(places: &[&[Place]]) -> Vec<Hit> {
                 let places = (0..).zip(places[image as usize]);
                 places.map(move |(nth, place)| (pick(place.hash, start, stride), image, nth))
             };
-            let mut order: Vec<Key> = (0..places.len() as u32).flat_map(keys).collect();
+            let mut order: Vec<Key> = Vec::with_capacity(all);
+            order.extend((0..places.len() as u32).flat_map(keys));
             order.par_sort_unstable();
             for batch in (0..order.len()).step_by(BATCH) {
                 let firsts = (batch..order.len().min(batch + BATCH)).into_par_iter();
