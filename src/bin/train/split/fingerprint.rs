@@ -110,14 +110,26 @@ pub(super) fn look(pixels: &RgbImage) -> Look {
         .collect();
     found.sort_by(|a, b| b.strength.total_cmp(&a.strength));
     found.truncate(PLACES);
-    let places = found
+    let mut places: Vec<Place> = found
         .iter()
         .flat_map(|found| describe(&octaves[found.octave], found))
         .collect();
+    places.shrink_to_fit();
     Look { places, small }
 }
 
 impl Look {
+    /// Without pixels, so that only many places can prove a common scene.
+    #[cfg(test)]
+    pub(super) fn of(places: Vec<Place>) -> Self {
+        let small = Small {
+            width: 0,
+            height: 0,
+            values: Vec::new(),
+        };
+        Self { places, small }
+    }
+
     /// Correlation of two images where they overlap, -1 to 1, when `map` says where a pixel of this one
     /// lies in the other; 0 where hardly any does.
     pub(super) fn likeness(&self, other: &Self, map: impl Fn([f32; 2]) -> [f32; 2]) -> f32 {

@@ -1,27 +1,42 @@
 //! Which images show the same scene: places that look alike and lie alike.
+//!
+//! Images that may share one are found without looking at all pairs: places are sorted by some bits of
+//! their hashes, then by others, and each is compared with the few that come after it (G. S. Manku et
+//! al., "Detecting near-duplicates for web crawling", WWW 2007). Memory and the number of comparisons
+//! grow with the number of places, whatever the images show.
 
-use std::collections::BTreeMap;
 use std::f32::consts::{PI, TAU};
 
 use rayon::prelude::*;
 
 use super::fingerprint::{BITS, Look, Place};
 
-/// Bits by which places are brought together, so that not all pairs need be looked at: places that look
-/// alike agree in all bits of at least one band, mostly.
-const BAND: usize = 16;
+/// First bits in the order of their hashes' bits that places must share to be compared.
+const SHARED: usize = 16;
 
-/// Steps from a band's bit to its next: each gives bands that cover all bits.
+/// Steps from a bit of a hash to the next: each gives orders that begin with all bits.
 const STRIDES: [usize; 3] = [1, 5, 37];
 
-/// Places in one band's bucket beyond which that look is too common to tell anything.
-const CROWD: usize = 4000;
+/// Next places of an order that each one is compared with, and of these most that count.
+const WINDOW: usize = 256;
+const PARTNERS: usize = 16;
+
+/// Places that are compared at a time, and by one thread.
+const BATCH: usize = 1 << 20;
+const CHUNK: usize = 1 << 13;
+
+/// Most places that look alike that are remembered.
+const MOST: usize = 1 << 26;
 
 /// Most differing bits of places that look alike.
 const ALIKE: u32 = 30;
 
 /// Fewest pairs of places that follow from one shift, turn and zoom.
 const AGREEING: usize = 4;
+
+/// Most pairs of places of two images that are looked at, the most alike first: repeated textures have
+/// no end of them.
+const MATCHES: usize = 300;
 
 /// Likeness of the pixels that proves a common scene with so few places, and how much less is asked for
 /// each place more. Set by eye on pairs of google-earth-ships.
@@ -34,12 +49,11 @@ const SLACK: f32 = 5.0;
 /// Least distance of places that count as two, in the same pixels.
 const APART: f32 = 10.0;
 
-/// A place of an image.
-#[derive(Debug, Clone, Copy)]
-struct Owned {
-    image: u32,
-    place: Place,
-}
+/// Some bits of a place's hash; its image, and which place of it.
+type Key = (u32, u32, u16);
+
+/// Places of two images that look alike: the images, the smaller index first, and which places of them.
+type Hit = (u32, u32, u16, u16);
 
 /// Places of two images that look alike.
 #[derive(Debug, Clone, Copy)]
@@ -58,77 +72,122 @@ pub(super) struct Pair {
 
 /// Pairs of images that share a scene; `looks` holds the look of each image.
 pub(super) fn pairs(looks: &[Look]) -> Vec<Pair> {
-    let all: Vec<Owned> = (0..)
-        .zip(looks)
-        .flat_map(|(image, look)| look.places.iter().map(move |&place| Owned { image, place }))
-        .collect();
-    let mut matches: BTreeMap<(u32, u32), Vec<Match>> = BTreeMap::new();
-    for (a, b) in alike(&all) {
-        let (a, b) = (all[a as usize], all[b as usize]);
-        let of = matches.entry((a.image, b.image)).or_default();
-        of.push(Match(a.place, b.place));
-    }
-    matches
-        .into_par_iter()
-        .filter(|(_, matches)| matches.len() >= AGREEING)
-        .filter_map(|((a, b), matches)| {
-            let (places, map) = consensus(&matches)?;
-            let (a, b) = (a as usize, b as usize);
+    let places: Vec<&[Place]> = looks.iter().map(|look| &look.places[..]).collect();
+    hits(&places)
+        .par_chunk_by(same_images)
+        .filter(|hits| hits.len() >= AGREEING)
+        .filter_map(|hits| {
+            let (a, b) = (hits[0].0 as usize, hits[0].1 as usize);
+            let (agreeing, map) = consensus(&closest(hits, places[a], places[b]))?;
             let likeness = looks[a].likeness(&looks[b], |at| map.apply(at));
-            let asked = LIKENESS - BY_PLACE * (places - AGREEING) as f32;
+            let asked = LIKENESS - BY_PLACE * (agreeing - AGREEING) as f32;
             (likeness >= asked).then_some(Pair {
                 images: (a, b),
-                places,
+                places: agreeing,
                 likeness,
             })
         })
         .collect()
 }
 
-/// Pairs of places of different images that look alike, each once.
-fn alike(all: &[Owned]) -> Vec<(u32, u32)> {
-    let starts = (0..BITS).step_by(BAND);
-    let bands: Vec<[usize; BAND]> = starts
-        .flat_map(|start| {
-            STRIDES.map(|stride| std::array::from_fn(|nth| (start + nth) * stride % BITS))
-        })
-        .collect();
-    let mut pairs: Vec<(u32, u32)> = bands
-        .par_iter()
-        .flat_map_iter(|band| {
-            let keys: Vec<u16> = all
-                .iter()
-                .map(|owned| pick(owned.place.hash, band))
-                .collect();
-            let key = |&index: &u32| keys[index as usize];
-            let mut order: Vec<u32> = (0..all.len() as u32).collect();
-            order.sort_by_key(key);
-            let mut pairs = Vec::new();
-            for group in order.chunk_by(|a, b| key(a) == key(b)) {
-                if group.len() > CROWD {
-                    continue;
-                }
-                for (nth, &a) in group.iter().enumerate() {
-                    let one = all[a as usize];
-                    pairs.extend(group[nth + 1..].iter().map(|&b| (a, b)).filter(|&(_, b)| {
-                        let other = all[b as usize];
-                        one.image != other.image
-                            && (one.place.hash ^ other.place.hash).count_ones() <= ALIKE
-                    }));
+/// Places of different images that look alike, sorted.
+fn hits(places: &[&[Place]]) -> Vec<Hit> {
+    let all = places.iter().map(|places| places.len()).sum();
+    let mut hits = Vec::new();
+    for stride in STRIDES {
+        for start in (0..BITS).step_by(SHARED) {
+            let keys = |image: u32| {
+                let places = (0..).zip(places[image as usize]);
+                places.map(move |(nth, place)| (pick(place.hash, start, stride), image, nth))
+            };
+            let mut order: Vec<Key> = Vec::with_capacity(all);
+            order.extend((0..places.len() as u32).flat_map(keys));
+            order.par_sort_unstable();
+            for batch in (0..order.len()).step_by(BATCH) {
+                let firsts = (batch..order.len().min(batch + BATCH)).into_par_iter();
+                let chunks = firsts.step_by(CHUNK).map(|first| &order[first..]);
+                hits.par_extend(chunks.flat_map_iter(|order| neighbours(places, order)));
+                if hits.len() > MOST {
+                    settle(&mut hits, MOST / 2);
                 }
             }
-            pairs
-        })
-        .collect();
-    pairs.par_sort_unstable();
-    pairs.dedup();
-    pairs
+        }
+    }
+    settle(&mut hits, MOST);
+    hits
 }
 
 /// Some bits of a hash.
-fn pick(hash: u128, bits: &[usize; BAND]) -> u16 {
-    bits.iter()
-        .fold(0, |key, bit| key << 1 | (hash >> bit & 1) as u16)
+fn pick(hash: u128, start: usize, stride: usize) -> u32 {
+    let bits = (start..start + 32).map(|nth| hash >> (nth * stride % BITS) & 1);
+    bits.fold(0, |key, bit| key << 1 | bit as u32)
+}
+
+/// Places of the order's first chunk with those after them that look alike.
+fn neighbours(places: &[&[Place]], order: &[Key]) -> Vec<Hit> {
+    let order = &order[..order.len().min(CHUNK + WINDOW)];
+    let hash = |&(_, image, nth): &Key| places[image as usize][nth as usize].hash;
+    let hashes: Vec<u128> = order.iter().map(hash).collect();
+    let mut hits = Vec::new();
+    for (at, one) in order.iter().enumerate().take(CHUNK) {
+        let alike = (at + 1..order.len())
+            .take(WINDOW)
+            .take_while(|&other| (order[other].0 ^ one.0) >> (32 - SHARED) == 0)
+            .filter(|&other| differing(hashes[at], hashes[other]) <= ALIKE)
+            .map(|other| &order[other])
+            .filter(|other| other.1 != one.1)
+            .take(PARTNERS);
+        hits.extend(alike.map(|other| {
+            let (a, b) = if one.1 < other.1 {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            (a.1, b.1, a.2, b.2)
+        }));
+    }
+    hits
+}
+
+fn differing(a: u128, b: u128) -> u32 {
+    (a ^ b).count_ones()
+}
+
+fn same_images(a: &Hit, b: &Hit) -> bool {
+    (a.0, a.1) == (b.0, b.1)
+}
+
+/// Sorts, and counts what was found again once. Of more than `most`, pairs of images with the fewest are
+/// forgotten, as in lossy counting (G. S. Manku and R. Motwani, "Approximate frequency counts over data
+/// streams", VLDB 2002).
+fn settle(hits: &mut Vec<Hit>, most: usize) {
+    hits.par_sort_unstable();
+    hits.dedup();
+    for few in 1.. {
+        if hits.len() <= most {
+            break;
+        }
+        let (mut kept, mut start) = (0, 0);
+        while start < hits.len() {
+            let same = hits[start..].chunk_by(same_images).next();
+            let end = start + same.map_or(1, <[Hit]>::len);
+            if end - start > few {
+                hits.copy_within(start..end, kept);
+                kept += end - start;
+            }
+            start = end;
+        }
+        hits.truncate(kept);
+    }
+}
+
+/// The most alike of two images' places that look alike.
+fn closest(hits: &[Hit], a: &[Place], b: &[Place]) -> Vec<Match> {
+    let places = |hit: &Hit| Match(a[hit.2 as usize], b[hit.3 as usize]);
+    let mut matches: Vec<Match> = hits.iter().map(places).collect();
+    matches.sort_by_key(|of| differing(of.0.hash, of.1.hash));
+    matches.truncate(MATCHES);
+    matches
 }
 
 /// The shift, turn and zoom from which most matches of two images follow, with their number, places
@@ -293,6 +352,117 @@ mod tests {
                 .collect()
         };
         assert_eq!(found, [all(0..4), all(4..6)].concat());
+    }
+
+    #[test]
+    fn repeated_textures_are_matched_within_bounds() {
+        let weave = |shift: u32| {
+            RgbImage::from_fn(96, 96, |x, y| {
+                let wave = |at: u32| (at as f32 * TAU / 8.0).sin();
+                Rgb([(127.0 + 60.0 * (wave(x + shift) + wave(y))) as u8; 3])
+            })
+        };
+        let looks = [look(&weave(0)), look(&weave(3))];
+        let places: Vec<&[Place]> = looks.iter().map(|look| &look.places[..]).collect();
+        let all = places[0].len() + places[1].len();
+        let hits = hits(&places);
+        assert!(hits.len() > MATCHES, "{} of {all} places", hits.len());
+        let orders = STRIDES.len() * BITS / SHARED;
+        assert!(hits.len() <= orders * all * PARTNERS);
+        assert_eq!(closest(&hits, places[0], places[1]).len(), MATCHES);
+        assert!(pairs(&looks).len() <= 1);
+    }
+
+    #[test]
+    fn pairs_of_images_with_fewest_hits_are_forgotten() {
+        let hit = |b, place| (0, b, place, 0);
+        let mut hits = vec![
+            hit(7, 3),
+            hit(5, 1),
+            hit(7, 1),
+            hit(5, 1),
+            hit(9, 4),
+            hit(7, 2),
+        ];
+        hits.push((1, 3, 0, 0));
+        settle(&mut hits, 4);
+        assert_eq!(hits, [hit(7, 1), hit(7, 2), hit(7, 3)]);
+    }
+
+    /// Looks of `images` images, and which pairs of them share more than half of their places. Every
+    /// fifth image looks on the scene of the one before, shifted, turned and zoomed; every second place
+    /// looks nearly like one of a hundred that are everywhere.
+    fn many_scenes(images: usize, places: usize) -> (Vec<Look>, Vec<(usize, usize)>) {
+        let mut rng = StdRng::seed_from_u64(4);
+        let common: Vec<u128> = (0..100).map(|_| rng.random()).collect();
+        let mut looks: Vec<Look> = Vec::new();
+        let mut truth = Vec::new();
+        let blurred = |hash: u128, bits: usize, rng: &mut StdRng| {
+            (0..bits).fold(hash, |hash, _| hash ^ 1 << rng.random_range(0..BITS))
+        };
+        for image in 0..images {
+            let mut own: Vec<Place> = (0..places)
+                .map(|nth| Place {
+                    hash: match nth % 2 {
+                        0 => rng.random(),
+                        _ => {
+                            let hash = common[rng.random_range(0..common.len())];
+                            blurred(hash, 20, &mut rng)
+                        }
+                    },
+                    at: [0; 2].map(|_| rng.random_range(0.0..512.0)),
+                    size: rng.random_range(2.0..20.0),
+                    angle: rng.random_range(0.0..TAU),
+                })
+                .collect();
+            if image % 5 == 4 {
+                let turn = rng.random_range(0.0..TAU);
+                let zoom = rng.random_range(0.7..1.4);
+                let map = Similarity {
+                    z: [zoom * turn.cos(), zoom * turn.sin()],
+                    t: [0; 2].map(|_| rng.random_range(-200.0..200.0)),
+                };
+                let shared = places * 3 / 5;
+                for (mine, seen) in own.iter_mut().zip(&looks[image - 1].places[..shared]) {
+                    *mine = Place {
+                        hash: blurred(seen.hash, 12, &mut rng),
+                        at: map
+                            .apply(seen.at)
+                            .map(|at| at + rng.random_range(-1.0..1.0)),
+                        size: seen.size * zoom,
+                        angle: seen.angle + turn,
+                    };
+                }
+                truth.push((image - 1, image));
+            }
+            looks.push(Look::of(own));
+        }
+        (looks, truth)
+    }
+
+    #[test]
+    fn shared_scenes_are_found_among_thousands() {
+        let (looks, truth) = many_scenes(3000, 60);
+        let found: Vec<_> = pairs(&looks).iter().map(|pair| pair.images).collect();
+        assert!(found.iter().all(|pair| truth.contains(pair)), "{found:?}");
+        assert!(
+            found.len() * 100 >= truth.len() * 99,
+            "{} of {}",
+            found.len(),
+            truth.len()
+        );
+    }
+
+    /// `cargo test --release --features train --bin train at_scale -- --ignored --nocapture`
+    #[test]
+    #[ignore = "measures memory at 20,000 images: takes minutes"]
+    fn shared_scenes_are_found_at_scale() {
+        let (looks, truth) = many_scenes(20_000, 150);
+        let found: Vec<_> = pairs(&looks).iter().map(|pair| pair.images).collect();
+        assert_eq!(found, truth);
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+        println!("{} places, peak memory {peak:?}", 20_000 * 150);
     }
 
     #[test]
