@@ -167,7 +167,7 @@ impl Figures {
 }
 
 /// A figure of scores, each with whether a ship is there.
-type Measure<'a> = dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync + 'a;
+pub(super) type Measure<'a> = dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync + 'a;
 
 impl Gate {
     fn of(sample: &Sample<'_>, threshold: f32) -> Self {

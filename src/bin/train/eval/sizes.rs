@@ -4,7 +4,7 @@ use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
 
 use super::bootstrap::Estimate;
-use super::figures::{Sample, average, stopped};
+use super::figures::{Measure, Sample, average, stopped};
 use super::outcome::Outcome;
 
 /// Lengths of ships that are told apart.
@@ -109,7 +109,7 @@ impl SizedImages {
             let own = sample.cases().filter(|outcome| own(outcome));
             mean(own.map(|outcome| outcome.nothing[nth]))
         };
-        let gated = |of: &(dyn Fn(&[(f32, bool)]) -> Option<f64> + Sync)| {
+        let gated = |of: &Measure<'_>| {
             sample.estimate(|some| {
                 let judged = some.iter().filter(|o| own(o) || !o.with_ships);
                 of(&judged

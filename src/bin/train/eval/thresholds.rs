@@ -227,10 +227,8 @@ mod tests {
         }
         let maps = Some(maps);
         let gate = vec![1.0];
-        choose(
-            &case,
-            &vec![Rc::new(Seen { gate, maps }); MASK_THRESHOLDS.len()],
-        )
+        let seen = Rc::new(Seen { gate, maps });
+        choose(&case, &MASK_THRESHOLDS.map(|_| Rc::clone(&seen)))
     }
 
     #[test]
