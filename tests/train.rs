@@ -212,7 +212,7 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     );
     assert_success(&eval);
     let table = String::from_utf8_lossy(&eval.stdout);
-    assert!(table.contains("toy sea of test @ 1"), "{table}");
+    assert!(table.contains("toy sea of tune @ 1"), "{table}");
     let log = String::from_utf8_lossy(&eval.stderr);
     assert!(!log.contains("another split"), "{log}");
 
@@ -234,7 +234,15 @@ fn a_run_becomes_a_bundle_and_goes_on_where_it_stood() {
     fs::write(dir.path().join("untested.toml"), untested).expect("config");
     let eval = train(
         dir.path(),
-        &["eval", "--models", "bundle", "--config", "untested.toml"],
+        &[
+            "eval",
+            "--models",
+            "bundle",
+            "--config",
+            "untested.toml",
+            "--split",
+            "test",
+        ],
     );
     assert!(!eval.status.success(), "a table of nothing was printed");
     let error = String::from_utf8_lossy(&eval.stderr);

@@ -47,8 +47,8 @@ pub(crate) struct Args {
     /// A config that names the data.
     #[arg(long)]
     config: PathBuf,
-    /// Which images.
-    #[arg(long, value_enum, default_value = "test")]
+    /// Which images. Those for testing are opened last, when nothing is left to choose.
+    #[arg(long, value_enum, default_value = "tune")]
     split: Split,
     /// Folder for the figures as JSON, curves and contact sheets.
     #[arg(long)]
