@@ -102,6 +102,17 @@ pub fn pass_rate(scored: &[(f32, bool)], threshold: f32, ship: bool) -> Option<f
     mean(of_kind.map(|(score, _)| f64::from(u8::from(*score >= threshold))))
 }
 
+/// Share of the tiles without ships that score below the threshold at which `recall` of those with
+/// ships pass. None without tiles of both kinds.
+pub fn stopped_at_recall(scored: &[(f32, bool)], recall: f64) -> Option<f64> {
+    stop_rate(scored, threshold_for_recall(scored, recall)?)
+}
+
+/// Share of the tiles without ships that score below `threshold`. None without such tiles.
+pub fn stop_rate(scored: &[(f32, bool)], threshold: f32) -> Option<f64> {
+    pass_rate(scored, threshold, false).map(|passed| 1.0 - passed)
+}
+
 /// Arithmetic mean; none of nothing.
 pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
@@ -177,6 +188,23 @@ mod tests {
         assert_eq!(auc(&scored), Some(0.75));
         assert_eq!(auc(&[(0.5, true), (0.5, false)]), Some(0.5));
         assert_eq!(auc(&[(0.5, true)]), None);
+    }
+
+    #[test]
+    fn what_is_stopped_by_hand() {
+        let scored = [
+            (0.9, true),
+            (0.4, true),
+            (0.5, false),
+            (0.4, false),
+            (0.1, false),
+        ];
+        // What scores as much as the threshold passes.
+        assert_eq!(stop_rate(&scored, 0.4), Some(1.0 - 2.0 / 3.0));
+        assert_eq!(stopped_at_recall(&scored, 0.5), Some(1.0));
+        assert_eq!(stopped_at_recall(&scored, 1.0), Some(1.0 - 2.0 / 3.0));
+        assert_eq!(stopped_at_recall(&scored[..2], 1.0), None);
+        assert_eq!(stopped_at_recall(&scored[2..], 1.0), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Manifest, ManifestError, NetworkFile};
 use crate::inference::{InferenceError, Network};
 
 /// The manifest's name within a bundle's folder.
-const MANIFEST: &str = "manifest.toml";
+pub const MANIFEST: &str = "manifest.toml";
 
 /// Models that are ready to run.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 mod bundle;
 mod manifest;
 
-pub use bundle::{Bundle, ModelError, digest};
+pub use bundle::{Bundle, MANIFEST, ModelError, digest};
 pub use manifest::{
     Manifest, ManifestError, NetworkFile, Normalisation, Run, Scores, Thresholds, TrainingData,
 };

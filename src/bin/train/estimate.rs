@@ -10,6 +10,7 @@ use indicatif::{DecimalBytes, HumanDuration};
 use crate::config::{Config, PhaseName};
 use crate::data::{Draws, Tile};
 use crate::nn::{Encoder, Gate, Params, UNet, collect};
+use crate::start::unet_on;
 use crate::task::Task;
 use crate::trainer::{Engine, Learner, Trainer};
 
@@ -77,11 +78,7 @@ pub(crate) fn announce<B: Engine>(trainer: &Trainer<B>, phases: &[PhaseName]) ->
 
 /// A U-Net of the size that is trained.
 fn unet<B: Engine>(config: &Config, device: &B::Device) -> UNet<Autodiff<B>> {
-    let unet = UNet::on(Encoder::new(config.width, device), config.decoder, device);
-    match config.separation {
-        true => unet.with_centrality(device),
-        false => unet,
-    }
+    unet_on(config, Encoder::new(config.width, device), device)
 }
 
 fn measure<B: Engine, M: Task<B>>(model: M, trainer: &Trainer<B>, name: PhaseName) -> Result<Cost> {

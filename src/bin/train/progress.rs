@@ -193,13 +193,8 @@ impl Progress {
         self.shown.bar.set_position(step as u64);
         self.shown.bar.set_message(how.to_owned());
         if let Some(at) = self.shown.due() {
-            let how = if how.is_empty() {
-                how.to_owned()
-            } else {
-                format!(": {how}")
-            };
             log::info!(
-                "{} step {step} of {}{how}{}",
+                "{} step {step} of {}: {how}{}",
                 self.name,
                 at.total,
                 to_go(&at)

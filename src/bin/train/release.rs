@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use burn_flex::{Flex, FlexDevice};
 use shipwatch::detect::Detector;
 use shipwatch::model::{
-    Bundle, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
+    Bundle, MANIFEST, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
 };
 
 use crate::config::{Config, PhaseName};
@@ -18,11 +18,11 @@ use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
 use crate::run_folder::{CONFIG, RunFolder};
 use crate::run_info::RunInfo;
+use crate::start::unet_on;
 use crate::tensors::NORMALISATION;
 
 const GATE: &str = "gate.onnx";
 const UNET: &str = "unet.onnx";
-const MANIFEST: &str = "manifest.toml";
 
 /// Exports a run as a bundle.
 #[derive(clap::Args)]
@@ -76,15 +76,9 @@ pub(crate) fn run(Args { run, out, test }: &Args) -> Result<()> {
         }
     }
     let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
-    let mut unet = UNet::on(
-        Encoder::new(config.width, &FlexDevice),
-        config.decoder,
-        &FlexDevice,
-    );
-    if config.separation {
-        unet = unet.with_centrality(&FlexDevice);
-    }
-    let unet: UNet<Flex> = apply(unet, &folder.best("unet")?)?;
+    let encoder = Encoder::new(config.width, &FlexDevice);
+    let unet: UNet<Flex> = unet_on(&config, encoder, &FlexDevice);
+    let unet = apply(unet, &folder.best("unet")?)?;
     let gate = export::gate(&gate, tile, &metadata("ship gate", "ship probability"));
     let output = match config.separation {
         true => "ship probability, centrality in the ship",

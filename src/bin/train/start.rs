@@ -6,11 +6,12 @@ use anyhow::Result;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
-use shipwatch::model::Manifest;
+use burn::tensor::backend::Backend;
+use shipwatch::model::{MANIFEST, Manifest};
 
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Sampler, Tile, key};
-use crate::nn::{Gate, Params, Pretrained, UNet, apply};
+use crate::nn::{Encoder, Gate, Params, Pretrained, UNet, apply};
 use crate::run_folder::RunFolder;
 use crate::tensors;
 use crate::trainer::Engine;
@@ -64,13 +65,7 @@ impl<'a, B: Engine> Start<'a, B> {
     /// A U-Net with the weights of an earlier phase. Where that phase trained the gate, or none came
     /// before, it is new on the gate's encoder, but for what the pretrained file knows of it.
     pub(crate) fn unet(&self, before: Option<(PhaseName, &Params)>) -> Result<UNet<Autodiff<B>>> {
-        let on = |gate: Gate<Autodiff<B>>| {
-            let unet = UNet::on(gate.encoder, self.config.decoder, self.device);
-            match self.config.separation {
-                true => unet.with_centrality(self.device),
-                false => unet,
-            }
-        };
+        let on = |gate: Gate<Autodiff<B>>| unet_on(self.config, gate.encoder, self.device);
         if let Some((_, weights)) = before.filter(|(name, _)| !name.is_gate()) {
             let unet = on(Gate::new(self.config.width, self.device));
             return Ok(apply(unet, weights)?);
@@ -97,6 +92,19 @@ impl<'a, B: Engine> Start<'a, B> {
     }
 }
 
+/// A new U-Net on an encoder, with the decoder and the outputs that the config names.
+pub(crate) fn unet_on<B: Backend>(
+    config: &Config,
+    encoder: Encoder<B>,
+    device: &B::Device,
+) -> UNet<B> {
+    let unet = UNet::on(encoder, config.decoder, device);
+    match config.separation {
+        true => unet.with_centrality(device),
+        false => unet,
+    }
+}
+
 /// Whether the config starts from a bundle that says it was trained by another split than `pool`'s.
 pub(crate) fn has_other_split(config: &Config, pool: &Pool) -> bool {
     let folder = match config.pretrained.as_deref() {
@@ -106,7 +114,7 @@ pub(crate) fn has_other_split(config: &Config, pool: &Pool) -> bool {
     };
     // What is wrong with a manifest is said where the weights are loaded.
     folder
-        .and_then(|folder| fs::read_to_string(folder.join("manifest.toml")).ok())
+        .and_then(|folder| fs::read_to_string(folder.join(MANIFEST)).ok())
         .and_then(|text| Manifest::parse(&text).ok())
         .is_some_and(|manifest| pool.differs_from(&manifest))
 }

@@ -86,9 +86,7 @@ impl<B: FusedOps> Task<B> for Gate<Autodiff<B>> {
         let ships = tiles.iter().map(Tile::has_ship);
         let scored: Vec<(f32, bool)> = logits.into_iter().zip(ships).collect();
         let auc = metrics::auc(&scored).unwrap_or(0.0);
-        let rejected = metrics::threshold_for_recall(&scored, GATE_RECALL)
-            .and_then(|threshold| metrics::pass_rate(&scored, threshold, false))
-            .map_or(0.0, |passed| 1.0 - passed);
+        let rejected = metrics::stopped_at_recall(&scored, GATE_RECALL).unwrap_or(0.0);
         Ok(Score {
             combined: (auc + rejected) / 2.0,
             auc: Some(auc),

@@ -173,6 +173,23 @@ fn verdicts(plan: &TilePlan, ships: &[Rle], height: u32, scale: f64) -> Vec<Opti
 }
 
 #[cfg(test)]
+impl<'a> Case<'a> {
+    /// A plain image of which all ships are labelled.
+    pub(super) fn of(pixels: &'a RgbImage, ships: &'a [Rle], scale: f64) -> Self {
+        Self {
+            id: "a",
+            set: String::new(),
+            kind: None,
+            cluster: "a",
+            complete: true,
+            pixels,
+            ships,
+            scale,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use shipwatch::clock::MonotonicClock;
     use shipwatch::detect::{Options, TileNetworks};
@@ -253,16 +270,7 @@ mod tests {
                 }; 3],
             )
         });
-        let case = Case {
-            id: "a",
-            set: String::new(),
-            kind: None,
-            cluster: "a",
-            complete: true,
-            pixels: &pixels,
-            ships: &[],
-            scale: 1.0,
-        };
+        let case = Case::of(&pixels, &[], 1.0);
         let masks = [0.3, 0.4, 0.5, 0.55, 0.6];
         let seen = case.see_each(&bright(), 0.6, &masks).expect("runs");
         let map = |seen: &Seen| seen.maps.as_ref().expect("segmented").probabilities.clone();
@@ -294,16 +302,7 @@ mod tests {
             image::Rgb([spot.map_or(20, |s| s.4); 3])
         });
         for scale in [1.0, 0.7, 1.6] {
-            let case = Case {
-                id: "a",
-                set: String::new(),
-                kind: None,
-                cluster: "a",
-                complete: true,
-                pixels: &pixels,
-                ships: &[],
-                scale,
-            };
+            let case = Case::of(&pixels, &[], scale);
             let thresholds = detector.manifest().thresholds;
             let seen = case
                 .see(&detector, thresholds.gate, thresholds.mask)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
+use shipwatch::metrics::{auc, mean, pass_rate, stop_rate, stopped_at_recall};
 use shipwatch::model::{Scores, Thresholds};
 
 use super::bootstrap::{Clusters, Estimate};
@@ -187,16 +187,14 @@ impl Gate {
                     .collect::<Vec<_>>())
             })
         };
-        let at = |recall: f64| {
-            move |scored: &[(f32, bool)]| stopped(scored, threshold_for_recall(scored, recall)?)
-        };
+        let at = |recall: f64| move |scored: &[(f32, bool)]| stopped_at_recall(scored, recall);
         Self {
             tile_auc: of_tiles(&auc),
             image_auc: of_images(&auc),
             tile_recall: of_tiles(&|scored| pass_rate(scored, threshold, true)),
-            tiles_stopped: of_tiles(&|scored| stopped(scored, threshold)),
+            tiles_stopped: of_tiles(&|scored| stop_rate(scored, threshold)),
             image_recall: of_images(&|scored| pass_rate(scored, threshold, true)),
-            images_stopped: of_images(&|scored| stopped(scored, threshold)),
+            images_stopped: of_images(&|scored| stop_rate(scored, threshold)),
             at_recall: RECALLS
                 .into_iter()
                 .map(|recall| AtRecall {
@@ -229,11 +227,6 @@ pub(super) type Sample<'a> = Clusters<'a, Outcome>;
 
 pub(super) fn sample<'a>(outcomes: &[&'a Outcome]) -> Sample<'a> {
     Clusters::by(outcomes, |outcome| &outcome.cluster)
-}
-
-/// Share of what shows no ship that scores below `threshold`.
-pub(super) fn stopped(scored: &[(f32, bool)], threshold: f32) -> Option<f64> {
-    pass_rate(scored, threshold, false).map(|share| 1.0 - share)
 }
 
 fn empty_as_labelled(outcomes: &[&Outcome]) -> usize {

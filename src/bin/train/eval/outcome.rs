@@ -134,14 +134,8 @@ mod tests {
     /// A case of 20 x 10 pixels, and a map that has 200 where it says.
     fn case<'a>(pixels: &'a RgbImage, ships: &'a [Rle]) -> Case<'a> {
         Case {
-            id: "a",
             set: "s".into(),
-            kind: None,
-            cluster: "a",
-            complete: true,
-            pixels,
-            ships,
-            scale: 1.0,
+            ..Case::of(pixels, ships, 1.0)
         }
     }
 

@@ -1,10 +1,10 @@
 //! Figures by the length of ships: of the ships, and of the images that show them.
 
 use serde::Serialize;
-use shipwatch::metrics::{auc, mean, pass_rate, threshold_for_recall};
+use shipwatch::metrics::{auc, mean, pass_rate, stopped_at_recall};
 
 use super::bootstrap::Estimate;
-use super::figures::{Measure, Sample, average, stopped};
+use super::figures::{Measure, Sample, average};
 use super::outcome::Outcome;
 
 /// Lengths of ships that are told apart.
@@ -126,7 +126,7 @@ impl SizedImages {
             f2_of_nothing: nothing(2),
             gate_recall: gated(&|scored| pass_rate(scored, gate, true)),
             gate_auc: gated(&auc),
-            stopped_at_98: gated(&|scored| stopped(scored, threshold_for_recall(scored, RECALL)?)),
+            stopped_at_98: gated(&|scored| stopped_at_recall(scored, RECALL)),
         }
     }
 }

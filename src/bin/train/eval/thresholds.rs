@@ -205,16 +205,7 @@ mod tests {
         };
         let pixels = RgbImage::new(20, 10);
         let ships = [bar(2..9), bar(9..16)];
-        let case = Case {
-            id: "a",
-            set: String::new(),
-            kind: None,
-            cluster: "a",
-            complete: true,
-            pixels: &pixels,
-            ships: &ships,
-            scale: 1.0,
-        };
+        let case = Case::of(&pixels, &ships, 1.0);
         let mut maps = Maps {
             probabilities: GrayImage::new(20, 10),
             centrality: Some(GrayImage::new(20, 10)),
