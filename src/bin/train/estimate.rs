@@ -50,7 +50,7 @@ pub(crate) fn announce<B: Engine>(trainer: &Trainer<B>, phases: &[PhaseName]) ->
         } else {
             measure(unet::<B>(config, device), trainer, name)?
         };
-        let done = folder.checkpoint(name)?.map_or(0, |at| at.state.step);
+        let done = folder.state(name)?.map_or(0, |state| state.step);
         let seconds = seconds(&cost, config, name, done, trainer.tune.len());
         total += seconds;
         disk += (cost.last + cost.best).saturating_sub(folder.size(name));

@@ -260,30 +260,37 @@ impl RunFolder {
         curves::draw(&self.file(METRICS), &self.file("curves.png"))
     }
 
-    /// Where a phase stands; none before its first checkpoint.
+    /// Where a phase stands; none before its first checkpoint. No tensor is read.
     ///
     /// # Errors
     /// If the checkpoint is damaged, or the best weights of a phase that is not over are lost.
-    pub(crate) fn checkpoint(&self, name: PhaseName) -> Result<Option<Checkpoint>> {
+    pub(crate) fn state(&self, name: PhaseName) -> Result<Option<State>> {
         let path = self.last_file(name);
         if !path.exists() {
             return Ok(None);
         }
-        let read = || -> Result<(State, Params)> {
-            let (tensors, notes) = Params::load_noted(&path)?;
+        let read = || -> Result<State> {
+            let notes = Params::notes(&path)?;
             let state = notes.get(STATE).context("a note on the state is missing")?;
-            Ok((toml::from_str(state)?, tensors))
+            Ok(toml::from_str(state)?)
         };
-        let (state, tensors) = read().with_context(|| {
-            format!(
-                "{}: no checkpoint, or a damaged one: restore the file, or delete it and let `train run` train phase {} anew",
-                path.display(),
-                name.name()
-            )
-        })?;
+        let state = read().with_context(|| self.lost_checkpoint(name))?;
         if !state.done {
-            self.weights(name)?;
+            Params::notes(&self.best_file(name)).with_context(|| self.lost_weights(name))?;
         }
+        Ok(Some(state))
+    }
+
+    /// Where a phase stands, with all that it needs to go on; none before its first checkpoint.
+    ///
+    /// # Errors
+    /// As [`RunFolder::state`].
+    pub(crate) fn checkpoint(&self, name: PhaseName) -> Result<Option<Checkpoint>> {
+        let Some(state) = self.state(name)? else {
+            return Ok(None);
+        };
+        let tensors = Params::load(&self.last_file(name));
+        let tensors = tensors.with_context(|| self.lost_checkpoint(name))?;
         Ok(Some(Checkpoint { state, tensors }))
     }
 
@@ -322,7 +329,7 @@ impl RunFolder {
 
     /// Whether a phase is over.
     pub(crate) fn is_done(&self, name: PhaseName) -> Result<bool> {
-        Ok(self.checkpoint(name)?.is_some_and(|at| at.state.done))
+        Ok(self.state(name)?.is_some_and(|state| state.done))
     }
 
     /// The weights that a phase ended with.
@@ -365,7 +372,16 @@ impl RunFolder {
         Params::load(&self.best_file(name)).with_context(|| self.lost_weights(name))
     }
 
-    /// What to do where they cannot be read.
+    /// What to do where a checkpoint cannot be read.
+    fn lost_checkpoint(&self, name: PhaseName) -> String {
+        format!(
+            "{}: no checkpoint, or a damaged one: restore the file, or delete it and let `train run` train phase {} anew",
+            self.last_file(name).display(),
+            name.name()
+        )
+    }
+
+    /// What to do where the best weights cannot be read.
     fn lost_weights(&self, name: PhaseName) -> String {
         format!(
             "{}: the best weights of phase {name} are lost or damaged: restore the file, or delete it and {} and let `train run` train the phase anew",
@@ -503,6 +519,7 @@ mod tests {
         let saved = folder.save_checkpoint(PhaseName::Unet, &checkpoint(false));
         saved.expect("saves");
         assert!(folder.checkpoint(PhaseName::Unet).is_err());
+        assert!(folder.is_done(PhaseName::Unet).is_err());
         // As the message says.
         fs::remove_file(folder.file("unet-last.safetensors")).expect("deletes");
         assert_eq!(folder.best("unet").expect("is there"), weights(1.0));
@@ -574,15 +591,16 @@ mod tests {
         let whole = fs::read(&path).expect("reads");
         for length in [0, 4, 20, whole.len() - 1] {
             fs::write(&path, &whole[..length]).expect("writes");
-            let Err(error) = folder.checkpoint(PhaseName::Unet) else {
-                panic!("{length} bytes of {} were taken", whole.len());
-            };
-            let error = error.to_string();
-            assert!(
-                error.contains("unet-last.safetensors: no checkpoint"),
-                "{error}"
-            );
-            assert!(error.contains("delete it and let `train run`"), "{error}");
+            let read = folder.checkpoint(PhaseName::Unet).err();
+            for error in [read, folder.is_done(PhaseName::Unet).err()] {
+                let error = error.unwrap_or_else(|| panic!("{length} bytes were taken"));
+                let error = error.to_string();
+                assert!(
+                    error.contains("unet-last.safetensors: no checkpoint"),
+                    "{error}"
+                );
+                assert!(error.contains("delete it and let `train run`"), "{error}");
+            }
         }
     }
 }

@@ -51,10 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(run) = &args.run {
         let folder = RunFolder::open(run)?;
         for phase in PhaseName::ALL {
-            let Some(checkpoint) = folder.checkpoint(phase)? else {
+            let Some(state) = folder.state(phase)? else {
                 continue;
             };
-            let tiles: Vec<Tile> = (checkpoint.state.mined.scenes.iter())
+            let tiles: Vec<Tile> = (state.mined.scenes.iter())
                 .map(|&scene| sampler.draw(false, scene, scene))
                 .collect::<Result<_>>()?;
             save(out, &format!("mined-{}", phase.name()), &tiles, config.tile)?;

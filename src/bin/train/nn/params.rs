@@ -1,13 +1,19 @@
 //! A module's tensors by name: what checkpoints hold and what export reads.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, serialize};
 
 use crate::files::replace;
+
+/// Bytes that a header may take at most, as `safetensors` has it.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// Float tensors by dotted path, such as `encoder.blocks.3.expand.weight`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,7 +30,7 @@ pub(crate) enum ParamError {
     #[error("{path}: not a safetensors file: {source}")]
     Format {
         path: PathBuf,
-        source: safetensors::SafeTensorError,
+        source: SafeTensorError,
     },
     #[error("{path}: tensor `{name}` is {dtype:?}, expected F32")]
     Dtype {
@@ -45,16 +51,10 @@ pub(crate) enum ParamError {
 impl Params {
     /// Reads a safetensors file of f32 tensors.
     pub(crate) fn load(path: &Path) -> Result<Self, ParamError> {
-        Self::load_noted(path).map(|(params, _)| params)
-    }
-
-    /// Reads a safetensors file of f32 tensors, and the notes in its header.
-    pub(crate) fn load_noted(path: &Path) -> Result<(Self, HashMap<String, String>), ParamError> {
         let io = |source| io_error(path, source);
         let format = |source| format_error(path, source);
         let bytes = std::fs::read(path).map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
         let mut params = BTreeMap::new();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
@@ -72,8 +72,34 @@ impl Params {
                 TensorData::new::<f32, _>(values, view.shape().to_vec()),
             );
         }
-        let notes = header.metadata().clone().unwrap_or_default();
-        Ok((Self(params), notes))
+        Ok(Self(params))
+    }
+
+    /// Reads the notes in a safetensors file's header, and none of its tensors.
+    ///
+    /// # Errors
+    /// If it is no such file, or is not as long as its header says.
+    pub(crate) fn notes(path: &Path) -> Result<HashMap<String, String>, ParamError> {
+        let io = |source| io_error(path, source);
+        let format = |source| format_error(path, source);
+        let mut file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mut prefix = [0; 8];
+        let body = (length.checked_sub(prefix.len() as u64))
+            .ok_or_else(|| format(SafeTensorError::HeaderTooSmall))?;
+        file.read_exact(&mut prefix).map_err(io)?;
+        let size = u64::from_le_bytes(prefix);
+        if size > body.min(MAX_HEADER) {
+            return Err(format(SafeTensorError::InvalidHeaderLength));
+        }
+        let mut header = vec![0; size as usize];
+        file.read_exact(&mut header).map_err(io)?;
+        let header: Metadata = serde_json::from_slice(&header)
+            .map_err(|error| format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+        if header.data_len() as u64 != body - size {
+            return Err(format(SafeTensorError::MetadataIncompleteBuffer));
+        }
+        Ok(header.metadata().clone().unwrap_or_default())
     }
 
     /// The values of a tensor.
@@ -148,7 +174,7 @@ fn io_error(path: &Path, source: std::io::Error) -> ParamError {
     ParamError::Io { path, source }
 }
 
-fn format_error(path: &Path, source: safetensors::SafeTensorError) -> ParamError {
+fn format_error(path: &Path, source: SafeTensorError) -> ParamError {
     let path = path.to_owned();
     ParamError::Format { path, source }
 }
@@ -272,11 +298,40 @@ mod tests {
     }
 
     #[test]
+    fn notes_are_read_without_the_tensors_and_miss_none_of_them() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("x.safetensors");
+        let notes = HashMap::from([("key".to_owned(), "a \"word\"\n".to_owned())]);
+        let params = Params([("x".to_owned(), [1f32, 2.0].into())].into());
+        params.save(&file, notes.clone()).expect("saves");
+        assert_eq!(Params::notes(&file).expect("reads"), notes);
+        let whole = std::fs::read(&file).expect("reads");
+        // Whatever the tensors hold.
+        let other = [&whole[..whole.len() - 8], &[0xff; 8]].concat();
+        std::fs::write(&file, other).expect("writes");
+        assert_eq!(Params::notes(&file).expect("reads"), notes);
+        let longer = [&whole[..], b"x"].concat();
+        for damaged in [&whole[..whole.len() - 1], &whole[..20], b"short", &longer] {
+            std::fs::write(&file, damaged).expect("writes");
+            let error = Params::notes(&file).expect_err("damaged").to_string();
+            assert!(error.contains("x.safetensors: not a"), "{error}");
+        }
+        params.save(&file, HashMap::new()).expect("saves");
+        assert_eq!(Params::notes(&file).expect("reads"), HashMap::new());
+    }
+
+    #[test]
     fn a_file_of_something_else_is_an_error() {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("x.safetensors");
-        std::fs::write(&file, b"not tensors at all").expect("writes");
-        let error = Params::load(&file).expect_err("no tensors").to_string();
-        assert!(error.contains("x.safetensors"), "{error}");
+        // By its first eight bytes the second has a header of 10^18 bytes that is not there.
+        let huge = 1_000_000_000_000_000_000u64.to_le_bytes();
+        for bytes in [&b"not tensors at all"[..], &[&huge[..], b"{}"].concat()] {
+            std::fs::write(&file, bytes).expect("writes");
+            for error in [Params::load(&file).err(), Params::notes(&file).err()] {
+                let error = error.expect("no tensors").to_string();
+                assert!(error.contains("x.safetensors"), "{error}");
+            }
+        }
     }
 }
