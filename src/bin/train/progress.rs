@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use burn::tensor::backend::Backend;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::curves::Metrics;
 use crate::logging;
-use crate::run_folder::Metrics;
 use crate::trainer::Window;
 
 /// A log gets a line no sooner than so long after the one before,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
-use crate::curves::{self, Row, Rows};
+use crate::curves::{self, Metrics, Row, Rows};
 use crate::files::replace;
 use crate::nn::Params;
 use crate::trainer::State;
@@ -64,31 +64,6 @@ fn unwritable(path: &Path) -> String {
         "{}: cannot be written: make room, or mend what the cause says, or give --out another folder",
         path.display()
     )
-}
-
-/// A row of the metrics: one look at the tune set.
-#[derive(Debug, Serialize)]
-pub(crate) struct Metrics {
-    pub(crate) phase: &'static str,
-    /// Steps done in the phase.
-    pub(crate) step: usize,
-    /// Rate of the last step.
-    pub(crate) learning_rate: Option<f64>,
-    /// Mean since the row before.
-    pub(crate) loss: Option<f64>,
-    /// Mean since the row before, before clipping.
-    pub(crate) gradient_norm: Option<f64>,
-    /// What the best weights are chosen by.
-    pub(crate) score: f64,
-    pub(crate) auc: Option<f64>,
-    /// Share of the empty tune tiles that the gate stops at 98 % recall.
-    pub(crate) rejected: Option<f64>,
-    pub(crate) dice_ships: Option<f64>,
-    pub(crate) dice_all: Option<f64>,
-    /// Training speed since the row before.
-    pub(crate) images_per_s: f64,
-    /// Share of the time spent waiting for tiles.
-    pub(crate) data_wait: f64,
 }
 
 /// The metrics as CSV: each row is on disk when `write` returns.
@@ -235,14 +210,16 @@ impl RunFolder {
                     unreadable.len()
                 );
             }
-            let stays = |row: &Row| row.phase != name.name() || Some(row.step) <= step;
+            let stays = |Row { metrics, .. }: &Row| {
+                metrics.phase != name.name() || Some(metrics.step) <= step
+            };
             for row in rows.into_iter().filter(stays) {
                 kept += &format!("{}\n", row.line);
             }
         }
         let fresh = kept.is_empty();
         if !fresh {
-            kept.insert_str(0, &format!("{}\n", curves::HEADER));
+            kept.insert_str(0, &format!("{}\n", curves::header()?));
         }
         replace(&path, kept.as_bytes()).with_context(|| unwritable(&path))?;
         let file = OpenOptions::new()
@@ -396,9 +373,9 @@ impl RunFolder {
 mod tests {
     use super::*;
 
-    fn row(phase: &'static str, step: usize) -> Metrics {
+    fn row(phase: &str, step: usize) -> Metrics {
         Metrics {
-            phase,
+            phase: phase.to_owned(),
             step,
             learning_rate: Some(0.1),
             loss: None,
@@ -445,7 +422,8 @@ mod tests {
         let want = ["gate-head 0", "gate-head 5", "unet 0", "unet 5", "unet 10"];
         assert_eq!(steps(&folder), want);
         let text = fs::read_to_string(&path).expect("reads");
-        assert_eq!(text.lines().next(), Some(curves::HEADER));
+        let header = curves::header().expect("names");
+        assert_eq!(text.lines().next(), Some(&header[..]));
         folder.metrics(PhaseName::Unet, Some(0)).expect("opens");
         assert_eq!(steps(&folder), want[..3]);
         folder.metrics(PhaseName::Unet, None).expect("opens");

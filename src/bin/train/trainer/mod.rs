@@ -15,11 +15,12 @@ pub(crate) use state::State;
 pub(crate) use window::Window;
 
 use crate::config::{Config, Phase, PhaseName};
+use crate::curves::Metrics;
 use crate::data::{Draws, Loader, Sampler, Tile};
 use crate::miner;
 use crate::nn::{Params, collect};
 use crate::progress::Progress;
-use crate::run_folder::{Checkpoint, Metrics, MetricsFile, RunFolder};
+use crate::run_folder::{Checkpoint, MetricsFile, RunFolder};
 use crate::schedule::learning_rate;
 use crate::stop::{Stop, Stopped};
 use crate::task::Task;
@@ -203,7 +204,7 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         let score = M::judge(&averaged, trainer.tune, &trainer.device, trainer.stop)?;
         let before = self.state.step.checked_sub(1);
         let row = Metrics {
-            phase: name,
+            phase: name.to_owned(),
             step: self.state.step,
             learning_rate: before
                 .map(|step| learning_rate(self.phase.learning_rate, step, self.phase.steps)),
