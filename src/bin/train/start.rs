@@ -107,11 +107,7 @@ pub(crate) fn unet_on<B: Backend>(
 
 /// Whether the config starts from a bundle that says it was trained by another split than `pool`'s.
 pub(crate) fn has_other_split(config: &Config, pool: &Pool) -> bool {
-    let folder = match config.pretrained.as_deref() {
-        Some(path) if path.is_dir() => Some(path),
-        Some(path) if path.extension().is_some_and(|end| end == "onnx") => path.parent(),
-        _ => None,
-    };
+    let folder = config.pretrained.as_deref().and_then(Pretrained::bundle);
     // What is wrong with a manifest is said where the weights are loaded.
     folder
         .and_then(|folder| fs::read_to_string(folder.join(MANIFEST)).ok())

@@ -30,6 +30,28 @@ pub(crate) struct Pretrained {
     unet: Option<Params>,
 }
 
+/// What a path of pretrained weights leads to.
+enum Kind {
+    /// The folder of a bundle.
+    Bundle,
+    /// One of a bundle's ONNX files.
+    Onnx,
+    /// A safetensors file with Keras's names.
+    Keras,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Self {
+        if path.is_dir() {
+            Self::Bundle
+        } else if path.extension().is_some_and(|end| end == "onnx") {
+            Self::Onnx
+        } else {
+            Self::Keras
+        }
+    }
+}
+
 /// What of pretrained weights went where.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -57,26 +79,28 @@ impl Pretrained {
             gate: None,
             unet: None,
         };
-        if path.is_dir() {
-            let manifest = Bundle::load(path)?.manifest;
-            let normalisation = manifest.normalisation;
-            ensure!(
-                (normalisation.mean, normalisation.std) == NORMALISATION,
-                "{}: the networks want other `normalisation` than training gives: {:?}",
-                path.display(),
-                NORMALISATION
-            );
-            loaded.gate = Some(onnx::load(&path.join(manifest.gate.file))?);
-            loaded.unet = Some(onnx::load(&path.join(manifest.unet.file))?);
-        } else if path.extension().is_some_and(|end| end == "onnx") {
-            let params = onnx::load(path)?;
-            if onnx::is_unet(&params) {
-                loaded.unet = Some(params);
-            } else {
-                loaded.gate = Some(params);
+        match Kind::of(path) {
+            Kind::Bundle => {
+                let manifest = Bundle::load(path)?.manifest;
+                let normalisation = manifest.normalisation;
+                ensure!(
+                    (normalisation.mean, normalisation.std) == NORMALISATION,
+                    "{}: the networks want other `normalisation` than training gives: {:?}",
+                    path.display(),
+                    NORMALISATION
+                );
+                loaded.gate = Some(onnx::load(&path.join(manifest.gate.file))?);
+                loaded.unet = Some(onnx::load(&path.join(manifest.unet.file))?);
             }
-        } else {
-            loaded.gate = Some(keras::load(path)?);
+            Kind::Onnx => {
+                let params = onnx::load(path)?;
+                if onnx::is_unet(&params) {
+                    loaded.unet = Some(params);
+                } else {
+                    loaded.gate = Some(params);
+                }
+            }
+            Kind::Keras => loaded.gate = Some(keras::load(path)?),
         }
         for params in loaded.gate.iter().chain(&loaded.unet) {
             if let Some(name) = params.not_finite() {
@@ -87,6 +111,15 @@ impl Pretrained {
             }
         }
         Ok(loaded)
+    }
+
+    /// The folder of the bundle that weights are of; none where they are of no bundle.
+    pub(crate) fn bundle(path: &Path) -> Option<&Path> {
+        match Kind::of(path) {
+            Kind::Bundle => Some(path),
+            Kind::Onnx => path.parent(),
+            Kind::Keras => None,
+        }
     }
 
     /// The start of a gate of `width`. From a wider file the strongest channels are kept. Where
