@@ -113,10 +113,10 @@ pub enum DatasetError {
         /// What they should be.
         expected: String,
     },
-    /// A `split.csv` calls an image's purpose by an unknown name.
-    #[error("{path}:{line}: {id} is for `{word}`, which is none of {known}", known = SPLITS.join(", "))]
+    /// A split calls an image's purpose by an unknown name.
+    #[error("{path}:{line}: {id} is for `{word}`, which is none of {known}")]
     Split {
-        /// The `split.csv`.
+        /// The CSV.
         path: PathBuf,
         /// Line in it, from 1.
         line: u64,
@@ -124,6 +124,24 @@ pub enum DatasetError {
         id: String,
         /// What the file says.
         word: String,
+        /// What it could say.
+        known: String,
+    },
+    /// By a split an image has two purposes.
+    #[error(
+        "{path}:{line}: {id} is for `{word}`, and for something else by line {other}: take one of them out"
+    )]
+    TwoSplits {
+        /// The CSV.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// The image.
+        id: String,
+        /// What this line says.
+        word: String,
+        /// The line that says otherwise.
+        other: u64,
     },
     /// A `split.csv` speaks of an image that there is none of.
     #[error(
@@ -275,7 +293,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If the CSV or the folder of images is not there or holds none of them, one of the CSVs cannot be
-    /// read, two ships share a pixel, or a `split.csv` holds an unknown word or id.
+    /// read, two ships share a pixel, or a `split.csv` holds an unknown word or id or contradicts itself.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let csv = find(root, &CSV_NAMES)?;
         let folder = find(root, &IMAGE_FOLDERS)?;
@@ -290,10 +308,17 @@ impl Dataset {
         let masks = read_masks(&csv)?;
         let split_csv = root.join("split.csv");
         let splits = if split_csv.exists() {
-            read_splits(&split_csv, |id| masks.contains_key(id))?
+            read_splits(&split_csv, &SPLITS.map(|word| (word, word)))?
         } else {
             BTreeMap::new()
         };
+        if let Some((id, &(_, line))) = splits.iter().find(|(id, _)| !masks.contains_key(*id)) {
+            return Err(DatasetError::SplitOfNothing {
+                path: split_csv,
+                line,
+                id: id.clone(),
+            });
+        }
         let (mut images, mut missing) = (Vec::new(), Vec::new());
         let (named, csv): (usize, Arc<Path>) = (masks.len(), csv.into());
         for (id, rows) in masks {
@@ -301,7 +326,7 @@ impl Dataset {
                 let (ships, lines) = rows.ships.into_iter().unzip();
                 images.push(LabelledImage {
                     path: folder.join(&id),
-                    split: splits.get(&id).cloned(),
+                    split: splits.get(&id).map(|&(word, _)| word.to_owned()),
                     id,
                     ships,
                     lines,
@@ -404,28 +429,39 @@ fn check_apart(path: &Path, id: &str, ships: &[(Rle, u64)]) -> Result<(), Datase
     }
 }
 
-/// Split names by image id. What is misspelt is refused: the image that is meant would be trained on.
-fn read_splits(
+/// What each image is for by a CSV with the columns `ImageId` and `split`, and the line that says so,
+/// from 1. `words` are the names of purposes, and what they mean.
+///
+/// # Errors
+/// If the file cannot be read, has other columns, or uses another word, for an image whose purpose is
+/// misspelt would be trained on; or if it says two things of an image.
+pub fn read_splits<T: Copy + PartialEq>(
     path: &Path,
-    is_image: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, String>, DatasetError> {
+    words: &[(&str, T)],
+) -> Result<BTreeMap<String, (T, u64)>, DatasetError> {
     let mut splits = BTreeMap::new();
-    for_each_row(path, ["ImageId", "split"], |[id, split], line| {
-        let (path, id) = (path.to_owned(), id.to_owned());
-        if !is_image(&id) {
-            return Err(DatasetError::SplitOfNothing { path, line, id });
-        }
-        if !SPLITS.contains(&split) {
-            let word = split.to_owned();
+    for_each_row(path, ["ImageId", "split"], |[id, word], line| {
+        let (path, id, said) = (path.to_owned(), id.to_owned(), word.to_owned());
+        let Some(&(_, split)) = words.iter().find(|(known, _)| *known == word) else {
+            let known: Vec<&str> = words.iter().map(|(known, _)| *known).collect();
             return Err(DatasetError::Split {
                 path,
                 line,
                 id,
-                word,
+                word: said,
+                known: known.join(", "),
             });
+        };
+        match *splits.entry(id.clone()).or_insert((split, line)) {
+            (other, _) if other == split => Ok(()),
+            (_, other) => Err(DatasetError::TwoSplits {
+                path,
+                line,
+                id,
+                word: said,
+                other,
+            }),
         }
-        splits.insert(id, split.to_owned());
-        Ok(())
     })?;
     Ok(splits)
 }
@@ -493,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_line_of_a_misspelt_split() {
+    fn names_the_line_of_a_split_that_makes_no_sense() {
         let dir = layout("ImageId,EncodedPixels\na.jpg,1 2\ngone.jpg,\n");
         let error = |row: &str| {
             let csv = format!("ImageId,split\ngone.jpg,test\n{row}\n");
@@ -501,8 +537,17 @@ mod tests {
             Dataset::open(dir.path()).expect_err(row).to_string()
         };
         for (row, word) in [
-            ("a.jpg,vaild", "split.csv:3: a.jpg is for `vaild`"),
+            (
+                "a.jpg,vaild",
+                "split.csv:3: a.jpg is for `vaild`, which is none of train, tune, val",
+            ),
             ("a.jpg,", "split.csv:3: a.jpg is for ``"),
+            (",test", "split.csv:3: the ImageId is empty"),
+            ("a.jpg", "split.csv:3: 1 fields"),
+            (
+                "a.jpg,test\ngone.jpg,train",
+                "split.csv:4: gone.jpg is for `train`, and for something else by line 2",
+            ),
             (
                 "a.jgp,valid",
                 "split.csv:3: the CSV of masks names no image a.jgp",
@@ -511,6 +556,11 @@ mod tests {
             let error = error(row);
             assert!(error.contains(word), "{error}");
         }
+        // To say one thing twice is no contradiction.
+        let csv = "split,ImageId\ntest,a.jpg\ntest,a.jpg\n";
+        fs::write(dir.path().join("split.csv"), csv).expect("split");
+        let data = Dataset::open(dir.path()).expect("opens");
+        assert_eq!(data.images[0].split.as_deref(), Some("test"));
     }
 
     #[test]

@@ -22,11 +22,8 @@ pub(crate) use tile::Tile;
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 /// What an image is for. No image serves two purposes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub(crate) enum Split {
     /// Gradients.
     Train,
@@ -36,12 +33,21 @@ pub(crate) enum Split {
     Test,
 }
 
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Split {
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Tune, Self::Test];
+
+    /// As on the command line and in CSV files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Self::Train => "train",
             Self::Tune => "tune",
             Self::Test => "test",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
-use serde::Deserialize;
-use shipwatch::dataset::{Dataset, DatasetError, LabelledImage};
+use shipwatch::dataset::{Dataset, DatasetError, LabelledImage, read_splits};
 use shipwatch::model::{Manifest, digest};
 use shipwatch::source::decode::{DecodeError, DecodeOptions, decode_file};
 
@@ -205,14 +204,14 @@ fn split_files<'a>(
     let mut files = BTreeMap::new();
     for (path, known) in known {
         let file = SplitFile::read(path)?;
-        if let Some(id) = file.splits.keys().find(|id| !known.contains(id)) {
+        if let Some((id, (_, line))) = file.splits.iter().find(|(id, _)| !known.contains(id)) {
             let users = folders.iter().map(|(config, _)| *config);
             let names: Vec<&str> = users
                 .filter(|config| config.split.as_deref() == Some(path))
                 .map(|config| config.name.as_str())
                 .collect();
             bail!(
-                "{}: no image of data `{}` is called {id}: correct the id, or write the file anew by `train split`",
+                "{}:{line}: no image of data `{}` is called {id}: correct the id, or write the file anew by `train split`",
                 path.display(),
                 names.join("`, `")
             );
@@ -276,38 +275,20 @@ fn assign(
 /// A CSV that `train split` wrote.
 struct SplitFile<'a> {
     path: &'a Path,
-    splits: BTreeMap<String, Split>,
-}
-
-/// One row of it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SplitRow {
-    #[serde(rename = "ImageId")]
-    id: String,
-    split: Split,
+    /// What each image is for, and the line that says so.
+    splits: BTreeMap<String, (Split, u64)>,
 }
 
 impl<'a> SplitFile<'a> {
-    fn read(path: &'a Path) -> Result<Self> {
-        let context = || path.display().to_string();
-        let mut splits = BTreeMap::new();
-        let reader = csv::Reader::from_path(path).with_context(context)?;
-        for row in reader.into_deserialize() {
-            let SplitRow { id, split } = row.map_err(|error| DatasetError::of_csv(path, error))?;
-            if let Some(other) = splits.insert(id.clone(), split) {
-                ensure!(
-                    other == split,
-                    "{}: {id} is for {other} and for {split}",
-                    path.display()
-                );
-            }
-        }
+    fn read(path: &'a Path) -> Result<Self, DatasetError> {
+        let words = Split::ALL.map(|split| (split.name(), split));
+        let splits = read_splits(path, &words)?;
         Ok(Self { path, splits })
     }
 
     fn of(&self, id: &str) -> Result<Split> {
-        self.splits.get(id).copied().with_context(|| {
+        let found = self.splits.get(id).map(|(split, _)| *split);
+        found.with_context(|| {
             format!(
                 "{}: says nothing of {id}: write it anew by `train split`",
                 self.path.display()
@@ -337,6 +318,9 @@ mod tests {
         let more = "ImageId,split\na.png,tune\nb.png,test\nc.png,test\n";
         fs::write(dir.path().join("more.csv"), more).expect("csv");
         fs::write(dir.path().join("bad.csv"), "ImageId,split\na.png,valid\n").expect("csv");
+        let twice = "ImageId,split\na.png,tune\nb.png,test\na.png,test\n";
+        fs::write(dir.path().join("twice.csv"), twice).expect("csv");
+        fs::write(dir.path().join("wide.csv"), "ImageId,split,why\n").expect("csv");
         change(&mut config);
         Pool::open(&[config], 1)
     }
@@ -384,9 +368,20 @@ mod tests {
     fn a_split_file_that_does_not_fit_is_named() {
         for (file, word) in [
             ("part.csv", "b.png"),
-            ("bad.csv", "valid"),
+            (
+                "bad.csv",
+                ":2: a.png is for `valid`, which is none of train, tune, test",
+            ),
+            (
+                "twice.csv",
+                ":4: a.png is for `test`, and for something else by line 2",
+            ),
+            ("wide.csv", ":1: the columns are ImageId, split, why"),
             ("none.csv", "none.csv"),
-            ("more.csv", "no image of data `white ships` is called c.png"),
+            (
+                "more.csv",
+                ":4: no image of data `white ships` is called c.png",
+            ),
         ] {
             let Err(error) = opened(|config| config.split = Some(config.root.join(file))) else {
                 panic!("{file} was taken");

@@ -220,7 +220,7 @@ fn report(images: &[LabelledImage], groups: &[Vec<usize>], splits: &[Split]) -> 
         shared.len(),
         straddling.count()
     );
-    for split in [Split::Train, Split::Tune, Split::Test] {
+    for split in Split::ALL {
         let of = || images.iter().zip(splits).filter(move |(_, s)| **s == split);
         let ships = of().filter(|(image, _)| !image.ships.is_empty()).count();
         let scenes = groups
