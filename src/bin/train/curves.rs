@@ -34,8 +34,11 @@ pub(crate) struct Metrics {
     pub(crate) data_wait: f64,
 }
 
+/// A value of a row, where there is one.
+type Value = fn(&Metrics) -> Option<f64>;
+
 /// What is drawn, by its name in the legend.
-const LINES: [(&str, fn(&Metrics) -> Option<f64>); 6] = [
+const LINES: [(&str, Value); 6] = [
     ("loss", |row| row.loss),
     ("score", |row| Some(row.score)),
     ("AUC", |row| row.auc),
