@@ -13,7 +13,10 @@ mod unet;
 pub(crate) use gate::Gate;
 pub(crate) use layers::{ConvBn, Mode};
 pub(crate) use mobilenet::{Encoder, features};
-pub(crate) use ops::{FusedOps, same_padding};
+pub(crate) use ops::{
+    Chain, ConvNorm, FusedOps, Grid, chain_eval, double, primitive, round_to, rounded_conv,
+    same_padding, spatial_mean, upsample_add,
+};
 pub(crate) use optimiser::{AdamW, Ema, UpdateOps};
 pub(crate) use params::{Params, apply, collect};
 pub(crate) use pretrained::Pretrained;

@@ -8,7 +8,7 @@ use burn::tensor::TensorMetadata;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 
-use super::{Chain, Chained, ConvNorm, FusedOps, Normed};
+use super::{Chain, Chained, ConvNorm, FusedOps, Grid, Normed, Rounded, RoundedConv};
 
 /// Parents: the input, then weight, scale and shift of each layer.
 #[derive(Debug)]
@@ -162,6 +162,61 @@ impl<B: FusedOps> Backward<B, 3> for Double {
     }
 }
 
+/// Parents: input, weight and bias.
+#[derive(Debug)]
+struct RoundedConvOp;
+
+#[derive(Debug, Clone)]
+struct RoundedConvState<B: FusedOps> {
+    x: FloatTensor<B>,
+    conv: RoundedConv<B>,
+    raw: FloatTensor<B>,
+}
+
+impl<B: FusedOps> Backward<B, 3> for RoundedConvOp {
+    type State = RoundedConvState<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let RoundedConvState { x, conv, raw } = ops.state;
+        let grad = grads.consume::<B>(&ops.node);
+        let wants_input = ops.parents[0].is_some();
+        let back = B::rounded_conv_grad(x, &conv, raw, grad, wants_input);
+        let back = [back.input, Some(back.weight), Some(back.bias)];
+        for (node, grad) in ops.parents.into_iter().zip(back) {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RoundTo;
+
+impl<B: FusedOps> Backward<B, 1> for RoundTo {
+    /// The input, and the grid.
+    type State = (FloatTensor<B>, Grid);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [node] = ops.parents;
+        let (x, grid) = ops.state;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node {
+            grads.register::<B>(node.id, B::round_to_grad(x, grid, grad));
+        }
+    }
+}
+
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     fn chain(x: FloatTensor<Self>, layers: &Chain<Self>) -> Chained<Self> {
         match layers.layers.len() {
@@ -202,6 +257,34 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         let output = B::double(x.clone(), weight.clone(), bias.primitive);
         match Double.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish([x, weight], output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn rounded_conv(x: FloatTensor<Self>, conv: &RoundedConv<Self>) -> Rounded<Self> {
+        let nodes = [&x, &conv.weight, &conv.bias].map(|tensor| tensor.node.clone());
+        let x = x.primitive;
+        let conv = RoundedConv {
+            weight: conv.weight.primitive.clone(),
+            bias: conv.bias.primitive.clone(),
+            stride: conv.stride,
+            grid: conv.grid,
+        };
+        let Rounded { output, raw } = B::rounded_conv(x.clone(), &conv);
+        let left = Self::from_inner(raw.clone());
+        let prep = Backward::<B, 3>::prepare::<C>(RoundedConvOp, nodes);
+        let output = match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(RoundedConvState { x, conv, raw }, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        };
+        Rounded { output, raw: left }
+    }
+
+    fn round_to(x: FloatTensor<Self>, grid: Grid) -> FloatTensor<Self> {
+        let prep = Backward::<B, 1>::prepare::<C>(RoundTo, [x.node.clone()]);
+        let output = B::round_to(x.primitive.clone(), grid);
+        match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x.primitive, grid), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

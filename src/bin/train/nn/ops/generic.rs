@@ -8,8 +8,8 @@ use burn::tensor::module::conv_transpose2d;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor};
 
 use super::{
-    Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, LayerGrads, Normed, primitive, same_padding,
-    tensor,
+    Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, Grid, LayerGrads, Normed, Rounded,
+    RoundedConv, RoundedGrads, primitive, same_padding, tensor,
 };
 
 pub(super) fn chain<B: Backend>(x: FloatTensor<B>, chain: &Chain<B>) -> Chained<B> {
@@ -17,7 +17,7 @@ pub(super) fn chain<B: Backend>(x: FloatTensor<B>, chain: &Chain<B>) -> Chained<
     let input: Tensor<B, 4> = tensor(x);
     let mut x = input.clone();
     for layer in &chain.layers {
-        let raw = convolve(x, layer);
+        let raw = convolve(x, &layer.weight, layer.stride);
         let mean = channel_mean(raw.clone());
         let centred = raw.clone() - over_channels(mean.clone());
         let variance = channel_mean(centred.clone() * centred);
@@ -39,7 +39,8 @@ pub(super) fn chain_eval<B: Backend>(x: FloatTensor<B>, chain: &Chain<B>) -> Flo
     let mut x = input.clone();
     for layer in &chain.layers {
         let [scale, shift] = [&layer.scale, &layer.shift].map(|t| tensor(t.clone()));
-        x = affine(convolve(x, layer), scale, shift, layer.relu6);
+        let raw = convolve(x, &layer.weight, layer.stride);
+        x = affine(raw, scale, shift, layer.relu6);
     }
     primitive(if chain.residual { x + input } else { x })
 }
@@ -56,12 +57,13 @@ pub(super) fn chain_grad<B: Backend>(
     let mut grads = Vec::with_capacity(normed.len());
     for (index, layer) in chain.layers.iter().enumerate().rev() {
         let norm = norm_grad(layer, &normed[index], upstream);
+        let (filter, stride) = (&layer.weight, layer.stride);
         let x = match index {
             0 => tensor(x.clone()),
             _ => normalise(&chain.layers[index - 1], &normed[index - 1]),
         };
         grads.push(LayerGrads {
-            weight: convolve_grad_weight(x.clone(), layer, norm.input.clone()),
+            weight: convolve_grad_weight(x.clone(), filter, stride, norm.input.clone()),
             scale: primitive(norm.scale),
             shift: primitive(norm.shift),
         });
@@ -69,7 +71,7 @@ pub(super) fn chain_grad<B: Backend>(
             upstream = norm.input;
             break;
         }
-        upstream = convolve_grad_input(x, layer, norm.input);
+        upstream = convolve_grad_input(x, filter, stride, norm.input);
     }
     grads.reverse();
     let input = match skip {
@@ -119,11 +121,7 @@ fn norm_grad<B: Backend>(
     let normal = (raw - over_channels(mean)) * over_channels(inv_std.clone());
     if layer.relu6 {
         let y = normal.clone() * over_channels(gamma.clone()) + over_channels(beta);
-        let clipped = y
-            .clone()
-            .lower_equal_elem(0.0)
-            .bool_or(y.greater_equal_elem(6.0));
-        grad = grad.mask_fill(clipped, 0.0);
+        grad = pass(y, 0.0, 6.0, grad);
     }
     let [n, height, width, _] = grad.dims();
     let count = (n * height * width) as f32;
@@ -138,6 +136,15 @@ fn norm_grad<B: Backend>(
         scale: grad_normal_mean * count,
         shift: grad_mean * count,
     }
+}
+
+/// The gradient where `y` is between the ends, else zero.
+fn pass<B: Backend>(y: Tensor<B, 4>, low: f32, high: f32, grad: Tensor<B, 4>) -> Tensor<B, 4> {
+    let clipped = y
+        .clone()
+        .lower_equal_elem(low)
+        .bool_or(y.greater_equal_elem(high));
+    grad.mask_fill(clipped, 0.0)
 }
 
 /// Whether each channel has a filter of its own.
@@ -155,8 +162,8 @@ pub(super) fn channels_last<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
     x.permute([0, 2, 3, 1])
 }
 
-fn convolve<B: Backend>(x: Tensor<B, 4>, layer: &ConvNorm<B>) -> Tensor<B, 4> {
-    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+fn convolve<B: Backend>(x: Tensor<B, 4>, weight: &FloatTensor<B>, stride: usize) -> Tensor<B, 4> {
+    let weight: Tensor<B, 4> = tensor(weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
         let [n, height, width, _] = x.dims();
@@ -165,17 +172,18 @@ fn convolve<B: Backend>(x: Tensor<B, 4>, layer: &ConvNorm<B>) -> Tensor<B, 4> {
             .matmul(weight.reshape([outputs, inputs]).transpose())
             .reshape([n, height, width, outputs]);
     }
-    let options = options(&weight, layer.stride);
-    let x = primitive(pad_same(channels_second(x), layer.stride));
+    let options = options(&weight, stride);
+    let x = primitive(pad_same(channels_second(x), stride));
     channels_last(tensor(B::conv2d(x, primitive(weight), None, options)))
 }
 
 fn convolve_grad_input<B: Backend>(
     x: Tensor<B, 4>,
-    layer: &ConvNorm<B>,
+    weight: &FloatTensor<B>,
+    stride: usize,
     grad: Tensor<B, 4>,
 ) -> Tensor<B, 4> {
-    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+    let weight: Tensor<B, 4> = tensor(weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     let [n, height, width, _] = x.dims();
     if kernel == 1 {
@@ -184,9 +192,9 @@ fn convolve_grad_input<B: Backend>(
             .matmul(weight.reshape([outputs, inputs]))
             .reshape([n, height, width, inputs]);
     }
-    let options = options(&weight, layer.stride);
-    let [top, left] = [height, width].map(|length| same_padding(length, layer.stride).0);
-    let padded = primitive(pad_same(channels_second(x), layer.stride));
+    let options = options(&weight, stride);
+    let [top, left] = [height, width].map(|length| same_padding(length, stride).0);
+    let padded = primitive(pad_same(channels_second(x), stride));
     let grad: Tensor<B, 4> = tensor(B::conv2d_x_backward(
         padded,
         primitive(weight),
@@ -198,10 +206,11 @@ fn convolve_grad_input<B: Backend>(
 
 fn convolve_grad_weight<B: Backend>(
     x: Tensor<B, 4>,
-    layer: &ConvNorm<B>,
+    weight: &FloatTensor<B>,
+    stride: usize,
     grad: Tensor<B, 4>,
 ) -> FloatTensor<B> {
-    let weight: Tensor<B, 4> = tensor(layer.weight.clone());
+    let weight: Tensor<B, 4> = tensor(weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
         let [n, height, width, _] = x.dims();
@@ -210,12 +219,12 @@ fn convolve_grad_weight<B: Backend>(
         let products = grad.transpose().matmul(x);
         return primitive(products.reshape([outputs, inputs, 1, 1]));
     }
-    let x = pad_same(channels_second(x), layer.stride);
+    let x = pad_same(channels_second(x), stride);
     let grad = channels_second(grad);
     if is_depthwise(&weight) {
-        return depthwise_grad_weight(x, grad, layer.stride);
+        return depthwise_grad_weight(x, grad, stride);
     }
-    let options = options(&weight, layer.stride);
+    let options = options(&weight, stride);
     B::conv2d_weight_backward(primitive(x), primitive(weight), primitive(grad), options)
 }
 
@@ -323,6 +332,46 @@ pub(super) fn double_grad<B: Backend>(
         weight: B::conv2d_weight_backward(grad, weight, x, options()),
         bias,
     }
+}
+
+pub(super) fn rounded_conv<B: Backend>(x: FloatTensor<B>, conv: &RoundedConv<B>) -> Rounded<B> {
+    let raw = convolve::<B>(tensor(x), &conv.weight, conv.stride);
+    let biased = raw.clone() + over_channels(tensor(conv.bias.clone()));
+    Rounded {
+        output: round_to::<B>(primitive(biased), conv.grid),
+        raw: primitive(raw),
+    }
+}
+
+pub(super) fn rounded_conv_grad<B: Backend>(
+    x: FloatTensor<B>,
+    conv: &RoundedConv<B>,
+    raw: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    wants_input: bool,
+) -> RoundedGrads<B> {
+    let RoundedConv { weight, stride, .. } = conv;
+    let biased = tensor(raw) + over_channels(tensor(conv.bias.clone()));
+    let Grid { low, high, .. } = conv.grid;
+    let (x, grad) = (tensor(x), pass::<B>(biased, low, high, tensor(grad)));
+    RoundedGrads {
+        weight: convolve_grad_weight(x.clone(), weight, *stride, grad.clone()),
+        bias: primitive(channel_sum(grad.clone())),
+        input: wants_input.then(|| primitive(convolve_grad_input(x, weight, *stride, grad))),
+    }
+}
+
+pub(super) fn round_to<B: Backend>(x: FloatTensor<B>, grid: Grid) -> FloatTensor<B> {
+    let clipped = tensor::<B, 4>(x).clamp(grid.low, grid.high);
+    primitive((clipped / grid.step).round() * grid.step)
+}
+
+pub(super) fn round_to_grad<B: Backend>(
+    x: FloatTensor<B>,
+    grid: Grid,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    primitive(pass::<B>(tensor(x), grid.low, grid.high, tensor(grad)))
 }
 
 fn channel_sum<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {

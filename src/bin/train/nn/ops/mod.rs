@@ -1,5 +1,6 @@
 //! The operators that decide how fast the networks train, as an extension of burn's back ends:
-//! chains of convolutions with batch norm and ReLU6, and what stands between chains.
+//! chains of convolutions with batch norm and ReLU6, and what stands between chains; and
+//! convolutions whose output is rounded to what eight bits can tell apart.
 //!
 //! Every back end gets the definitions in `generic`; the CPU back end replaces them in `cpu`, and
 //! `autodiff` gives all of them their gradients. Activations are channels last, `[N, H, W, C]`.
@@ -35,6 +36,45 @@ pub(crate) struct ConvNorm<B: Backend> {
     pub(crate) epsilon: f32,
     pub(crate) stride: usize,
     pub(crate) relu6: bool,
+}
+
+/// What the bytes of a feature map stand for: the multiples of `step` from `low` to `high`, which are
+/// multiples themselves. The step is positive.
+///
+/// Rounding takes a value to its clip between the ends, and that to the nearest multiple, of two the
+/// even one. The gradient goes straight through (Bengio et al. 2013, "Estimating or propagating
+/// gradients through stochastic neurons for conditional computation", section 4): where nothing is
+/// clipped the upstream one, else zero. A ReLU6 is a grid from 0 to at most 6.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Grid {
+    pub(crate) step: f32,
+    pub(crate) low: f32,
+    pub(crate) high: f32,
+}
+
+/// A convolution as in [`ConvNorm`], with a bias, whose output is rounded to a grid.
+#[derive(Debug, Clone)]
+pub(crate) struct RoundedConv<B: Backend> {
+    pub(crate) weight: FloatTensor<B>,
+    /// `[O]`.
+    pub(crate) bias: FloatTensor<B>,
+    pub(crate) stride: usize,
+    pub(crate) grid: Grid,
+}
+
+/// What [`FusedOps::rounded_conv`] leaves, each `[N, H, W, O]`.
+pub(crate) struct Rounded<B: Backend> {
+    pub(crate) output: FloatTensor<B>,
+    /// The convolution's output without bias, for the backward pass.
+    pub(crate) raw: FloatTensor<B>,
+}
+
+/// Gradients of [`FusedOps::rounded_conv`].
+pub(crate) struct RoundedGrads<B: Backend> {
+    /// None if it was not wanted.
+    pub(crate) input: Option<FloatTensor<B>>,
+    pub(crate) weight: FloatTensor<B>,
+    pub(crate) bias: FloatTensor<B>,
 }
 
 /// What a layer of a chain leaves for its backward pass and for the running statistics.
@@ -139,6 +179,37 @@ pub(crate) trait FusedOps: Backend {
     ) -> DoubleGrads<Self> {
         generic::double_grad::<Self>(x, weight, grad)
     }
+
+    /// A convolution, its bias added and the sum rounded.
+    fn rounded_conv(x: FloatTensor<Self>, conv: &RoundedConv<Self>) -> Rounded<Self> {
+        generic::rounded_conv::<Self>(x, conv)
+    }
+
+    /// Gradients of [`FusedOps::rounded_conv`], of which the input's may not be wanted; `raw` is
+    /// what it left.
+    fn rounded_conv_grad(
+        x: FloatTensor<Self>,
+        conv: &RoundedConv<Self>,
+        raw: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        wants_input: bool,
+    ) -> RoundedGrads<Self> {
+        generic::rounded_conv_grad::<Self>(x, conv, raw, grad, wants_input)
+    }
+
+    /// `[N, H, W, C]`, rounded.
+    fn round_to(x: FloatTensor<Self>, grid: Grid) -> FloatTensor<Self> {
+        generic::round_to::<Self>(x, grid)
+    }
+
+    /// Gradient of [`FusedOps::round_to`].
+    fn round_to_grad(
+        x: FloatTensor<Self>,
+        grid: Grid,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        generic::round_to_grad::<Self>(x, grid, grad)
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -186,6 +257,28 @@ pub(crate) fn double<B: FusedOps>(
     bias: Tensor<B, 1>,
 ) -> Tensor<B, 4> {
     tensor(B::double(primitive(x), primitive(weight), primitive(bias)))
+}
+
+/// [`FusedOps::rounded_conv`] on tensors: the output.
+pub(crate) fn rounded_conv<B: FusedOps>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Tensor<B, 1>,
+    stride: usize,
+    grid: Grid,
+) -> Tensor<B, 4> {
+    let conv = RoundedConv {
+        weight: primitive(weight),
+        bias: primitive(bias),
+        stride,
+        grid,
+    };
+    tensor(B::rounded_conv(primitive(x), &conv).output)
+}
+
+/// [`FusedOps::round_to`] on tensors.
+pub(crate) fn round_to<B: FusedOps>(x: Tensor<B, 4>, grid: Grid) -> Tensor<B, 4> {
+    tensor(B::round_to(primitive(x), grid))
 }
 
 fn tensor<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {

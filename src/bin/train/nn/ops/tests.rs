@@ -339,6 +339,264 @@ fn doubling_has_the_values_and_gradients_of_burns_transposed_convolution() {
     }
 }
 
+/// Every layer of [`cases`] by itself: the input's shape, and its own.
+fn single_layers() -> Vec<([usize; 4], Shape)> {
+    let cases = cases().into_iter();
+    let layers = cases.flat_map(|([n, h, w, _], shapes, _)| {
+        let inputs = |weight: [usize; 4]| match weight {
+            [c, 1, 3, 3] => c,
+            [_, i, _, _] => i,
+        };
+        let layer = move |shape: Shape| ([n, h, w, inputs(shape.0)], shape);
+        shapes.into_iter().map(layer)
+    });
+    layers.collect()
+}
+
+/// 255 steps: a ReLU6's, or such that a normal variable is clipped at both ends.
+fn grid(relu6: bool) -> Grid {
+    let (step, low) = if relu6 {
+        (6.0 / 255.0, 0.0)
+    } else {
+        (0.02, -108.0)
+    };
+    Grid {
+        step,
+        low: step * low,
+        high: step * (low + 255.0),
+    }
+}
+
+/// The definition, value by value.
+fn rounded(value: f32, grid: Grid) -> f32 {
+    (value.clamp(grid.low, grid.high) / grid.step).round_ties_even() * grid.step
+}
+
+/// Input, weight and bias for a layer, of a convolution whose output has a deviation near one.
+fn layer_inputs(
+    x: [usize; 4],
+    weight: [usize; 4],
+) -> (Tensor<Flex, 4>, Tensor<Flex, 4>, Tensor<Flex, 1>) {
+    let fan_in = (weight[1] * weight[2] * weight[3]) as f32;
+    let weights = random::<Flex, 4>(weight) / fan_in.sqrt();
+    (random(x), weights, random::<Flex, 1>([weight[0]]))
+}
+
+/// burn's convolution, in TensorFlow's padding, and the bias.
+fn biased_conv<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Tensor<B, 1>,
+    stride: usize,
+) -> Tensor<B, 4> {
+    let [outputs, inputs, kernel, _] = weight.dims();
+    let options = ConvOptions::new([stride; 2], [0, 0], [1, 1], x.dims()[3] / inputs);
+    let x = channels_second(x);
+    let x = if kernel == 3 { pad_same(x, stride) } else { x };
+    channels_last(conv2d(x, weight, None, options)) + bias.reshape([1, 1, 1, outputs])
+}
+
+/// Whether `got` is `value` rounded: exactly, but for values that the rounding of sums may have
+/// taken across a tie. Those may be one step off.
+fn assert_rounded(got: Tensor<Flex, 4>, value: Tensor<Flex, 4>, grid: Grid) {
+    let floats = |t: Tensor<Flex, 4>| t.into_data().to_vec::<f32>().expect("f32");
+    let (got, values) = (floats(got), floats(value));
+    assert_eq!(got.len(), values.len());
+    for (got, value) in got.into_iter().zip(values) {
+        let (want, steps) = (rounded(value, grid), value / grid.step);
+        let from_tie = ((steps - steps.floor()) - 0.5).abs();
+        let on_grid = (got / grid.step).round_ties_even() * grid.step;
+        assert!(got == on_grid, "{got} is not on {grid:?}");
+        assert!((grid.low..=grid.high).contains(&got), "{got} off {grid:?}");
+        let off = (got - want).abs() / grid.step;
+        assert!(
+            off == 0.0 || off < 1.01 && from_tie < 1e-2,
+            "{value}: {got}, not {want}"
+        );
+    }
+}
+
+#[test]
+fn rounded_convolutions_have_the_values_and_gradients_of_burns_operators() {
+    for (shape, (weight, stride, relu6)) in single_layers() {
+        let grid = grid(relu6);
+        let (x, weight, bias) = layer_inputs(shape, weight);
+        let mut weights = None;
+        let mut run = |fused: bool| {
+            let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
+            let weight = Tensor::<Ad, 4>::from_inner(weight.clone()).require_grad();
+            let bias = Tensor::<Ad, 1>::from_inner(bias.clone()).require_grad();
+            let (inputs, filter) = (x.clone(), weight.clone());
+            // Rounding leaves the gradient alone, and a linear loss gives both the same upstream one.
+            let y = if fused {
+                rounded_conv(inputs, filter, bias.clone(), stride, grid)
+            } else {
+                biased_conv(inputs, filter, bias.clone(), stride).clamp(grid.low, grid.high)
+            };
+            let weights = weights
+                .get_or_insert_with(|| random::<Flex, 4>(y.dims()))
+                .clone();
+            let grads = (y.clone() * Tensor::from_inner(weights)).sum().backward();
+            let [dx, dw] = [x, weight].map(|leaf| leaf.grad(&grads).expect("a leaf"));
+            (y.inner(), dx, dw, bias.grad(&grads).expect("a leaf"))
+        };
+        let (got, want) = (run(true), run(false));
+        assert_rounded(got.0, want.0, grid);
+        assert_close(got.1, want.1);
+        assert_close(got.2, want.2);
+        assert_close(got.3, want.3);
+    }
+}
+
+#[test]
+fn the_generic_rounded_convolution_agrees_with_the_cpu_back_end() {
+    for (shape, (weight, stride, relu6)) in single_layers() {
+        let grid = grid(relu6);
+        let (x, weight, bias) = layer_inputs(shape, weight);
+        let value = biased_conv(x.clone(), weight.clone(), bias.clone(), stride);
+        let grad = primitive(random::<Flex, 4>(value.dims()));
+        let x = primitive(x);
+        let conv = RoundedConv::<Flex> {
+            weight: primitive(weight),
+            bias: primitive(bias),
+            stride,
+            grid,
+        };
+        let a = Flex::rounded_conv(x.clone(), &conv);
+        let b = generic::rounded_conv::<Flex>(x.clone(), &conv);
+        assert_rounded(tensor(a.output), value.clone(), grid);
+        assert_rounded(tensor(b.output), value, grid);
+        assert_close::<Flex, 4>(tensor(a.raw.clone()), tensor(b.raw.clone()));
+        for wanted in [true, false] {
+            let (raw, grad) = (a.raw.clone(), grad.clone());
+            let a = Flex::rounded_conv_grad(x.clone(), &conv, raw.clone(), grad.clone(), wanted);
+            let b = generic::rounded_conv_grad::<Flex>(x.clone(), &conv, raw, grad, wanted);
+            assert_eq!((a.input.is_some(), b.input.is_some()), (wanted, wanted));
+            for (a, b) in a.input.into_iter().zip(b.input) {
+                assert_close::<Flex, 4>(tensor(a), tensor(b));
+            }
+            assert_close::<Flex, 4>(tensor(a.weight), tensor(b.weight));
+            assert_close::<Flex, 1>(tensor(a.bias), tensor(b.bias));
+        }
+    }
+}
+
+const HALVES: Grid = Grid {
+    step: 0.5,
+    low: -1.0,
+    high: 2.0,
+};
+/// Values, what they become on a grid of halves from -1 to 2, and whether a gradient passes.
+const ON_HALVES: [(f32, f32, bool); 12] = [
+    (-7.0, -1.0, false),
+    (-1.0, -1.0, false),
+    (-0.875, -1.0, true),
+    (-0.75, -1.0, true),
+    (-0.25, 0.0, true),
+    (0.25, 0.0, true),
+    (0.375, 0.5, true),
+    (0.75, 1.0, true),
+    (1.25, 1.0, true),
+    (1.875, 2.0, true),
+    (2.0, 2.0, false),
+    (9.0, 2.0, false),
+];
+
+#[test]
+fn ties_go_to_the_even_step_and_what_is_at_an_end_gets_no_gradient() {
+    let device = Default::default();
+    let column = |values: [f32; 12]| Tensor::<Flex, 1>::from_floats(values, &device);
+    let [x, rounded] = [
+        column(ON_HALVES.map(|(x, _, _)| x)),
+        column(ON_HALVES.map(|(_, y, _)| y)),
+    ]
+    .map(|values| values.reshape([1, 4, 3, 1]));
+    let passed = column(ON_HALVES.map(|(_, _, passes)| if passes { 3.0 } else { 0.0 }));
+    let passed = passed.reshape([1, 4, 3, 1]);
+    let same = |got: FloatTensor<Flex>, want: &Tensor<Flex, 4>| {
+        let got = tensor::<Flex, 4>(got).into_data();
+        got.assert_eq(&want.clone().into_data(), true);
+    };
+    let (input, grad) = (primitive(x.clone()), primitive(x.full_like(3.0)));
+    same(Flex::round_to(input.clone(), HALVES), &rounded);
+    same(generic::round_to::<Flex>(input.clone(), HALVES), &rounded);
+    same(
+        Flex::round_to_grad(input.clone(), HALVES, grad.clone()),
+        &passed,
+    );
+    same(
+        generic::round_to_grad::<Flex>(input.clone(), HALVES, grad.clone()),
+        &passed,
+    );
+    // A convolution by one, with a bias that moves the grid: exact in binary.
+    let input = primitive(x + 8.0);
+    let conv = RoundedConv::<Flex> {
+        weight: primitive(Tensor::<Flex, 4>::ones([1, 1, 1, 1], &device)),
+        bias: primitive(Tensor::<Flex, 1>::from_floats([-8.0], &device)),
+        stride: 1,
+        grid: HALVES,
+    };
+    let (a, b) = (
+        Flex::rounded_conv(input.clone(), &conv),
+        generic::rounded_conv::<Flex>(input.clone(), &conv),
+    );
+    same(a.output, &rounded);
+    same(b.output, &rounded);
+    let a = Flex::rounded_conv_grad(input.clone(), &conv, a.raw, grad.clone(), true);
+    let b = generic::rounded_conv_grad::<Flex>(input, &conv, b.raw, grad, true);
+    for back in [a, b] {
+        same(back.input.expect("wanted"), &passed);
+        let bias: Tensor<Flex, 1> = tensor(back.bias);
+        assert_eq!(bias.into_scalar(), 8.0 * 3.0);
+    }
+}
+
+/// Where multiplication by the inverse of the step would take the other side of a tie.
+#[test]
+fn rounding_divides_by_the_step() {
+    for step in [0.1, 0.02, 6.0 / 255.0, 0.037] {
+        let grid = Grid {
+            step,
+            low: step * -128.0,
+            high: step * 127.0,
+        };
+        let near = |k: i32| {
+            let tie = (k as f32 + 0.5) * step;
+            [tie.next_down(), tie, tie.next_up(), step * k as f32]
+        };
+        let values: Vec<f32> = (-130..130).flat_map(near).collect();
+        let want: Vec<f32> = values.iter().map(|&value| rounded(value, grid)).collect();
+        let count = values.len();
+        let x = Tensor::<Flex, 1>::from_floats(&*values, &Default::default());
+        let got = round_to(x.reshape([2, 1, count / 10, 5]), grid);
+        let got: Vec<f32> = got.into_data().to_vec().expect("f32");
+        assert_eq!(got, want);
+    }
+}
+
+#[test]
+fn rounding_lets_the_gradient_straight_through() {
+    for relu6 in [true, false] {
+        let grid = grid(relu6);
+        let x = random::<Flex, 4>([3, 5, 7, 6]) * 2.0;
+        let weights = random::<Flex, 4>(x.dims());
+        let run = |rounds: bool| {
+            let x = Tensor::<Ad, 4>::from_inner(x.clone()).require_grad();
+            let y = if rounds {
+                round_to(x.clone(), grid)
+            } else {
+                x.clone().clamp(grid.low, grid.high)
+            };
+            let weights = Tensor::from_inner(weights.clone());
+            let grads = (y.clone() * weights).sum().backward();
+            (y.inner(), x.grad(&grads).expect("a leaf"))
+        };
+        let (got, want) = (run(true), run(false));
+        assert_rounded(got.0, want.0, grid);
+        got.1.into_data().assert_eq(&want.1.into_data(), true);
+    }
+}
+
 #[test]
 fn results_repeat_to_the_bit() {
     let (shape, shapes) = (

@@ -1,11 +1,12 @@
-//! Batch norm and ReLU6 by channel, forward and backward, on pixels in a row, `[pixels, C]`.
+//! Batch norm, ReLU6 and rounding by channel, forward and backward, on pixels in a row, `[pixels, C]`.
 
 use aligned_vec::{AVec, avec};
 use pulp::{Arch, Simd};
 
 use super::spans::{Map, Spans, repeat, span};
+use crate::nn::ops::Grid;
 
-/// `y = x * scale + shift`, clipped to 0 to 6 by ReLU6.
+/// `y = x * scale + shift`, clipped: to 0 to 6 by ReLU6, to its ends by a grid.
 pub(super) struct Affine {
     channels: usize,
     scale: AVec<f32>,
@@ -76,6 +77,32 @@ impl Map<2, 2, 1, 0> for Forward {
     }
 }
 
+/// `1.5 * 2^23`: within `2^22` of it f32 has nothing but integers, to which a sum is rounded half to
+/// even.
+const INTEGERS: f32 = 12_582_912.0;
+
+struct Round {
+    clip: Clip,
+    step: f32,
+}
+
+impl Map<1, 2, 1, 0> for Round {
+    #[inline(always)]
+    fn map<S: Simd>(
+        &self,
+        simd: S,
+        [x]: [S::f32s; 1],
+        affine: [S::f32s; 2],
+        [y]: &mut [S::f32s; 1],
+        []: &mut [S::f32s; 0],
+    ) {
+        let (step, integers) = (simd.splat_f32s(self.step), simd.splat_f32s(INTEGERS));
+        let steps = simd.div_f32s(self.clip.forward(simd, x, affine), step);
+        let whole = simd.sub_f32s(simd.add_f32s(steps, integers), integers);
+        *y = simd.mul_f32s(whole, step);
+    }
+}
+
 struct Pass(Clip);
 
 impl Map<1, 2, 1, 2> for Pass {
@@ -127,6 +154,15 @@ impl Affine {
         }
     }
 
+    /// `x + bias`, clipped to the grid's ends.
+    pub(super) fn biased(bias: &[f32], grid: Grid) -> Self {
+        Self {
+            low: grid.low,
+            high: grid.high,
+            ..Self::new(&vec![1.0; bias.len()], bias, false)
+        }
+    }
+
     /// Changes nothing.
     pub(super) fn identity(channels: usize) -> Self {
         Self::new(&vec![1.0; channels], &vec![0.0; channels], false)
@@ -150,6 +186,20 @@ impl Affine {
     pub(super) fn apply(&self, x: &[f32], out: &mut [f32]) {
         Arch::new().dispatch(Spans {
             map: Forward(self.clip()),
+            read: [x],
+            coefficients: [&self.scale, &self.shift],
+            changed: [out],
+            sums: [],
+        });
+    }
+
+    /// [`Affine::apply`], then to the nearest multiple of `step`, fewer than `2^22` of them.
+    pub(super) fn round(&self, step: f32, x: &[f32], out: &mut [f32]) {
+        Arch::new().dispatch(Spans {
+            map: Round {
+                clip: self.clip(),
+                step,
+            },
             read: [x],
             coefficients: [&self.scale, &self.shift],
             changed: [out],
@@ -233,6 +283,11 @@ impl<'a> AffineGrad<'a> {
             offset: repeat(forward.channels, offset),
             forward,
         }
+    }
+
+    /// Of known statistics, which do not depend on the input.
+    pub(super) fn of_known(forward: &'a Affine) -> Self {
+        Self::new(forward, |_| 0.0, |_| 0.0)
     }
 
     pub(super) fn apply(&self, x: &[f32], grad: &[f32], out: &mut [f32]) {

@@ -16,7 +16,10 @@ use burn_flex::{Flex, FlexTensor};
 use self::channels::{Affine, AffineGrad, Sums};
 use self::layer::{Input, Layer, OutputGrad};
 use self::layout::{dense, dims, tensor, values, vector};
-use super::{Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, FusedOps, LayerGrads, Normed};
+use super::{
+    Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, FusedOps, Grid, LayerGrads, Normed, Rounded,
+    RoundedConv, RoundedGrads,
+};
 use crate::nn::profile::timed;
 
 impl FusedOps for Flex {
@@ -150,6 +153,84 @@ impl FusedOps for Flex {
 
     fn double_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor) -> DoubleGrads<Self> {
         timed("double backward", || double::backward(x, weight, grad))
+    }
+
+    fn rounded_conv(x: FlexTensor, conv: &RoundedConv<Self>) -> Rounded<Self> {
+        let (x, weight, bias) = (
+            dense(x),
+            dense(conv.weight.clone()),
+            dense(conv.bias.clone()),
+        );
+        let layer = Layer::new(dims(&x), dims(&weight), conv.stride);
+        let input = Input {
+            values: values(&x),
+            norm: None,
+        };
+        let (raw, _) = timed(layer.name_forward(), || {
+            layer.forward(values(&weight), input)
+        });
+        let shape = layer.out_shape();
+        let output = timed("round", || {
+            let biased = Affine::biased(values(&bias), conv.grid);
+            resample::round(&biased, conv.grid.step, &raw, shape)
+        });
+        Rounded {
+            output: tensor(output, shape),
+            raw: tensor(raw, shape),
+        }
+    }
+
+    fn rounded_conv_grad(
+        x: FlexTensor,
+        conv: &RoundedConv<Self>,
+        raw: FlexTensor,
+        grad: FlexTensor,
+        wants_input: bool,
+    ) -> RoundedGrads<Self> {
+        let (x, grad) = (dense(x), dense(grad));
+        let (weight, bias) = (dense(conv.weight.clone()), dense(conv.bias.clone()));
+        let shape = dims(&x);
+        let layer = Layer::new(shape, dims(&weight), conv.stride);
+        let biased = Affine::biased(values(&bias), conv.grid);
+        let (raw, grad) = (values(&raw), values(&grad));
+        let sums = timed("bias sums", || count_passing(&layer, &biased, raw, grad));
+        let input = Input {
+            values: values(&x),
+            norm: None,
+        };
+        let grad = OutputGrad {
+            values: grad,
+            raw,
+            norm: &AffineGrad::of_known(&biased),
+        };
+        let back = timed(layer.name_backward(), || {
+            layer.backward(values(&weight), input, grad, None, wants_input)
+        });
+        RoundedGrads {
+            input: wants_input.then(|| tensor(back.input, shape)),
+            weight: tensor(back.weight, dims::<4>(&weight)),
+            bias: vector(sums.iter().map(|[sum, _]| *sum as f32).collect()),
+        }
+    }
+
+    fn round_to(x: FlexTensor, grid: Grid) -> FlexTensor {
+        let x = dense(x);
+        let shape = dims(&x);
+        timed("round", || {
+            let clip = Affine::biased(&vec![0.0; shape[3]], grid);
+            tensor(resample::round(&clip, grid.step, values(&x), shape), shape)
+        })
+    }
+
+    fn round_to_grad(x: FlexTensor, grid: Grid, grad: FlexTensor) -> FlexTensor {
+        let (x, grad) = (dense(x), dense(grad));
+        let shape = dims(&x);
+        timed("round backward", || {
+            let clip = Affine::biased(&vec![0.0; shape[3]], grid);
+            let norm = AffineGrad::of_known(&clip);
+            let back = resample::round_grad(&norm, values(&x), values(&grad), shape);
+            tensor(back, shape)
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::channels::Affine;
+use super::channels::{Affine, AffineGrad};
 use super::layout::{dense, dims, tensor, values};
 
 /// `norm(x)`, plus `skip` if there is one; one task per image.
@@ -20,6 +20,32 @@ pub(super) fn normalise(
         Some(skip) => norm.apply_and_add(x, &skip[image * len..][..len], out),
         None => norm.apply(x, out),
     });
+    out
+}
+
+/// `norm(x)` to the nearest multiple of `step`; one task per image.
+pub(super) fn round(norm: &Affine, step: f32, x: &[f32], [_, h, w, c]: [usize; 4]) -> Vec<f32> {
+    let len = c * h * w;
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(len)
+        .zip(x.par_chunks(len))
+        .for_each(|(out, x)| norm.round(step, x, out));
+    out
+}
+
+/// The gradient of [`round`], straight through; one task per image.
+pub(super) fn round_grad(
+    norm: &AffineGrad<'_>,
+    x: &[f32],
+    grad: &[f32],
+    [_, h, w, c]: [usize; 4],
+) -> Vec<f32> {
+    let len = c * h * w;
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(len)
+        .zip(x.par_chunks(len))
+        .zip(grad.par_chunks(len))
+        .for_each(|((out, x), grad)| norm.apply(x, grad, out));
     out
 }
 
