@@ -30,6 +30,28 @@ pub struct Maps {
     pub centrality: Option<GrayImage>,
 }
 
+impl Maps {
+    /// What a segmenter's output says: one or two planes of `width` x `height` values, 0 to 1, row by
+    /// row.
+    ///
+    /// # Panics
+    /// If a size is zero, or `output` is shorter than a plane.
+    pub fn of_output(output: &[f32], width: u32, height: u32) -> Self {
+        let plane = width as usize * height as usize;
+        let mut maps = output.chunks_exact(plane).map(|plane| {
+            let bytes = plane
+                .iter()
+                .map(|p| (p.clamp(0.0, 1.0) * 255.0).round() as u8);
+            GrayImage::from_raw(width, height, bytes.collect())
+                .expect("a plane has the tile's size")
+        });
+        Self {
+            probabilities: maps.next().expect("an output is a plane or more"),
+            centrality: maps.next(),
+        }
+    }
+}
+
 /// The networks of a bundle.
 pub(super) struct BundleNetworks {
     gate: Network,
@@ -63,18 +85,7 @@ impl TileNetworks for BundleNetworks {
 
     fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
         let output = self.unet.run(&self.input(tile))?;
-        let plane = tile.width() as usize * tile.height() as usize;
-        let mut maps = output.chunks_exact(plane).map(|plane| {
-            let bytes = plane
-                .iter()
-                .map(|p| (p.clamp(0.0, 1.0) * 255.0).round() as u8);
-            GrayImage::from_raw(tile.width(), tile.height(), bytes.collect())
-                .expect("a plane has the tile's size")
-        });
-        Ok(Maps {
-            probabilities: maps.next().expect("loading checked the output's size"),
-            centrality: maps.next(),
-        })
+        Ok(Maps::of_output(&output, tile.width(), tile.height()))
     }
 }
 

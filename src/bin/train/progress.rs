@@ -73,14 +73,14 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(name: &'static str, style: &str, total: usize, before: usize) -> Self {
+    fn new(name: &str, style: &str, total: usize, before: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
         bar.set_style(
             ProgressStyle::with_template(style)
                 .expect("the template is well formed")
                 .progress_chars("=> "),
         );
-        bar.set_prefix(name);
+        bar.set_prefix(name.to_owned());
         bar.set_position(before as u64);
         bar.reset_eta();
         Self {
@@ -114,15 +114,15 @@ impl Shown {
 
 /// Counts things that are done.
 pub(crate) struct Counter {
-    name: &'static str,
+    name: String,
     shown: Shown,
 }
 
 /// Counts up to `length`.
-pub(crate) fn count(name: &'static str, length: usize) -> Counter {
+pub(crate) fn count(name: &str, length: usize) -> Counter {
     let style = "{prefix} [{bar:30}] {pos}/{len} {per_sec}, {eta} to go";
     Counter {
-        name,
+        name: name.to_owned(),
         shown: Shown::new(name, style, length, 0),
     }
 }

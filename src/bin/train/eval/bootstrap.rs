@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 /// Resamples.
-const ROUNDS: u64 = 500;
+pub(super) const ROUNDS: u64 = 500;
 
 /// Share of the resamples within an interval.
 const INSIDE: f64 = 0.95;
@@ -19,6 +19,13 @@ pub(crate) struct Estimate {
     pub(crate) value: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
+}
+
+/// A figure with its one-sided 95 % upper bound.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AtMost {
+    pub(crate) value: f64,
+    pub(crate) bound: f64,
 }
 
 /// Cases in groups within which they are alike.
@@ -52,6 +59,26 @@ impl<'a, T: Sync> Clusters<'a, T> {
     /// groups drawn with replacement, always the same draws for the same number. None where it has none
     /// of all.
     pub(crate) fn estimate(&self, of: impl Fn(&[&'a T]) -> Option<f64> + Sync) -> Option<Estimate> {
+        let (value, drawn) = self.draw(of)?;
+        let tail = (1.0 - INSIDE) / 2.0;
+        let at = |share| quantile(&drawn, share).unwrap_or(value);
+        Some(Estimate {
+            value,
+            low: at(tail),
+            high: at(1.0 - tail),
+        })
+    }
+
+    /// Like [`Clusters::estimate`], with the value that 95 % of the draws do not exceed: how large the
+    /// figure may be, one-sided.
+    pub(crate) fn at_most(&self, of: impl Fn(&[&'a T]) -> Option<f64> + Sync) -> Option<AtMost> {
+        let (value, drawn) = self.draw(of)?;
+        let bound = quantile(&drawn, INSIDE).unwrap_or(value);
+        Some(AtMost { value, bound })
+    }
+
+    /// The figure of all, and those of the draws that have one, rising.
+    fn draw(&self, of: impl Fn(&[&'a T]) -> Option<f64> + Sync) -> Option<(f64, Vec<f64>)> {
         let value = of(&self.cases().collect::<Vec<_>>())?;
         let groups = &self.0;
         let mut drawn: Vec<f64> = (0..ROUNDS)
@@ -63,18 +90,14 @@ impl<'a, T: Sync> Clusters<'a, T> {
             })
             .collect();
         drawn.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            drawn
-                .get((share * (drawn.len() - 1) as f64).round() as usize)
-                .copied()
-        };
-        let tail = (1.0 - INSIDE) / 2.0;
-        let known = (!drawn.is_empty()).then(|| (at(tail), at(1.0 - tail)));
-        let (low, high) = known.map_or((value, value), |(l, h)| {
-            (l.unwrap_or(value), h.unwrap_or(value))
-        });
-        Some(Estimate { value, low, high })
+        Some((value, drawn))
     }
+}
+
+/// The value below which a share of some rising ones lies; none of none.
+fn quantile(rising: &[f64], share: f64) -> Option<f64> {
+    let last = rising.len().checked_sub(1)?;
+    Some(rising[(share * last as f64).round() as usize])
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl<'a> Cases<'a> {
     /// What `work` makes of each case that can be read, in an order that never changes.
     pub(super) fn map<T: Send>(
         &self,
-        doing: &'static str,
+        doing: &str,
         work: impl Fn(&Case) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let bar = count(doing, self.jobs.len());
@@ -83,12 +83,14 @@ impl<'a> Cases<'a> {
     fn with<T>(&self, job: Job, work: impl Fn(&Case) -> Result<T>) -> Result<Option<T>> {
         match job {
             Job::Plain(source, image, scale) => {
+                // As frames name it.
+                let cluster = format!("{}/{}", source.config.name, image.labelled.id);
                 let judged = self.pool.with_pixels(image, |pixels| {
                     work(&Case {
                         id: &image.labelled.id,
                         set: name(source, self.split, scale),
                         kind: None,
-                        cluster: &image.labelled.id,
+                        cluster: &cluster,
                         complete: source.config.complete,
                         pixels,
                         ships: &image.labelled.ships,

@@ -190,7 +190,7 @@ impl<'a> Case<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use shipwatch::clock::MonotonicClock;
     use shipwatch::detect::{Options, TileNetworks};
     use shipwatch::frame::{Frame, Tags};
@@ -238,8 +238,9 @@ mod tests {
         }
     }
 
-    fn bright() -> Detector {
-        let manifest = Manifest::parse(
+    /// Detects bright ships of at least so many pixels.
+    pub(in super::super) fn bright(min_area: u32) -> Detector {
+        let manifest = Manifest::parse(&format!(
             r#"
             schema = 2
             name = "bright"
@@ -247,14 +248,14 @@ mod tests {
             licence = "none"
             tile = 64
             overlap = 16
-            normalisation = { mean = 0, std = 1 }
+            normalisation = {{ mean = 0, std = 1 }}
             gsd = [1.0, 1.0]
-            thresholds = { gate = 0.6, classify = 0.6, mask = 0.5, min_area = 6 }
-            gate = { file = "", sha256 = "" }
-            unet = { file = "", sha256 = "" }
+            thresholds = {{ gate = 0.6, classify = 0.6, mask = 0.5, min_area = {min_area} }}
+            gate = {{ file = "", sha256 = "" }}
+            unet = {{ file = "", sha256 = "" }}
             training = []
-            "#,
-        );
+            "#
+        ));
         Detector::with_networks(manifest.expect("good"), Box::new(Bright))
     }
 
@@ -272,23 +273,23 @@ mod tests {
         });
         let case = Case::of(&pixels, &[], 1.0);
         let masks = [0.3, 0.4, 0.5, 0.55, 0.6];
-        let seen = case.see_each(&bright(), 0.6, &masks).expect("runs");
+        let seen = case.see_each(&bright(6), 0.6, &masks).expect("runs");
         let map = |seen: &Seen| seen.maps.as_ref().expect("segmented").probabilities.clone();
         for (&mask, seen) in masks.iter().zip(&seen) {
-            let alone = case.see(&bright(), 0.6, mask).expect("runs");
+            let alone = case.see(&bright(6), 0.6, mask).expect("runs");
             assert_eq!(map(&alone), map(seen), "{mask}");
             let reached = if mask < 0.43 { 110 } else { 0 };
             assert_eq!(map(seen).get_pixel(90, 32).0, [reached], "{mask}");
         }
         // Where nothing can differ any more, nothing runs.
         assert!(Rc::ptr_eq(&seen[3], &seen[4]));
-        let calm = case.see_each(&bright(), 0.6, &masks[2..]).expect("runs");
+        let calm = case.see_each(&bright(6), 0.6, &masks[2..]).expect("runs");
         assert!(calm.iter().all(|seen| Rc::ptr_eq(seen, &calm[0])));
     }
 
     #[test]
     fn the_chain_finds_what_the_edge_finds() {
-        let detector = bright();
+        let detector = bright(6);
         let spots = [
             (10, 12, 7, 5, 250),
             (60, 50, 30, 9, 200),

@@ -44,7 +44,7 @@ pub(crate) struct Figures {
     pub(crate) sizes: Vec<Size>,
     pub(crate) images_by_size: Vec<SizedImages>,
     pub(crate) kinds: BTreeMap<&'static str, Kind>,
-    /// Mean Dice and F2 of all images at each mask threshold.
+    /// Mean Dice and F2 of all images at each mask threshold; none unless outcomes tell.
     pub(crate) sweep: Vec<Swept>,
 }
 
@@ -141,8 +141,9 @@ impl Figures {
                 .collect(),
             sweep: (SWEEP.iter().enumerate())
                 .filter_map(|(nth, &mask)| {
-                    let dice = mean(outcomes.iter().map(|outcome| outcome.sweep[nth].0))?;
-                    let f2 = mean(outcomes.iter().map(|outcome| outcome.sweep[nth].1))?;
+                    let at = || outcomes.iter().filter_map(|outcome| outcome.sweep.get(nth));
+                    let dice = mean(at().map(|quality| quality.0))?;
+                    let f2 = mean(at().map(|quality| quality.1))?;
                     Some(Swept { mask, dice, f2 })
                 })
                 .collect(),
@@ -238,7 +239,7 @@ fn empty_as_labelled(outcomes: &[&Outcome]) -> usize {
 
 /// 1 where a ship is emitted just when there is one.
 fn decision(outcome: &Outcome) -> f64 {
-    f64::from(u8::from((outcome.emitted > 0) == outcome.with_ships))
+    f64::from(u8::from(outcome.found.is_empty() != outcome.with_ships))
 }
 
 pub(super) fn average(
@@ -255,6 +256,8 @@ pub(super) fn average(
 
 #[cfg(test)]
 pub(super) mod tests {
+    use shipwatch::mask::Rle;
+
     use super::*;
     use crate::eval::outcome::ShipOutcome;
 
@@ -267,6 +270,7 @@ pub(super) mod tests {
         gate: f32,
     ) -> Outcome {
         let with_ships = !ships.is_empty();
+        let pixel = |nth| Rle::new([(2 * nth + 1, 1)]).expect("a run");
         Outcome {
             id: String::new(),
             set: String::new(),
@@ -282,7 +286,7 @@ pub(super) mod tests {
             } else {
                 [1.0; 3]
             },
-            emitted,
+            found: (0..emitted as u64).map(pixel).collect(),
             alarms: if with_ships { 0 } else { emitted },
             gate_score: gate,
             tiles: vec![(gate, with_ships), (0.05, false)],

@@ -6,6 +6,8 @@ mod chain;
 mod figures;
 pub(crate) mod frames;
 mod outcome;
+mod parity;
+mod peer;
 mod report;
 mod sheet;
 mod sizes;
@@ -14,6 +16,8 @@ mod thresholds;
 mod tune;
 
 pub(crate) use figures::Figures;
+pub(crate) use parity::{Contender, compare};
+pub(crate) use peer::Peer;
 pub(crate) use table::Table;
 pub(crate) use thresholds::choose_thresholds;
 pub(crate) use tune::tune_tiles;
@@ -28,7 +32,7 @@ use shipwatch::model::Bundle;
 use crate::config::Config;
 use crate::data::{Pool, Split};
 use cases::Cases;
-use outcome::Outcome;
+use outcome::{Outcome, SWEEP};
 
 /// Results by set: one for each source and scale, named `source of split @ scale`, and one for the
 /// `frames of split`.
@@ -85,7 +89,7 @@ pub(crate) fn evaluate(
     split: Split,
 ) -> Result<Evaluation> {
     let cases = Cases::open(pool, split, config)?;
-    let outcomes = cases.map("judging", |case| Outcome::of(detector, case))?;
+    let outcomes = cases.map("judging", |case| Outcome::of(detector, case, &SWEEP))?;
     ensure!(
         !outcomes.is_empty(),
         "no image of the {split} split can be read: name some under [[data]]"

@@ -33,8 +33,8 @@ pub(crate) struct Outcome {
     pub(super) f2: f64,
     /// Dice, IoU and F2 of predicting nothing.
     pub(super) nothing: [f64; 3],
-    /// Ships emitted.
-    pub(super) emitted: usize,
+    /// Ships emitted, in the image's own grid.
+    pub(super) found: Vec<Rle>,
     /// Ships emitted that reach no truth.
     pub(super) alarms: usize,
     /// The gate's score of the best tile.
@@ -42,7 +42,8 @@ pub(crate) struct Outcome {
     /// Gate score of each tile that is judged, and whether it shows a ship.
     pub(super) tiles: Vec<(f32, bool)>,
     pub(super) ships: Vec<ShipOutcome>,
-    /// Dice and F2 at each threshold of [`SWEEP`], of the tiles that are segmented at the manifest's.
+    /// Dice and F2 at each of the mask thresholds that were asked for, of the tiles that are segmented at
+    /// the manifest's.
     pub(super) sweep: Vec<(f64, f64)>,
 }
 
@@ -62,15 +63,22 @@ impl ShipOutcome {
 }
 
 impl Outcome {
-    /// Runs the detector with its own thresholds on a case and compares with the truth.
-    pub(super) fn of(detector: &Detector, case: &Case) -> Result<Self> {
+    /// Runs the detector with its own thresholds on a case and compares with the truth, at some other
+    /// mask thresholds, too.
+    pub(super) fn of(detector: &Detector, case: &Case, sweep: &[f32]) -> Result<Self> {
         let thresholds = detector.manifest().thresholds;
         let seen = case.see(detector, thresholds.gate, thresholds.mask)?;
         let tiles = case.judged_tiles(detector, &seen.gate);
-        Ok(Self::compare(case, &seen, &thresholds, tiles))
+        Ok(Self::compare(case, &seen, &thresholds, tiles, sweep))
     }
 
-    fn compare(case: &Case, seen: &Seen, thresholds: &Thresholds, tiles: Vec<(f32, bool)>) -> Self {
+    fn compare(
+        case: &Case,
+        seen: &Seen,
+        thresholds: &Thresholds,
+        tiles: Vec<(f32, bool)>,
+        sweep: &[f32],
+    ) -> Self {
         let found = seen.ships(thresholds, case.scale);
         let truth = union(case.ships);
         let (of_truths, of_found) = best_overlaps(case.ships, &found);
@@ -94,7 +102,6 @@ impl Outcome {
                 smoothed_iou(&truth, &nothing),
                 f64::from(u8::from(case.ships.is_empty())),
             ],
-            emitted: found.len(),
             alarms: of_found.iter().filter(|&&iou| iou == 0.0).count(),
             gate_score: seen.gate_score(),
             tiles,
@@ -104,7 +111,7 @@ impl Outcome {
                     iou,
                 })
                 .collect(),
-            sweep: SWEEP
+            sweep: sweep
                 .iter()
                 .map(|&mask| {
                     let thresholds = Thresholds {
@@ -114,6 +121,7 @@ impl Outcome {
                     quality(case, &truth, &seen.ships(&thresholds, case.scale))
                 })
                 .collect(),
+            found,
         }
     }
 }
@@ -178,13 +186,13 @@ mod tests {
         let case = case(&pixels, &ships);
         // 8 of the ship's 16 pixels, 4 elsewhere, and a speck that is dropped.
         let seen = seen(&[bar(2..6, 1..3), bar(12..14, 6..8), bar(18..19, 0..1)]);
-        let outcome = Outcome::compare(&case, &seen, &THRESHOLDS, vec![]);
+        let outcome = Outcome::compare(&case, &seen, &THRESHOLDS, vec![], &SWEEP);
         assert_eq!(outcome.dice, (2.0 * 8.0 + 1.0) / (16.0 + 12.0 + 1.0));
         assert_eq!(outcome.iou, (8.0 + 1.0) / (20.0 + 1.0));
         // An IoU of a half does not pass 0.5: a miss and two alarms at each threshold.
         assert_eq!(outcome.f2, 0.0);
         assert_eq!(outcome.nothing, [1.0 / 17.0, 1.0 / 17.0, 0.0]);
-        assert_eq!((outcome.emitted, outcome.alarms), (2, 1));
+        assert_eq!((outcome.found.len(), outcome.alarms), (2, 1));
         assert_eq!(outcome.gate_score, 0.7);
         assert_eq!(
             outcome.ships,
@@ -204,18 +212,26 @@ mod tests {
     fn an_empty_image_is_right_only_when_nothing_is_emitted() {
         let pixels = RgbImage::new(20, 10);
         let mut case = case(&pixels, &[]);
-        let quiet = Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]);
+        let quiet = Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![], &SWEEP);
         assert_eq!((quiet.dice, quiet.iou, quiet.f2), (1.0, 1.0, 1.0));
         assert_eq!(quiet.nothing, [1.0; 3]);
-        let loud = Outcome::compare(&case, &seen(&[bar(0..3, 0..3)]), &THRESHOLDS, vec![]);
+        let loud = Outcome::compare(
+            &case,
+            &seen(&[bar(0..3, 0..3)]),
+            &THRESHOLDS,
+            vec![],
+            &SWEEP,
+        );
         assert_eq!((loud.dice, loud.iou, loud.f2), (0.1, 0.1, 0.0));
-        assert_eq!((loud.emitted, loud.alarms), (1, 1));
+        assert_eq!((loud.found.len(), loud.alarms), (1, 1));
         assert!(!loud.empty_as_labelled);
         // Where ships may lack labels, what was found may be one.
         case.complete = false;
-        assert!(Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
+        assert!(Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![], &SWEEP).empty_as_labelled);
         let ships = [bar(0..3, 0..3)];
         case.ships = &ships;
-        assert!(!Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![]).empty_as_labelled);
+        assert!(
+            !Outcome::compare(&case, &seen(&[]), &THRESHOLDS, vec![], &SWEEP).empty_as_labelled
+        );
     }
 }

@@ -121,7 +121,9 @@ fn sheets(
     for name in evaluation.sets.keys() {
         // An empty image on which nothing was found shows nothing.
         let mut own: Vec<&Outcome> = (evaluation.outcomes.iter())
-            .filter(|outcome| outcome.set == *name && (outcome.with_ships || outcome.emitted > 0))
+            .filter(|outcome| {
+                outcome.set == *name && (outcome.with_ships || !outcome.found.is_empty())
+            })
             .collect();
         own.sort_by(|a, b| a.dice.total_cmp(&b.dice));
         let middle = own.len().saturating_sub(ROWS) / 2;
@@ -165,7 +167,7 @@ fn row(cases: &Cases, detector: &Detector, outcome: &Outcome) -> Result<Option<R
                 outcome.f2,
                 outcome.gate_score,
                 outcome.ships.len(),
-                outcome.emitted
+                outcome.found.len()
             ),
         })
     })

@@ -1,5 +1,7 @@
 //! Figures by the length of ships: of the ships, and of the images that show them.
 
+use std::fmt;
+
 use serde::Serialize;
 use shipwatch::metrics::{auc, mean, pass_rate, stopped_at_recall};
 
@@ -8,7 +10,7 @@ use super::figures::{Measure, Sample, average};
 use super::outcome::Outcome;
 
 /// Lengths of ships that are told apart.
-const LENGTHS: [Length; 6] = [
+pub(super) const LENGTHS: [Length; 6] = [
     Length::new(0.0, Some(10.0)),
     Length::new(10.0, Some(20.0)),
     Length::new(20.0, Some(40.0)),
@@ -33,8 +35,17 @@ impl Length {
         Self { from, to }
     }
 
-    fn contains(self, length: f64) -> bool {
+    pub(super) fn contains(self, length: f64) -> bool {
         length >= self.from && self.to.is_none_or(|to| length < to)
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            Some(to) => write!(f, "{} to {to}", self.from),
+            None => write!(f, "{} and more", self.from),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use super::Evaluation;
 use super::bootstrap::Estimate;
 use super::figures::{AtRecall, Figures};
-use super::sizes::Length;
 use crate::grid::grid;
 
 /// Tables of an evaluation.
@@ -147,7 +146,7 @@ fn gate(
 fn images_by_size(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
     let rows = figures.images_by_size.iter().map(|some| {
         vec![
-            range(some.length),
+            some.length.to_string(),
             some.images.to_string(),
             cell(some.dice),
             bracketed(some.dice_of_nothing),
@@ -178,7 +177,7 @@ fn images_by_size(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result 
 fn sizes(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
     let rows = figures.sizes.iter().map(|size| {
         vec![
-            range(size.length),
+            size.length.to_string(),
             size.ships.to_string(),
             cell(size.recall),
             cell(size.iou),
@@ -189,13 +188,6 @@ fn sizes(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
         &["length", "ships", "found at IoU 0.5", "mean IoU"],
         rows,
     )
-}
-
-fn range(length: Length) -> String {
-    match length.to {
-        Some(to) => format!("{} to {to}", length.from),
-        None => format!("{} and more", length.from),
-    }
 }
 
 fn kinds(f: &mut fmt::Formatter<'_>, figures: &Figures) -> fmt::Result {
