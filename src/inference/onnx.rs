@@ -23,6 +23,14 @@ const IR_VERSION: i64 = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value(String);
 
+/// A tensor of unsigned bytes, and what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes {
+    bytes: Value,
+    scale: Value,
+    zero: Value,
+}
+
 /// Padding at top, left, bottom and right.
 pub type Pads = [usize; 4];
 
@@ -41,6 +49,40 @@ pub struct Weights {
     pub shape: Vec<usize>,
     /// Its values.
     pub values: Vec<f32>,
+}
+
+/// Weight and bias of a convolution: weight `[O, I / groups, K, K]`, of a transposed one
+/// `[I, O, K, K]`, bias `[O]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Filters<'a> {
+    /// As they are.
+    Float {
+        /// The weight.
+        weight: &'a Weights,
+        /// The bias.
+        bias: &'a [f32],
+    },
+    /// As integers, which the file turns back.
+    Bytes {
+        /// The weight and the bias.
+        filters: &'a ByteFilters,
+        /// Scale of the convolution's input, part of the bias's scale.
+        input_scale: f32,
+    },
+}
+
+/// Weight and bias of a convolution as integers: of output channel `o` a byte stands for
+/// `scales[o] * byte`, and a word of the bias for `input_scale * scales[o] * word`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ByteFilters {
+    /// The weight's dimensions.
+    pub shape: Vec<usize>,
+    /// The weight in row-major order.
+    pub bytes: Vec<i8>,
+    /// A positive scale for each output channel.
+    pub scales: Vec<f32>,
+    /// The bias.
+    pub bias: Vec<i32>,
 }
 
 /// The f32 constants of an ONNX file, by name.
@@ -92,6 +134,16 @@ fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
     is_float.then(|| raw.chain(tensor.float_data.iter().copied()))
 }
 
+impl Filters<'_> {
+    /// The weight's dimensions.
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Float { weight, .. } => &weight.shape,
+            Self::Bytes { filters, .. } => &filters.shape,
+        }
+    }
+}
+
 impl GraphBuilder {
     /// Declares an f32 input.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
@@ -99,8 +151,7 @@ impl GraphBuilder {
         Value(name.to_owned())
     }
 
-    /// Convolution: weight `[O, I / groups, K, K]`, bias `[O]`. A weight `[O, 1, K, K]` with K above 1
-    /// filters each channel by itself.
+    /// Convolution. A weight `[O, 1, K, K]` with K above 1 filters each channel by itself.
     ///
     /// # Panics
     /// If the weight has other than four dimensions.
@@ -108,12 +159,11 @@ impl GraphBuilder {
         &mut self,
         name: &str,
         x: &Value,
-        weight: &Weights,
-        bias: &[f32],
+        filters: Filters<'_>,
         stride: usize,
         pads: Pads,
     ) -> Value {
-        let [outputs, inputs, kernel_height, kernel_width] = weight.shape[..] else {
+        let [outputs, inputs, kernel_height, kernel_width] = filters.shape()[..] else {
             panic!("{name}: a convolution's weight has four dimensions");
         };
         let depthwise = inputs == 1 && outputs > 1 && kernel_height > 1;
@@ -123,23 +173,32 @@ impl GraphBuilder {
             ints("pads", &pads),
             int("group", if depthwise { outputs } else { 1 }),
         ];
-        let weight = self.weights(&format!("{name}.weight"), weight);
-        let bias = self.vector(&format!("{name}.bias"), bias);
+        let [weight, bias] = self.filters(name, filters, 0);
         self.node("Conv", name, &[x, &weight, &bias], attributes)
     }
 
-    /// 2x2 transposed convolution of stride 2: weight `[I, O, 2, 2]`, bias `[O]`.
-    pub fn conv_transpose_2x2(
-        &mut self,
-        name: &str,
-        x: &Value,
-        weight: &Weights,
-        bias: &[f32],
-    ) -> Value {
+    /// 2x2 transposed convolution of stride 2.
+    pub fn conv_transpose_2x2(&mut self, name: &str, x: &Value, filters: Filters<'_>) -> Value {
         let attributes = vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])];
-        let weight = self.weights(&format!("{name}.weight"), weight);
-        let bias = self.vector(&format!("{name}.bias"), bias);
+        let [weight, bias] = self.filters(name, filters, 1);
         self.node("ConvTranspose", name, &[x, &weight, &bias], attributes)
+    }
+
+    /// The bytes nearest to `x`, each of which stands for `scale * (byte - zero)`; halves go to the even
+    /// one.
+    pub fn quantize(&mut self, x: &Value, scale: f32, zero: u8) -> Bytes {
+        let name = &x.0;
+        let scale = self.scalar(&format!("{name}.scale"), scale);
+        let zero = self.constant(&format!("{name}.zero"), DataType::Uint8, &[], vec![zero]);
+        let inputs = [x, &scale, &zero];
+        let bytes = self.node("QuantizeLinear", &format!("{name}.bytes"), &inputs, vec![]);
+        Bytes { bytes, scale, zero }
+    }
+
+    /// What bytes stand for.
+    pub fn dequantize(&mut self, name: &str, x: &Bytes) -> Value {
+        let inputs = [&x.bytes, &x.scale, &x.zero];
+        self.node("DequantizeLinear", name, &inputs, vec![])
     }
 
     /// `min(max(x, 0), 6)`.
@@ -243,26 +302,76 @@ impl GraphBuilder {
         Value(name.to_owned())
     }
 
-    fn weights(&mut self, name: &str, weights: &Weights) -> Value {
-        self.initializer(name, &weights.shape, &weights.values)
+    /// Weight and bias as f32, whatever they are kept as; the weight's output channels lie along `axis`.
+    fn filters(&mut self, name: &str, filters: Filters<'_>, axis: usize) -> [Value; 2] {
+        let [weight_name, bias_name] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        match filters {
+            Filters::Float { weight, bias } => [
+                self.floats(&weight_name, &weight.shape, &weight.values),
+                self.floats(&bias_name, &[bias.len()], bias),
+            ],
+            Filters::Bytes {
+                filters,
+                input_scale,
+            } => {
+                let scales = &filters.scales;
+                let raw = filters.bytes.iter().map(|byte| byte.cast_unsigned());
+                let name = format!("{weight_name}.bytes");
+                let weight = self.constant(&name, DataType::Int8, &filters.shape, raw.collect());
+                // All of zero, yet written: ONNX Runtime makes a scalar of what is left out where it
+                // turns signed weights into unsigned ones.
+                let name = format!("{weight_name}.zeros");
+                let zeros = vec![0; scales.len()];
+                let zeros = self.constant(&name, DataType::Int8, &[scales.len()], zeros);
+                let words = filters.bias.iter().flat_map(|word| word.to_le_bytes());
+                let name = format!("{bias_name}.words");
+                let shape = [filters.bias.len()];
+                let bias = self.constant(&name, DataType::Int32, &shape, words.collect());
+                let bias_scales: Vec<f32> =
+                    scales.iter().map(|scale| input_scale * scale).collect();
+                [
+                    self.scaled(&weight_name, &weight, scales, Some(&zeros), axis),
+                    self.scaled(&bias_name, &bias, &bias_scales, None, 0),
+                ]
+            }
+        }
+    }
+
+    /// `integers` times a scale for each index along `axis`.
+    fn scaled(
+        &mut self,
+        name: &str,
+        integers: &Value,
+        scales: &[f32],
+        zeros: Option<&Value>,
+        axis: usize,
+    ) -> Value {
+        let scales = self.vector(&format!("{name}.scales"), scales);
+        let inputs: Vec<&Value> = [integers, &scales].into_iter().chain(zeros).collect();
+        self.node("DequantizeLinear", name, &inputs, vec![int("axis", axis)])
     }
 
     fn vector(&mut self, name: &str, values: &[f32]) -> Value {
-        self.initializer(name, &[values.len()], values)
+        self.floats(name, &[values.len()], values)
     }
 
     fn scalar(&mut self, name: &str, value: f32) -> Value {
-        self.initializer(name, &[], &[value])
+        self.floats(name, &[], &[value])
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Value {
+        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name, DataType::Float, shape, raw)
     }
 
     /// Adds a constant; one that is there under the same name is shared.
-    fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Value {
+    fn constant(&mut self, name: &str, kind: DataType, shape: &[usize], raw: Vec<u8>) -> Value {
         if !self.initializers.iter().any(|tensor| tensor.name == name) {
             self.initializers.push(TensorProto {
                 name: name.to_owned(),
-                data_type: DataType::Float as i32,
+                data_type: kind as i32,
                 dims: shape.iter().map(|&d| d as i64).collect(),
-                raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                raw_data: raw,
                 ..Default::default()
             });
         }
@@ -338,6 +447,10 @@ mod tests {
         network.run(&input).expect("runs")
     }
 
+    fn float<'a>(weight: &'a Weights, bias: &'a [f32]) -> Filters<'a> {
+        Filters::Float { weight, bias }
+    }
+
     #[test]
     fn stride_two_convolution_pads_where_it_is_told() {
         // A single tap in the middle of the window: padding right and bottom puts it on (1, 1).
@@ -348,14 +461,14 @@ mod tests {
         weight.values[4] = 1.0;
         let y = run(|g, x| {
             (
-                g.conv("c", x, &weight, &[0.5], 2, [0, 0, 1, 1]),
+                g.conv("c", x, float(&weight, &[0.5]), 2, [0, 0, 1, 1]),
                 vec![1, 1, 1, 1],
             )
         });
         assert_eq!(y, [3.5]);
         let y = run(|g, x| {
             (
-                g.conv("c", x, &weight, &[0.5], 2, [1, 1, 0, 0]),
+                g.conv("c", x, float(&weight, &[0.5]), 2, [1, 1, 0, 0]),
                 vec![1, 1, 1, 1],
             )
         });
@@ -372,7 +485,7 @@ mod tests {
         weight.values[13] = 1.0;
         weight.values[22] = 0.5;
         let y = run(|g, x| {
-            let y = g.conv("c", x, &weight, &[0.0; 3], 1, [1, 1, 1, 1]);
+            let y = g.conv("c", x, float(&weight, &[0.0; 3]), 1, [1, 1, 1, 1]);
             (g.relu6("r", &y), vec![1, 3, 2, 2])
         });
         assert_eq!(
@@ -406,7 +519,7 @@ mod tests {
         weight.values[..4].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
         let y = run(|g, x| {
             (
-                g.conv_transpose_2x2("t", x, &weight, &[0.25]),
+                g.conv_transpose_2x2("t", x, float(&weight, &[0.25])),
                 vec![1, 1, 4, 4],
             )
         });
@@ -415,5 +528,69 @@ mod tests {
         assert_eq!(y[8..12], row(2.0, 3.0));
         let y = run(|g, x| (g.sigmoid("s", x), vec![1, 3, 2, 2]));
         assert!((y[1] - 0.731_058_6).abs() < 1e-4);
+    }
+
+    #[test]
+    fn integer_filters_and_rounded_maps_by_hand() {
+        // Two outputs of scales 0.5 and 0.25 over three channels; input scale 2, so that a word of the
+        // bias is 1 and 0.5.
+        let filters = ByteFilters {
+            shape: vec![2, 3, 1, 1],
+            bytes: vec![2, 0, -2, 127, -127, 4],
+            scales: vec![0.5, 0.25],
+            bias: vec![3, -8],
+        };
+        let by = |g: &mut GraphBuilder, x: &Value| {
+            let bytes = Filters::Bytes {
+                filters: &filters,
+                input_scale: 2.0,
+            };
+            g.conv("c", x, bytes, 1, [0; 4])
+        };
+        // Pixel i holds i, 4 + i and 8 + i.
+        let exact = run(|g, x| (by(g, x), vec![1, 2, 2, 2]));
+        assert_eq!(
+            exact,
+            [-5.0, -5.0, -5.0, -5.0, -123.0, -122.0, -121.0, -120.0]
+        );
+        // In steps of 2 from zero at 125, the lowest byte stands for -250; halves go to the even byte,
+        // counted from zero: -5 to -4, -123 to -124 and -121 to -120.
+        let rounded = run(|g, x| {
+            let y = by(g, x);
+            let bytes = g.quantize(&y, 2.0, 125);
+            (g.dequantize("d", &bytes), vec![1, 2, 2, 2])
+        });
+        assert_eq!(
+            rounded,
+            [-4.0, -4.0, -4.0, -4.0, -124.0, -122.0, -120.0, -120.0]
+        );
+        // What no byte stands for becomes the nearest that one does.
+        let clipped = run(|g, x| {
+            let bytes = g.quantize(x, 0.25, 228);
+            (g.dequantize("d", &bytes), vec![1, 3, 2, 2])
+        });
+        let want = [
+            0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.75, 6.75, 6.75, 6.75, 6.75,
+        ];
+        assert_eq!(clipped, want);
+    }
+
+    #[test]
+    fn filters_of_a_transposed_convolution_are_scaled_by_output() {
+        let filters = ByteFilters {
+            shape: vec![3, 2, 2, 2],
+            bytes: (0..24).map(|at| if at < 8 { 1 } else { 0 }).collect(),
+            scales: vec![1.0, 0.5],
+            bias: vec![0, 2],
+        };
+        let y = run(|g, x| {
+            let bytes = Filters::Bytes {
+                filters: &filters,
+                input_scale: 1.0,
+            };
+            (g.conv_transpose_2x2("t", x, bytes), vec![1, 2, 4, 4])
+        });
+        assert_eq!(y[..4], [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(y[16..20], [1.0, 1.0, 1.5, 1.5]);
     }
 }

@@ -1,0 +1,52 @@
+//! The integers' networks computed in floats, for the chain that judges bundles.
+
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::{Flex, FlexDevice};
+use image::RgbImage;
+use shipwatch::detect::{Maps, TileNetworks};
+use shipwatch::inference::InferenceError;
+
+use super::{BYTES, Quantized, simulate};
+use crate::export::Graph;
+
+/// Gate and U-Net with all that rounding does.
+pub(crate) struct Simulated([Network; 2]);
+
+/// One of them: what its weights stand for, and of which integers.
+struct Network {
+    rounded: Graph,
+    quantized: Quantized,
+}
+
+impl Simulated {
+    pub(crate) fn new(networks: [&Quantized; 2]) -> Self {
+        Self(networks.map(|quantized| Network {
+            rounded: quantized.rounded(),
+            quantized: quantized.clone(),
+        }))
+    }
+
+    /// The output for a tile, plane by plane.
+    fn run(&self, network: usize, tile: &RgbImage) -> Result<Vec<f32>, InferenceError> {
+        let Network { rounded, quantized } = &self.0[network];
+        let bytes = tile.as_raw().iter();
+        let values = bytes.map(|&byte| (f32::from(byte) - BYTES.mean) / BYTES.std);
+        let shape = [1, tile.height() as usize, tile.width() as usize, 3];
+        let data = TensorData::new(values.collect::<Vec<f32>>(), shape);
+        let image = Tensor::<Flex, 4>::from_data(data, &FlexDevice);
+        let output = simulate(rounded, &quantized.schemes, image);
+        let planes = output.permute([0, 3, 1, 2]).into_data();
+        Ok(planes.convert::<f32>().into_vec().expect("f32"))
+    }
+}
+
+impl TileNetworks for Simulated {
+    fn gate(&self, tile: &RgbImage) -> Result<f32, InferenceError> {
+        Ok(self.run(0, tile)?[0])
+    }
+
+    fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
+        let output = self.run(1, tile)?;
+        Ok(Maps::of_output(&output, tile.width(), tile.height()))
+    }
+}
