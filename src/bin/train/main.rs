@@ -18,6 +18,8 @@ mod miner;
 mod nn;
 mod plot;
 mod progress;
+mod quant;
+mod quantize;
 mod release;
 mod run;
 mod run_folder;
@@ -59,6 +61,8 @@ enum Command {
     Run(run::Args),
     /// Write a trained run as a model bundle: ONNX, thresholds tuned, scores measured.
     Export(release::Args),
+    /// Turn a trained run into a bundle of int8 networks, and measure what that loses.
+    Quantize(quantize::Args),
     /// Write the frames by which models are judged, in the challenge's layout.
     Frames(eval::frames::Args),
     /// Judge a model bundle by the code that the edge runs.
@@ -78,6 +82,7 @@ fn main() -> Result<ExitCode> {
         Command::LrRange(args) => lr_range::run(args)?,
         Command::Run(args) => return run::run(args),
         Command::Export(args) => release::run(&args)?,
+        Command::Quantize(args) => return quantize::run(&args),
         Command::Frames(args) => eval::frames::run(&args)?,
         Command::Eval(args) => eval::run(&args)?,
         Command::Bench(args) => bench::run(args)?,

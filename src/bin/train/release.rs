@@ -1,19 +1,22 @@
 //! From a run to a bundle that the edge can load.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn_flex::{Flex, FlexDevice};
 use shipwatch::detect::Detector;
+use shipwatch::inference::onnx::initializers;
 use shipwatch::model::{
-    Bundle, MANIFEST, Manifest, NetworkFile, Normalisation, Thresholds, TrainingData, digest,
+    Bundle, MANIFEST, Manifest, NetworkFile, Normalisation, Run, Scores, Thresholds, TrainingData,
+    digest,
 };
 
 use crate::config::{Config, PhaseName};
 use crate::data::{Pool, Split};
 use crate::eval::{Figures, Table, choose_thresholds, evaluate};
-use crate::export;
+use crate::export::{Graph, Metadata};
 use crate::files::replace;
 use crate::nn::{Encoder, Gate, UNet, apply};
 use crate::run_folder::{CONFIG, RunFolder};
@@ -21,8 +24,8 @@ use crate::run_info::RunInfo;
 use crate::start::unet_on;
 use crate::tensors::NORMALISATION;
 
-const GATE: &str = "gate.onnx";
-const UNET: &str = "unet.onnx";
+pub(crate) const GATE: &str = "gate.onnx";
+pub(crate) const UNET: &str = "unet.onnx";
 
 /// Exports a run as a bundle.
 #[derive(clap::Args)]
@@ -43,125 +46,305 @@ pub(crate) struct Args {
 /// these, or on the test images too, and writes it all to `out`, where nothing appears before it is
 /// complete.
 pub(crate) fn run(Args { run, out, test }: &Args) -> Result<()> {
-    let folder = RunFolder::open(run)?;
-    let config = Config::load(&folder.file(CONFIG)).context(
-        "the run's own config does not serve: see to what the cause names, or restore the file",
-    )?;
-    let info = RunInfo::load(&folder)?;
-    let pool = Pool::open(&config.data, config.cache_mib)?;
-    info.check_split(&folder, &pool)?;
-    let tile = config.tile as usize;
-    let origin = info.origin();
-    let metadata = |task: &str, output: &str| -> Vec<(String, String)> {
-        let notes = [
-            ("task", task.to_owned()),
-            ("bundle", config.name.clone()),
-            ("input", "RGB, NCHW, (byte - 127.5) / 127.5".to_owned()),
-            ("output", output.to_owned()),
-            (
-                "gsd_metres_per_pixel",
-                format!("{} to {}", config.gsd[0], config.gsd[1]),
-            ),
-            ("seed", config.seed.to_string()),
-            ("data", names(&config)),
-            ("licence", licence(&config)),
-        ];
-        let revision = origin.revision.clone().map(|of| ("revision", of));
-        let notes = notes.into_iter().chain(revision);
-        notes.map(|(key, value)| (key.to_owned(), value)).collect()
-    };
-    for name in PhaseName::ALL {
-        if config.phases.get(name).steps > 0 && !folder.is_done(name)? {
-            log::warn!("phase {} of the run is not over", name.name());
-        }
-    }
-    let gate: Gate<Flex> = apply(Gate::new(config.width, &FlexDevice), &folder.best("gate")?)?;
-    let encoder = Encoder::new(config.width, &FlexDevice);
-    let unet: UNet<Flex> = unet_on(&config, encoder, &FlexDevice);
-    let unet = apply(unet, &folder.best("unet")?)?;
-    let gate = export::gate(&gate, tile, &metadata("ship gate", "ship probability"));
-    let output = match config.separation {
-        true => "ship probability, centrality in the ship",
-        false => "ship probability",
-    };
-    let unet = export::unet(&unet, tile, &metadata("ship segmentation", output));
-
-    let splits: &[Split] = match test {
-        true => &[Split::Tune, Split::Test],
-        false => &[Split::Tune],
-    };
-    for &split in splits {
-        ensure!(
-            pool.sources
-                .iter()
-                .any(|source| source.of(split).next().is_some()),
-            "no image is in the {split} split: name some under [[data]]"
-        );
-    }
-    let mut manifest = Manifest {
-        schema: Manifest::SCHEMA,
-        name: config.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        licence: licence(&config),
-        tile: config.tile,
-        overlap: config.overlap,
-        normalisation: Normalisation {
-            mean: NORMALISATION.0,
-            std: NORMALISATION.1,
-        },
-        gsd: config.gsd,
-        thresholds: Thresholds {
-            gate: 0.5,
-            classify: 0.5,
-            mask: 0.5,
-            min_area: 1,
-            valley: config.separation.then_some(0.5),
-        },
-        gate: NetworkFile {
-            file: GATE.to_owned(),
-            sha256: digest(&gate),
-        },
-        unet: NetworkFile {
-            file: UNET.to_owned(),
-            sha256: digest(&unet),
-        },
-        training: pool
-            .sources
-            .iter()
-            .map(|source| TrainingData {
-                name: source.config.name.clone(),
-                images: source.of(Split::Train).count(),
-                licence: source.config.licence.clone(),
-                attribution: source.config.attribution.clone(),
-            })
-            .collect(),
-        run: Some(origin),
-        scores: Default::default(),
-    };
-    let unfinished = Unfinished::create(out)?;
-    unfinished.write(GATE, &gate)?;
-    unfinished.write(UNET, &unet)?;
-    let save =
-        |manifest: &Manifest| unfinished.write(MANIFEST, toml::to_string(manifest)?.as_bytes());
-
-    save(&manifest)?;
-    log::info!("choosing thresholds on the tune images");
-    let detector = || -> Result<Detector> { Ok(Detector::new(Bundle::load(&unfinished.folder)?)) };
-    manifest.thresholds = choose_thresholds(&detector()?, &pool, &config)?;
-    save(&manifest)?;
-    log::info!("{:?}", manifest.thresholds);
+    let run = Trained::open(RunFolder::open(run)?)?;
+    let splits = run.splits(*test)?;
+    let mut draft = run.float_draft(&out.join(UNFINISHED))?;
     for &split in splits {
         log::info!("measuring on the {split} images");
-        let evaluation = evaluate(&detector()?, &pool, &config, split)?;
+        let evaluation = evaluate(&draft.detector()?, &run.pool, &run.config, split)?;
         println!("{}", Table(&evaluation));
-        let scores = |(name, set): (&String, &Figures)| (name.clone(), set.scores());
-        manifest.scores.extend(evaluation.sets.iter().map(scores));
+        let scores = |(set, figures): (&String, &Figures)| (set.clone(), figures.scores());
+        draft.add_scores(evaluation.sets.iter().map(scores));
     }
-    save(&manifest)?;
-    unfinished.publish(out)?;
-    log::info!("wrote {}", out.display());
-    Ok(())
+    draft.publish(out)
 }
+
+/// A run that was trained, and its images.
+pub(crate) struct Trained {
+    pub(crate) folder: RunFolder,
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    origin: Run,
+}
+
+/// A network's file, by the notes that go into it.
+pub(crate) type WriteNetwork = Box<dyn Fn(&Metadata) -> Vec<u8>>;
+
+/// What kind of bundle is made.
+pub(crate) struct Kind {
+    pub(crate) name: String,
+    pub(crate) normalisation: Normalisation,
+}
+
+/// A bundle whose thresholds are chosen.
+pub(crate) struct Draft<'a> {
+    run: &'a Trained,
+    files: Unfinished,
+    manifest: Manifest,
+    gate: WriteNetwork,
+    unet: WriteNetwork,
+}
+
+impl Trained {
+    /// # Errors
+    /// If the run's files cannot be read, or its images are not those that it was trained on.
+    pub(crate) fn open(folder: RunFolder) -> Result<Self> {
+        let config = Config::load(&folder.file(CONFIG)).context(
+            "the run's own config does not serve: see to what the cause names, or restore the file",
+        )?;
+        let info = RunInfo::load(&folder)?;
+        let pool = Pool::open(&config.data, config.cache_mib)?;
+        info.check_split(&folder, &pool)?;
+        for name in PhaseName::FLOAT {
+            if config.phases.get(name).steps > 0 && !folder.is_done(name)? {
+                log::warn!("phase {} of the run is not over", name.name());
+            }
+        }
+        Ok(Self {
+            folder,
+            config,
+            pool,
+            origin: info.origin(),
+        })
+    }
+
+    /// The splits that a bundle is measured by.
+    ///
+    /// # Errors
+    /// If one has no images.
+    pub(crate) fn splits(&self, test: bool) -> Result<&'static [Split]> {
+        let splits: &[Split] = match test {
+            true => &[Split::Tune, Split::Test],
+            false => &[Split::Tune],
+        };
+        for &split in splits {
+            let mut sources = self.pool.sources.iter();
+            ensure!(
+                sources.any(|source| source.of(split).next().is_some()),
+                "no image is in the {split} split: name some under [[data]]"
+            );
+        }
+        Ok(splits)
+    }
+
+    /// Gate and U-Net with their best weights.
+    ///
+    /// # Errors
+    /// If the run has none yet, or they are lost or no numbers.
+    pub(crate) fn graphs(&self) -> Result<[Graph; 2]> {
+        let weights = |network: &str| {
+            let params = self.folder.best(network)?;
+            let damaged = params.not_finite();
+            ensure!(
+                damaged.is_none(),
+                "{}: tensor `{}` of the {network} holds a value that is no number: restore the file, or train anew",
+                self.folder.path().display(),
+                damaged.unwrap_or_default()
+            );
+            Ok(params)
+        };
+        let (width, tile) = (self.config.width, self.config.tile as usize);
+        let gate: Gate<Flex> = apply(Gate::new(width, &FlexDevice), &weights("gate")?)?;
+        let encoder = Encoder::new(width, &FlexDevice);
+        let unet: UNet<Flex> = unet_on(&self.config, encoder, &FlexDevice);
+        let unet = apply(unet, &weights("unet")?)?;
+        Ok([Graph::of_gate(&gate, tile), Graph::of_unet(&unet, tile)])
+    }
+
+    /// The run's bundle in floats.
+    pub(crate) fn float_draft(&self, folder: &Path) -> Result<Draft<'_>> {
+        let kind = Kind {
+            name: self.config.name.clone(),
+            normalisation: Normalisation {
+                mean: NORMALISATION.0,
+                std: NORMALISATION.1,
+            },
+        };
+        let networks = self.graphs()?;
+        let networks = networks.map(|graph| -> WriteNetwork {
+            Box::new(move |notes: &Metadata| graph.to_onnx(notes))
+        });
+        self.draft(folder, kind, networks)
+    }
+
+    /// The run's bundle in floats that was exported to `folder`.
+    ///
+    /// # Errors
+    /// If it is another one.
+    pub(crate) fn float_bundle(&self, folder: &Path) -> Result<Detector> {
+        let bundle = Bundle::load(folder)?;
+        let manifest = &bundle.manifest;
+        let files = [&manifest.gate.file, &manifest.unet.file];
+        for (graph, file) in self.graphs()?.iter().zip(files) {
+            let path = folder.join(file);
+            let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+            ensure!(
+                initializers(&bytes)? == initializers(&graph.to_onnx(&[]))?
+                    && manifest.tile == self.config.tile,
+                "{}: is not the {} of this run in floats: export the run again, or leave --float out",
+                path.display(),
+                graph.name
+            );
+        }
+        Ok(Detector::new(bundle))
+    }
+
+    /// A bundle of `kind` made in `folder`, its thresholds chosen on the tune images.
+    pub(crate) fn draft(
+        &self,
+        folder: &Path,
+        kind: Kind,
+        [gate, unet]: [WriteNetwork; 2],
+    ) -> Result<Draft<'_>> {
+        let mut draft = Draft {
+            run: self,
+            files: Unfinished::create(folder)?,
+            manifest: self.manifest(kind),
+            gate,
+            unet,
+        };
+        draft.save()?;
+        log::info!("choosing thresholds on the tune images");
+        let detector = draft.detector()?;
+        draft.manifest.thresholds = choose_thresholds(&detector, &self.pool, &self.config)?;
+        log::info!("{:?}", draft.manifest.thresholds);
+        draft.save()?;
+        Ok(draft)
+    }
+
+    fn manifest(&self, kind: Kind) -> Manifest {
+        let config = &self.config;
+        let file = |name: &str| NetworkFile {
+            file: name.to_owned(),
+            sha256: String::new(),
+        };
+        let sources = self.pool.sources.iter();
+        Manifest {
+            schema: Manifest::SCHEMA,
+            name: kind.name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            licence: licence(config),
+            tile: config.tile,
+            overlap: config.overlap,
+            normalisation: kind.normalisation,
+            gsd: config.gsd,
+            thresholds: Thresholds {
+                gate: 0.5,
+                classify: 0.5,
+                mask: 0.5,
+                min_area: 1,
+                valley: config.separation.then_some(0.5),
+            },
+            gate: file(GATE),
+            unet: file(UNET),
+            training: sources
+                .map(|source| TrainingData {
+                    name: source.config.name.clone(),
+                    images: source.of(Split::Train).count(),
+                    licence: source.config.licence.clone(),
+                    attribution: source.config.attribution.clone(),
+                })
+                .collect(),
+            run: Some(self.origin.clone()),
+            scores: Default::default(),
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// The bundle as it stands.
+    pub(crate) fn detector(&self) -> Result<Detector> {
+        Ok(Detector::new(Bundle::load(&self.files.folder)?))
+    }
+
+    /// Where one of its files lies as long as it is not published.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.files.folder.join(name)
+    }
+
+    /// Notes in the manifest how the bundle did.
+    pub(crate) fn add_scores(&mut self, scores: impl IntoIterator<Item = (String, Scores)>) {
+        self.manifest.scores.extend(scores);
+    }
+
+    /// Adds a file that no bundle needs.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.files.write(name, bytes)
+    }
+
+    /// Moves the bundle to `out`.
+    pub(crate) fn publish(mut self, out: &Path) -> Result<()> {
+        self.save()?;
+        self.files.publish(out)?;
+        log::info!("wrote {}", out.display());
+        Ok(())
+    }
+
+    /// Writes networks and manifest.
+    fn save(&mut self) -> Result<()> {
+        let outputs = match self.manifest.thresholds.valley {
+            Some(_) => "ship probability, centrality in the ship",
+            None => "ship probability",
+        };
+        let gate = (self.gate)(&self.notes("ship gate", "ship probability"));
+        let unet = (self.unet)(&self.notes("ship segmentation", outputs));
+        self.files.write(GATE, &gate)?;
+        self.files.write(UNET, &unet)?;
+        self.manifest.gate.sha256 = digest(&gate);
+        self.manifest.unet.sha256 = digest(&unet);
+        let text = toml::to_string(&self.manifest)?;
+        self.files.write(MANIFEST, text.as_bytes())
+    }
+
+    /// Provenance, for whoever finds one of the files alone.
+    fn notes(&self, task: &str, output: &str) -> Vec<(String, String)> {
+        let (manifest, config) = (&self.manifest, &self.run.config);
+        let Normalisation { mean, std } = manifest.normalisation;
+        let [finest, coarsest] = manifest.gsd;
+        let thresholds = manifest.thresholds;
+        let mut notes = vec![
+            ("task", task.to_owned()),
+            ("bundle", manifest.name.clone()),
+            ("input", format!("RGB, NCHW, (byte - {mean}) / {std}")),
+            ("output", output.to_owned()),
+            (
+                "thresholds",
+                format!(
+                    "gate {}, classify {}, mask {}, min_area {}{}",
+                    thresholds.gate,
+                    thresholds.classify,
+                    thresholds.mask,
+                    thresholds.min_area,
+                    (thresholds.valley)
+                        .map_or(String::new(), |valley| format!(", valley {valley}"))
+                ),
+            ),
+            ("gsd_metres_per_pixel", format!("{finest} to {coarsest}")),
+            ("seed", config.seed.to_string()),
+            ("data", names(config)),
+            ("licence", manifest.licence.clone()),
+        ];
+        let origin = &self.run.origin;
+        notes.extend(origin.revision.clone().map(|of| ("revision", of)));
+        notes.extend(origin.split.clone().map(|of| ("split", of)));
+        let metrics = manifest.scores.iter().map(|(set, scores)| {
+            let ships = scores.dice_ships;
+            let ships = ships.map_or(String::new(), |dice| format!("Dice of ships {dice:.3}, "));
+            format!(
+                "{set}: {ships}of all {:.3}, F2 {:.3}",
+                scores.dice_all, scores.f2
+            )
+        });
+        if !manifest.scores.is_empty() {
+            notes.push(("metrics", metrics.collect::<Vec<_>>().join("; ")));
+        }
+        let owned = |(key, value): (&str, String)| (key.to_owned(), value);
+        notes.into_iter().map(owned).collect()
+    }
+}
+
+/// Where a bundle is made, below the folder that it is for.
+pub(crate) const UNFINISHED: &str = ".unfinished";
 
 /// A bundle that is still being made, in a hidden folder of the one that it is for, so that a crash
 /// leaves no manifest whose thresholds nothing has chosen. Gone when dropped.
@@ -170,8 +353,8 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    fn create(out: &Path) -> Result<Self> {
-        let folder = out.join(".unfinished");
+    fn create(folder: &Path) -> Result<Self> {
+        let folder = folder.to_owned();
         let context = || folder.display().to_string();
         if folder.exists() {
             // Of an export that was killed.
@@ -189,11 +372,18 @@ impl Unfinished {
     /// Moves the files to where they belong. The manifest goes last: until it is there, the digests of
     /// an older one refuse the new networks.
     fn publish(self, out: &Path) -> Result<()> {
-        for name in [GATE, UNET, MANIFEST] {
+        let context = || self.folder.display().to_string();
+        let move_to = |name: &OsStr| {
             let to = out.join(name);
-            fs::rename(self.folder.join(name), &to).with_context(|| to.display().to_string())?;
+            fs::rename(self.folder.join(name), &to).with_context(|| to.display().to_string())
+        };
+        for entry in fs::read_dir(&self.folder).with_context(context)? {
+            let name = entry.with_context(context)?.file_name();
+            if name != MANIFEST {
+                move_to(&name)?;
+            }
         }
-        Ok(())
+        move_to(MANIFEST.as_ref())
     }
 }
 
@@ -251,7 +441,7 @@ mod tests {
         let out = dir.path().join("bundle");
         let read = |name: &str| fs::read_to_string(out.join(name)).expect("reads");
         let export = |text: &str| {
-            let unfinished = Unfinished::create(&out).expect("creates");
+            let unfinished = Unfinished::create(&out.join(UNFINISHED)).expect("creates");
             for name in [GATE, UNET, MANIFEST] {
                 unfinished.write(name, text.as_bytes()).expect("writes");
             }

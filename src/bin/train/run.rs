@@ -16,16 +16,11 @@ use crate::logging;
 use crate::run_folder::RunFolder;
 use crate::run_info::{self, Session};
 use crate::start::{Start, has_other_split, result_before};
-use crate::stop::{Stop, Stopped};
+use crate::stop::{INTERRUPTED, Stop, Stopped, on_signals};
 use crate::trainer::{Engine, Trainer};
 
 /// Tiles by which weights are compared; the same ones throughout a run.
-const TUNE_TILES: usize = 512;
-
-/// Exit code of a run that Ctrl-C stopped: 128 and the signal's number, as shells have it.
-const INTERRUPTED: u8 = 130;
-
-static STOP: Stop = Stop::new();
+pub(crate) const TUNE_TILES: usize = 512;
 
 /// Trains the gate, then the U-Net on its encoder.
 #[derive(clap::Args)]
@@ -56,12 +51,7 @@ pub(crate) struct Args {
 
 /// `train run`: exit code 130 where Ctrl-C stopped it.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    ctrlc::set_handler(|| {
-        // Whoever asks twice does not want to wait for the checkpoint.
-        if STOP.ask() {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })?;
+    let stop = on_signals()?;
     if args.resume {
         RunFolder::open(&args.out).context("nothing to go on with: --resume begins no run")?;
     }
@@ -75,6 +65,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         out: &args.out,
         only: args.phase,
         workers: args.workers,
+        stop,
     };
     match args.device.run(training) {
         Err(error) if error.is::<Stopped>() => {
@@ -91,6 +82,7 @@ struct Training<'a> {
     out: &'a Path,
     only: Option<PhaseName>,
     workers: Option<NonZeroUsize>,
+    stop: &'static Stop,
 }
 
 impl Job for Training<'_> {
@@ -106,8 +98,8 @@ impl Job for Training<'_> {
         let session = Session::start(B::name(&device), workers);
         run_info::describe(&folder, config, &pool, session)?;
         let sampler = Sampler::new(&pool, Split::Train, config.tile, Some(config.augment))?;
-        check_masks(&pool, &STOP)?;
-        let tune = tune_tiles(&pool, config, TUNE_TILES, &STOP)?;
+        check_masks(&pool, self.stop)?;
+        let tune = tune_tiles(&pool, config, TUNE_TILES, self.stop)?;
         log::info!("{sampler:?}, {} tune tiles", tune.len());
         if has_other_split(config, &pool) {
             log::warn!(
@@ -121,7 +113,7 @@ impl Job for Training<'_> {
             tune: &tune,
             device: device.clone(),
             workers,
-            stop: &STOP,
+            stop: self.stop,
         };
         let ahead = self.ahead(&folder)?;
         if let [first, ..] = ahead[..] {
@@ -157,7 +149,7 @@ impl Training<'_> {
             );
         }
         let mut ahead = Vec::new();
-        for name in PhaseName::ALL.into_iter().filter(planned) {
+        for name in PhaseName::FLOAT.into_iter().filter(planned) {
             if self.only.is_some_and(|only| only != name) {
                 continue;
             }

@@ -330,7 +330,7 @@ impl RunFolder {
         let of_network = |name: &PhaseName| name.is_gate() == (network == "gate");
         let begun =
             |name: &PhaseName| self.last_file(*name).exists() || self.best_file(*name).exists();
-        let name = PhaseName::ALL
+        let name = PhaseName::FLOAT
             .into_iter()
             .rev()
             .filter(of_network)
@@ -345,15 +345,19 @@ impl RunFolder {
     }
 
     /// The best weights of a phase that has begun.
-    fn weights(&self, name: PhaseName) -> Result<Params> {
+    ///
+    /// # Errors
+    /// If they are lost.
+    pub(crate) fn weights(&self, name: PhaseName) -> Result<Params> {
         Params::load(&self.best_file(name)).with_context(|| self.lost_weights(name))
     }
 
     /// What to do where a checkpoint cannot be read.
     fn lost_checkpoint(&self, name: PhaseName) -> String {
         format!(
-            "{}: no checkpoint, or a damaged one: restore the file, or delete it and let `train run` train phase {} anew",
+            "{}: no checkpoint, or a damaged one: restore the file, or delete it and let `{}` train phase {} anew",
             self.last_file(name).display(),
+            name.command(),
             name.name()
         )
     }
@@ -361,9 +365,10 @@ impl RunFolder {
     /// What to do where the best weights cannot be read.
     fn lost_weights(&self, name: PhaseName) -> String {
         format!(
-            "{}: the best weights of phase {name} are lost or damaged: restore the file, or delete it and {} and let `train run` train the phase anew",
+            "{}: the best weights of phase {name} are lost or damaged: restore the file, or delete it and {} and let `{}` train the phase anew",
             self.best_file(name).display(),
             self.last_file(name).display(),
+            name.command(),
             name = name.name()
         )
     }

@@ -124,7 +124,7 @@ pub(crate) fn result_before(
     folder: &RunFolder,
     name: PhaseName,
 ) -> Result<Option<(PhaseName, Params)>> {
-    let mut earlier = PhaseName::ALL.into_iter().rev().filter(|n| *n < name);
+    let mut earlier = PhaseName::FLOAT.into_iter().rev().filter(|n| *n < name);
     match earlier.find(|name| config.phases.get(*name).steps > 0) {
         Some(before) => Ok(Some((before, folder.result(before)?))),
         None => Ok(None),

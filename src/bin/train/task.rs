@@ -80,18 +80,8 @@ impl<B: FusedOps> Task<B> for Gate<Autodiff<B>> {
         device: &B::Device,
         stop: &Stop,
     ) -> Result<Score, Stopped> {
-        let logits = by_batch(tiles, stop, |tiles| {
-            read(model.forward(tensors::pixels(tiles, device)))
-        })?;
-        let ships = tiles.iter().map(Tile::has_ship);
-        let scored: Vec<(f32, bool)> = logits.into_iter().zip(ships).collect();
-        let auc = metrics::auc(&scored).unwrap_or(0.0);
-        let rejected = metrics::stopped_at_recall(&scored, GATE_RECALL).unwrap_or(0.0);
-        Ok(Score {
-            combined: (auc + rejected) / 2.0,
-            auc: Some(auc),
-            rejected: Some(rejected),
-            ..Score::default()
+        judge_gate(tiles, stop, |tiles| {
+            model.forward(tensors::pixels(tiles, device))
         })
     }
 
@@ -111,14 +101,7 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
     ) -> Tensor<Autodiff<B>, 1> {
         let features = features(&self.encoder, tensors::pixels(tiles, device), frozen_blocks);
         let outputs = self.decode(features, Mode::Train);
-        let loss = loss::unet(outputs.ships, tensors::masks(tiles, device), losses);
-        match outputs.centrality {
-            None => loss,
-            Some(logits) => {
-                let [truth, weight] = tensors::centralities(tiles, device);
-                loss + loss::weighted(logits, truth, weight)
-            }
-        }
+        unet_loss(outputs.ships, outputs.centrality, tiles, losses)
     }
 
     fn judge(
@@ -127,32 +110,84 @@ impl<B: FusedOps> Task<B> for UNet<Autodiff<B>> {
         device: &B::Device,
         stop: &Stop,
     ) -> Result<Score, Stopped> {
-        let dice = by_batch(tiles, stop, |tiles| {
-            let logits = model.forward(tensors::pixels(tiles, device));
-            let found = sigmoid(logits).greater_elem(0.5).float();
-            let truth = tensors::masks::<B>(tiles, device);
-            let both = per_tile(found.clone() * truth.clone());
-            read((both * 2.0 + 1.0) / (per_tile(found) + per_tile(truth) + 1.0))
-        })?;
-        let mean = |keep: fn(&Tile) -> bool| {
-            let kept = dice.iter().zip(tiles).filter(|(_, tile)| keep(tile));
-            metrics::mean(kept.map(|(dice, _)| f64::from(*dice))).unwrap_or(0.0)
-        };
-        let (ships, all) = (mean(Tile::has_ship), mean(|_| true));
-        Ok(Score {
-            combined: (ships + all) / 2.0,
-            dice_ships: Some(ships),
-            dice_all: Some(all),
-            ..Score::default()
+        judge_unet(tiles, stop, |tiles| {
+            model.forward(tensors::pixels(tiles, device))
         })
     }
 
     /// The sum of the squared probabilities, in pixels: a thin haze over a whole tile does not add
     /// up to a ship.
     fn false_alarms(model: &UNet<B>, tiles: &[Tile], device: &B::Device) -> Vec<f32> {
-        let p = sigmoid(model.forward(tensors::pixels(tiles, device)));
-        read(per_tile(p.clone() * p))
+        haze(model.forward(tensors::pixels(tiles, device)))
     }
+}
+
+/// The U-Net's loss, by the logits of its outputs.
+pub(crate) fn unet_loss<B: FusedOps>(
+    ships: Tensor<Autodiff<B>, 4>,
+    centrality: Option<Tensor<Autodiff<B>, 4>>,
+    tiles: &[Tile],
+    losses: &Losses,
+) -> Tensor<Autodiff<B>, 1> {
+    let device = &ships.device();
+    let loss = loss::unet(ships, tensors::masks(tiles, device), losses);
+    match centrality {
+        None => loss,
+        Some(logits) => {
+            let [truth, weight] = tensors::centralities(tiles, device);
+            loss + loss::weighted(logits, truth, weight)
+        }
+    }
+}
+
+/// Judges a gate by the logits `[N]` that it gives tiles.
+pub(crate) fn judge_gate<B: FusedOps>(
+    tiles: &[Tile],
+    stop: &Stop,
+    logits: impl Fn(&[Tile]) -> Tensor<B, 1>,
+) -> Result<Score, Stopped> {
+    let logits = by_batch(tiles, stop, |tiles| read(logits(tiles)))?;
+    let ships = tiles.iter().map(Tile::has_ship);
+    let scored: Vec<(f32, bool)> = logits.into_iter().zip(ships).collect();
+    let auc = metrics::auc(&scored).unwrap_or(0.0);
+    let rejected = metrics::stopped_at_recall(&scored, GATE_RECALL).unwrap_or(0.0);
+    Ok(Score {
+        combined: (auc + rejected) / 2.0,
+        auc: Some(auc),
+        rejected: Some(rejected),
+        ..Score::default()
+    })
+}
+
+/// Judges a U-Net by the logits `[N, 1, S, S]` that it gives tiles.
+pub(crate) fn judge_unet<B: FusedOps>(
+    tiles: &[Tile],
+    stop: &Stop,
+    logits: impl Fn(&[Tile]) -> Tensor<B, 4>,
+) -> Result<Score, Stopped> {
+    let dice = by_batch(tiles, stop, |tiles| {
+        let found = sigmoid(logits(tiles)).greater_elem(0.5).float();
+        let truth = tensors::masks::<B>(tiles, &found.device());
+        let both = per_tile(found.clone() * truth.clone());
+        read((both * 2.0 + 1.0) / (per_tile(found) + per_tile(truth) + 1.0))
+    })?;
+    let mean = |keep: fn(&Tile) -> bool| {
+        let kept = dice.iter().zip(tiles).filter(|(_, tile)| keep(tile));
+        metrics::mean(kept.map(|(dice, _)| f64::from(*dice))).unwrap_or(0.0)
+    };
+    let (ships, all) = (mean(Tile::has_ship), mean(|_| true));
+    Ok(Score {
+        combined: (ships + all) / 2.0,
+        dice_ships: Some(ships),
+        dice_all: Some(all),
+        ..Score::default()
+    })
+}
+
+/// Sum of the squared probabilities of each tile, by its logits `[N, 1, S, S]`.
+pub(crate) fn haze<B: FusedOps>(logits: Tensor<B, 4>) -> Vec<f32> {
+    let p = sigmoid(logits);
+    read(per_tile(p.clone() * p))
 }
 
 fn by_batch(
@@ -174,7 +209,7 @@ fn per_tile<B: FusedOps>(t: Tensor<B, 4>) -> Tensor<B, 1> {
     t.reshape([n as i32, -1]).sum_dim(1).reshape([n])
 }
 
-fn read<B: FusedOps>(t: Tensor<B, 1>) -> Vec<f32> {
+pub(crate) fn read<B: FusedOps>(t: Tensor<B, 1>) -> Vec<f32> {
     t.into_data().convert::<f32>().iter::<f32>().collect()
 }
 

@@ -10,17 +10,25 @@ pub(crate) const NORMALISATION: (f32, f32) = (127.5, 127.5);
 
 /// `[N, 3, S, S]`, normalised; in memory the channels are last, as the networks' operators want.
 pub(crate) fn pixels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
+    pixels_by(NORMALISATION, tiles, device).permute([0, 3, 1, 2])
+}
+
+/// `[N, S, S, 3]`, normalised by a mean and a deviation.
+pub(crate) fn pixels_by<B: Backend>(
+    (mean, std): (f32, f32),
+    tiles: &[Tile],
+    device: &B::Device,
+) -> Tensor<B, 4> {
     let (width, height) = tiles
         .first()
         .map_or((0, 0), |tile| tile.pixels.dimensions());
-    let (mean, std) = NORMALISATION;
     let mut values = Vec::with_capacity(tiles.len() * (width * height) as usize * 3);
     for tile in tiles {
         let bytes = tile.pixels.as_raw().iter();
         values.extend(bytes.map(|&byte| (f32::from(byte) - mean) / std));
     }
     let shape = [tiles.len(), height as usize, width as usize, 3];
-    Tensor::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// `[N, 1, S, S]`, 1 where a ship is.

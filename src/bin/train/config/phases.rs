@@ -1,4 +1,5 @@
-//! The four stretches of training, those of the original system: `[phases]`.
+//! The stretches of training: `[phases]`. Four are those of the original system, two more follow in
+//! which the networks learn to live with bytes.
 
 use std::ops::RangeInclusive;
 
@@ -30,10 +31,28 @@ pub(crate) enum PhaseName {
     Decoder,
     /// The whole U-Net.
     Unet,
+    /// The gate, its weights and maps rounded to bytes.
+    #[value(skip)]
+    GateInt8,
+    /// The U-Net, its weights and maps rounded to bytes.
+    #[value(skip)]
+    UnetInt8,
 }
 
 impl PhaseName {
-    pub(crate) const ALL: [Self; 4] = [Self::GateHead, Self::GateBlocks, Self::Decoder, Self::Unet];
+    /// Those of `train run`.
+    pub(crate) const FLOAT: [Self; 4] =
+        [Self::GateHead, Self::GateBlocks, Self::Decoder, Self::Unet];
+
+    /// Those and the ones of `train quantize`.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::GateHead,
+        Self::GateBlocks,
+        Self::Decoder,
+        Self::Unet,
+        Self::GateInt8,
+        Self::UnetInt8,
+    ];
 
     /// As in the config, on the command line and in the run folder.
     pub(crate) fn name(self) -> &'static str {
@@ -42,12 +61,22 @@ impl PhaseName {
             Self::GateBlocks => "gate-blocks",
             Self::Decoder => "decoder",
             Self::Unet => "unet",
+            Self::GateInt8 => "gate-int8",
+            Self::UnetInt8 => "unet-int8",
+        }
+    }
+
+    /// The command that trains it.
+    pub(crate) fn command(self) -> &'static str {
+        match self {
+            Self::GateInt8 | Self::UnetInt8 => "train quantize",
+            _ => "train run",
         }
     }
 
     /// Whether it trains the gate; else the U-Net.
     pub(crate) fn is_gate(self) -> bool {
-        matches!(self, Self::GateHead | Self::GateBlocks)
+        matches!(self, Self::GateHead | Self::GateBlocks | Self::GateInt8)
     }
 }
 
@@ -85,6 +114,10 @@ pub(crate) struct Phases {
     pub(crate) decoder: Phase,
     #[serde(deserialize_with = "unet")]
     pub(crate) unet: Phase,
+    #[serde(deserialize_with = "gate_int8")]
+    pub(crate) gate_int8: Phase,
+    #[serde(deserialize_with = "unet_int8")]
+    pub(crate) unet_int8: Phase,
 }
 
 impl Default for Phases {
@@ -114,6 +147,20 @@ impl Default for Phases {
             unet: Phase {
                 learning_rate: 8e-4,
                 first_block: Some(0),
+                ..unet
+            },
+            gate_int8: Phase {
+                steps: 300,
+                learning_rate: 1e-5,
+                tune_every: 50,
+                patience: 3,
+                ..gate
+            },
+            unet_int8: Phase {
+                steps: 300,
+                learning_rate: 1e-5,
+                tune_every: 50,
+                patience: 3,
                 ..unet
             },
         }
@@ -162,6 +209,12 @@ fn decoder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error
 fn unet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
     read(deserializer, |phases| phases.unet)
 }
+fn gate_int8<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.gate_int8)
+}
+fn unet_int8<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    read(deserializer, |phases| phases.unet_int8)
+}
 
 impl Phases {
     pub(crate) fn get(&self, name: PhaseName) -> &Phase {
@@ -170,6 +223,8 @@ impl Phases {
             PhaseName::GateBlocks => &self.gate_blocks,
             PhaseName::Decoder => &self.decoder,
             PhaseName::Unet => &self.unet,
+            PhaseName::GateInt8 => &self.gate_int8,
+            PhaseName::UnetInt8 => &self.unet_int8,
         }
     }
 
@@ -177,7 +232,9 @@ impl Phases {
     /// If a value makes no sense; the message names the key.
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
-            PhaseName::ALL.iter().any(|&name| self.get(name).steps > 0),
+            PhaseName::FLOAT
+                .iter()
+                .any(|&name| self.get(name).steps > 0),
             "no phase under [phases] has `steps`: nothing would be trained"
         );
         for name in PhaseName::ALL {
@@ -204,7 +261,7 @@ impl Phase {
         if let Some(block) = self.first_block {
             ensure!(
                 matches!(name, PhaseName::GateBlocks | PhaseName::Unet),
-                "`first-block` of {table} makes no sense: the phase trains no block of the encoder"
+                "`first-block` of {table} makes no sense: gate-blocks and unet alone begin at a block"
             );
             within("first-block", table, block, 0..=BLOCKS)?;
         }
