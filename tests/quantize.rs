@@ -301,6 +301,11 @@ fn what_cannot_be_quantized_is_named() {
         "empty: no image shows a ship",
     );
     fails(&["run", "--calibrate", "nowhere"], "nowhere");
+    write_data(&dir.path().join("elsewhere"));
+    fails(
+        &["run", "--calibrate", "elsewhere"],
+        "elsewhere: the run is tested by an image named 10.png",
+    );
 
     // A weight that is no number.
     let weights = dir.path().join("run/unet.safetensors");

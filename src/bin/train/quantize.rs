@@ -1,5 +1,7 @@
 //! From a trained run to a bundle of eight-bit integers, and the proof of what it loses.
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -71,7 +73,8 @@ pub(crate) struct Args {
     /// The run's float bundle, as `train export` wrote it, to compare with; made anew if not given.
     #[arg(long)]
     float: Option<PathBuf>,
-    /// Measure on the test images as well. For the bundle that ships, once nothing is left to choose.
+    /// Measure on the test images as well, by which limits then are judged. For the bundle that ships,
+    /// once nothing is left to choose.
     #[arg(long)]
     test: bool,
     /// Write the bundle even if it loses more than the limits allow.
@@ -153,26 +156,26 @@ fn release(
         contender("int8 simulated", &simulated),
     ];
     contenders.extend(peer.iter().map(|peer| contender("int8 by peer", peer)));
-    let (parity, scores) = compare(
-        &contender("float", &float),
-        &contenders,
-        &trained.pool,
-        &trained.config,
-        splits,
-    )?;
-    println!("{parity}");
-    draft.add_scores(scores);
-    draft.write(REPORT, parity.to_string().as_bytes())?;
-    let breaches = parity.breaches();
+    let (mut report, mut breaches) = (String::new(), Vec::new());
+    for &split in splits {
+        let float = contender("float", &float);
+        let (pool, config) = (&trained.pool, &trained.config);
+        let (parity, scores) = compare(&float, &contenders, pool, config, &[split])?;
+        println!("{parity}");
+        draft.add_scores(scores);
+        writeln!(report, "{parity}")?;
+        breaches = parity.breaches();
+    }
+    draft.write(REPORT, report.as_bytes())?;
     for breach in &breaches {
         log::error!("{breach}");
     }
     if !breaches.is_empty() && !args.over_limits {
-        let report = args.out.join(REFUSED);
-        replace(&report, parity.to_string().as_bytes())?;
+        let path = args.out.join(REFUSED);
+        replace(&path, report.as_bytes())?;
         log::error!(
             "no bundle was written, for the networks lose more than the limits allow: {} says where. Take them all the same by --over-limits; or train them on for longer: raise `steps` of [phases.gate-int8] and [phases.unet-int8] in {}, and delete gate-int8* and unet-int8* beside it",
-            report.display(),
+            path.display(),
             trained.folder.file(CONFIG).display()
         );
         return Ok(ExitCode::FAILURE);
@@ -278,6 +281,7 @@ impl Quantizing<'_> {
             Some(folder) => {
                 own = Pool::open(&[self.root(folder)?], config.cache_mib)?;
                 check_masks(&own, self.stop)?;
+                self.check_none_is_for_testing(&own, folder)?;
                 (&own, folder)
             }
         };
@@ -289,7 +293,7 @@ impl Quantizing<'_> {
             "{}: no image shows a ship: ranges found on water alone would cut off what ships make. Name a folder whose CSV file knows some",
             place.display()
         );
-        check_colours(pool).with_context(|| place.display().to_string())?;
+        check_colours(pool, place)?;
         let sampler = Sampler::new(pool, Split::Train, config.tile, Some(config.augment))?;
         let draws = Draws {
             seed: config.seed,
@@ -309,6 +313,23 @@ impl Quantizing<'_> {
         let all = BATCHES * draws.batch;
         log::info!("finding ranges by {all} tiles, {ships} with ships");
         Ok(batches)
+    }
+
+    /// # Errors
+    /// If an image to find ranges by has the name of one that the run is tested by.
+    fn check_none_is_for_testing(&self, own: &Pool, folder: &Path) -> Result<()> {
+        let of = |pool: &'_ Pool, split| -> BTreeSet<String> {
+            let images = pool.sources.iter().flat_map(|source| source.of(split));
+            images.map(|image| image.labelled.id.clone()).collect()
+        };
+        let tested = of(&self.trained.pool, Split::Test);
+        if let Some(id) = of(own, Split::Train).intersection(&tested).next() {
+            anyhow::bail!(
+                "{}: the run is tested by an image named {id}, and what judges may not be calibrated on: take it out, or name the folder that the run's config names",
+                folder.display()
+            );
+        }
+        Ok(())
     }
 
     /// A folder of images as it is sampled: as the config has it where it names it, else in its own grid.
@@ -381,7 +402,8 @@ fn batch(tile: u32) -> usize {
 
 /// # Errors
 /// If no image can be read, or none has more than one colour.
-fn check_colours(pool: &Pool) -> Result<()> {
+fn check_colours(pool: &Pool, place: &Path) -> Result<()> {
+    let place = place.display();
     let sources = pool.sources.iter();
     let mut readable = false;
     for image in sources.flat_map(|source| source.of(Split::Train)) {
@@ -394,6 +416,8 @@ fn check_colours(pool: &Pool) -> Result<()> {
             return Ok(());
         }
     }
-    ensure!(readable, "no image can be read");
-    anyhow::bail!("all images are of one and the same colour: no ranges can be found by them")
+    ensure!(readable, "{place}: no image can be read");
+    anyhow::bail!(
+        "{place}: all images are of one and the same colour: no ranges can be found by them"
+    )
 }
