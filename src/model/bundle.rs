@@ -221,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn every_bundle_that_ships_loads() {
+        let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models"));
+        let mut names = Vec::new();
+        for entry in fs::read_dir(models).expect("lists") {
+            let folder = entry.expect("an entry").path();
+            if folder.join(MANIFEST).exists() {
+                let bundle = Bundle::load(&folder).expect("loads");
+                names.push(bundle.manifest.name);
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["base-f32", "base-int8", "small-f32"]);
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = Bundle::load(folder.path()).expect_err("nothing there");
