@@ -128,6 +128,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
     use shipwatch::inference::Network;
+    use shipwatch::inference::onnx::Weights;
 
     use super::graph::tensor_values;
     use super::*;
@@ -212,47 +213,107 @@ mod tests {
         assert_same(&unet(&model), x, want);
     }
 
+    /// Every operator once, on a few channels: a map with two readers, and one that is joined with
+    /// another. Deep networks of random weights would magnify what the last bit of a sum decides.
+    fn each_operator() -> [Graph; 2] {
+        let mut rng = StdRng::seed_from_u64(11);
+        let mut random = |count: usize, most: f32| -> Vec<f32> {
+            (0..count).map(|_| rng.random_range(-most..most)).collect()
+        };
+        let mut filters = |shape: [usize; 4], outputs: usize| {
+            let count: usize = shape.iter().product();
+            let weight = Weights {
+                shape: shape.to_vec(),
+                values: random(count, 2.0 / (count as f32 / outputs as f32).sqrt()),
+            };
+            (weight, random(outputs, 0.5))
+        };
+        let mut conv = |shape: [usize; 4], stride, relu6| {
+            let (weight, bias) = filters(shape, shape[0]);
+            Op::Conv {
+                weight,
+                bias,
+                stride,
+                relu6,
+            }
+        };
+        let mut trunk = vec![
+            ("image", Op::Image, vec![], 3, 16),
+            ("stem", conv([8, 3, 3, 3], 2, true), vec![0], 8, 8),
+            ("depthwise", conv([8, 1, 3, 3], 1, true), vec![1], 8, 8),
+            ("project", conv([8, 8, 1, 1], 1, false), vec![2], 8, 8),
+            ("add", Op::Add, vec![1, 3], 8, 8),
+            ("down", conv([8, 1, 3, 3], 2, true), vec![4], 8, 4),
+            ("reduce", conv([8, 8, 1, 1], 1, false), vec![5], 8, 4),
+        ];
+        let mut gate = trunk.clone();
+        gate.extend([
+            ("pool", Op::Pool, vec![6], 8, 1),
+            ("classifier", conv([1, 8, 1, 1], 1, false), vec![7], 1, 1),
+            ("probability", Op::Sigmoid, vec![8], 1, 1),
+        ]);
+        let (weight, bias) = filters([16, 2, 2, 2], 2);
+        trunk.extend([
+            ("up", Op::Upsample, vec![6], 8, 8),
+            ("concat", Op::Concat, vec![4, 7], 16, 8),
+            ("mask", Op::Double { weight, bias }, vec![8], 2, 16),
+            ("probability", Op::Sigmoid, vec![9], 2, 16),
+        ]);
+        [("gate", gate), ("unet", trunk)].map(|(name, nodes)| Graph {
+            name,
+            nodes: (nodes.into_iter())
+                .map(|(name, op, inputs, channels, side)| Node {
+                    name: name.to_owned(),
+                    op,
+                    inputs,
+                    channels,
+                    side,
+                })
+                .collect(),
+        })
+    }
+
     #[test]
     fn tract_computes_of_bytes_what_the_simulation_computes() {
-        let bytes = Distribution::Uniform(0.0, 255.0);
-        let image = Tensor::<Flex, 4>::random([1, TILE, TILE, 3], bytes, &FlexDevice);
-        let image = (image.round() - BYTES.mean) / BYTES.std;
-        let planes = image.clone().permute([0, 3, 1, 2]).into_data();
-        let planes: Vec<f32> = planes.iter().collect();
-        let light = || shaken(fresh(DecoderKind::Light));
-        for graph in [
-            Graph::of_gate(&shaken(Gate::<Flex>::new(0.35, &FlexDevice)), TILE),
-            Graph::of_unet(&light(), TILE),
-            Graph::of_unet(&light().with_centrality(&FlexDevice), TILE),
-            Graph::of_unet(&shaken(fresh(DecoderKind::Seed)), TILE),
-        ] {
+        let mut rng = StdRng::seed_from_u64(12);
+        for graph in each_operator() {
             let name = graph.name;
-            let outputs = graph.nodes.last().map_or(0, |node| node.channels);
-            let batches = [image.clone()];
-            let quantized = post_training(graph.of_bytes(), &batches, &image, &Stop::new());
+            let mut tile = || -> Tensor<Flex, 4> {
+                let bytes = (0..16 * 16 * 3).map(|_| rng.random_range(0..=255u8));
+                let values: Vec<f32> = bytes
+                    .map(|byte| (f32::from(byte) - BYTES.mean) / BYTES.std)
+                    .collect();
+                let shape = [1, 16, 16, 3];
+                Tensor::from_data(burn::tensor::TensorData::new(values, shape), &FlexDevice)
+            };
+            let tiles: Vec<_> = (0..16).map(|_| tile()).collect();
+            let all = Tensor::cat(tiles.clone(), 0);
+            let quantized = post_training(graph.of_bytes(), &tiles, &all, &Stop::new());
             let quantized = quantized.expect("quantizes");
             let network = Network::from_onnx(&quantized.to_onnx(&[])).expect("loads");
-            let found = network.run(&planes).expect("runs");
-            let want = quantized.simulate(image.clone()).permute([0, 3, 1, 2]);
-            let want = tensor_values(want);
-            assert_eq!(found.len(), want.len());
-            let steps = |value: &f32| value * 256.0;
+            let (mut same, mut count, mut seen) = (0, 0, Vec::new());
+            for tile in tiles {
+                let planes = tensor_values(tile.clone().permute([0, 3, 1, 2]));
+                let found = network.run(&planes).expect("runs");
+                let want = tensor_values(quantized.simulate(tile).permute([0, 3, 1, 2]));
+                assert_eq!(found.len(), want.len());
+                for (found, want) in found.iter().zip(&want) {
+                    let [found, want] = [found, want].map(|p| p * 256.0);
+                    assert!(found.fract() == 0.0 && found < 256.0, "no byte: {found}");
+                    // A sum near a tie goes the other way now and then, for engines add in other orders.
+                    assert!((found - want).abs() <= 3.0, "{name}: {found} and {want}");
+                    same += usize::from(found == want);
+                    count += 1;
+                    seen.push(found);
+                }
+            }
             assert!(
-                found
-                    .iter()
-                    .all(|p| steps(p).fract() == 0.0 && steps(p) < 256.0)
+                same as f64 >= 0.97 * count as f64,
+                "{name}: {same} of {count}"
             );
-            // Engines divide by a scale or multiply by its inverse, and add in other orders: a value near
-            // a tie goes the other way now and then, which layers of random weights magnify.
-            let apart = found.iter().zip(&want).map(|(a, b)| (a - b).abs());
-            let mean = apart.sum::<f32>() / want.len() as f32;
-            let centre = want.iter().sum::<f32>() / want.len() as f32;
-            let spread = want.iter().map(|p| (p - centre).abs()).sum::<f32>() / want.len() as f32;
-            let most = if want.len() == 1 { 0.02 } else { 0.1 * spread };
-            assert!(
-                mean <= most,
-                "{name} of {outputs}: {mean} apart, spread {spread}"
-            );
+            seen.sort_by(f32::total_cmp);
+            seen.dedup();
+            assert!(seen.len() > 8, "{name}: hardly more than a constant");
         }
     }
 

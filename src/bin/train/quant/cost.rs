@@ -179,29 +179,13 @@ impl fmt::Display for Costs {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Distribution;
-    use burn_flex::{Flex, FlexDevice};
-
     use super::*;
-    use crate::nn::{DecoderKind, Encoder, UNet};
+    use crate::quant::fixtures::{tiles, unet};
     use crate::quant::observe::observe;
 
-    fn tiles() -> Tensor<Flex, 4> {
-        let shape = [2, 64, 64, 3];
-        let bytes =
-            Tensor::<Flex, 4>::random(shape, Distribution::Uniform(-128.0, 127.0), &FlexDevice);
-        bytes.round() / 128.0
-    }
-
     #[test]
-    fn a_layer_of_coarse_bytes_is_the_dearest() {
-        let unet = UNet::<Flex>::on(
-            Encoder::new(0.35, &FlexDevice),
-            DecoderKind::Light,
-            &FlexDevice,
-        );
-        let graph = Graph::of_unet(&unet, 64);
-        let tiles = tiles();
+    fn a_layer_of_coarse_bytes_costs_more() {
+        let (graph, tiles) = (unet(), tiles(4));
         let observed =
             observe(&graph, std::slice::from_ref(&tiles), &Stop::new()).expect("observes");
         let (schemes, tally) =
@@ -221,17 +205,23 @@ mod tests {
         let coarse = Quantized::new(graph.clone(), schemes.into()).expect("quantizes");
         let [fine, coarse] = [fine, coarse]
             .map(|quantized| costs(&quantized, &graph, &tiles, &Stop::new()).expect("weighs"));
-        assert_eq!(coarse.layers[0].layer, "decoder.2.lateral");
-        assert!(coarse.all > fine.all && fine.all > 0.0);
         let own = |costs: &Costs| {
-            let mut named = costs
-                .layers
-                .iter()
-                .filter(|cost| cost.layer == "decoder.2.lateral");
-            named.next().expect("listed").decibels
+            let mut named = costs.layers.iter();
+            let cost = named.find(|cost| cost.layer == "decoder.2.lateral");
+            cost.map(|cost| (cost.output, cost.decibels))
+                .expect("listed")
         };
+        let (before, after) = (own(&fine), own(&coarse));
+        assert!(coarse.all > fine.all && fine.all > 0.0);
         // A step 16 times as wide: 24 dB less, or a little else where the ends clip.
-        assert!((own(&fine) - own(&coarse) - 24.0).abs() < 4.0);
-        assert!(coarse.to_string().contains("decoder.2.lateral"));
+        assert!(
+            (before.1 - after.1 - 24.0).abs() < 4.0,
+            "{before:?} {after:?}"
+        );
+        assert!(after.0 > 4.0 * before.0, "{before:?} {after:?}");
+        let dearest_first = |costs: &Costs| costs.layers.is_sorted_by(|a, b| a.output >= b.output);
+        assert!(dearest_first(&coarse));
+        let (table, dearest) = (coarse.to_string(), &coarse.layers[0].layer);
+        assert!(table.contains(dearest), "{table}");
     }
 }

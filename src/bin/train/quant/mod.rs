@@ -8,6 +8,8 @@
 mod correct;
 mod cost;
 mod equalise;
+#[cfg(test)]
+mod fixtures;
 mod forward;
 mod observe;
 mod post_training;

@@ -209,7 +209,8 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::nn::{DecoderKind, Encoder, Gate, UNet, collect};
+    use crate::nn::{DecoderKind, Encoder, UNet, collect};
+    use crate::quant::fixtures;
     use crate::quant::observe::observe;
     use crate::quant::ranges::Rule;
 
@@ -232,7 +233,6 @@ mod tests {
 
     fn quantized(graph: Graph, tiles: &[Tile]) -> Quantized {
         let batch = tensors::pixels_by((BYTES.mean, BYTES.std), tiles, &FlexDevice);
-        let graph = graph.of_bytes();
         let observed = observe::<Flex>(&graph, &[batch], &Stop::new()).expect("observes");
         let schemes = (0..graph.nodes.len())
             .map(|node| observed.scheme(&graph, node, Rule::MinMax))
@@ -240,31 +240,35 @@ mod tests {
         Quantized::new(graph, schemes).expect("quantizes")
     }
 
-    fn networks() -> Vec<Graph> {
+    /// Trained ones, and random ones with what these lack.
+    fn networks() -> [Graph; 4] {
         let side = SIDE as usize;
         let unet = |kind| UNet::<Flex>::on(Encoder::new(0.35, &FlexDevice), kind, &FlexDevice);
-        vec![
-            Graph::of_gate(&Gate::<Flex>::new(0.35, &FlexDevice), side),
-            Graph::of_unet(&unet(DecoderKind::Light), side),
-            Graph::of_unet(&unet(DecoderKind::Seed), side),
-            Graph::of_unet(&unet(DecoderKind::Light).with_centrality(&FlexDevice), side),
+        let seed = Graph::of_unet(&unet(DecoderKind::Seed), side);
+        let two = unet(DecoderKind::Light).with_centrality(&FlexDevice);
+        let two = Graph::of_unet(&two, side);
+        [
+            fixtures::gate(),
+            fixtures::unet(),
+            seed.of_bytes(),
+            two.of_bytes(),
         ]
     }
 
     #[test]
     fn it_sees_what_the_integers_see() {
         let tiles = tiles(2);
-        for graph in networks() {
+        // Random weights would magnify what the last bits of a sum decide.
+        for graph in networks().into_iter().take(2) {
             let quantized = quantized(graph, &tiles);
             let tuned = Tuned::<Flex>::new(Arc::new(quantized.clone()), &FlexDevice);
             let found = sigmoid(tuned.logits(&tiles));
             let image = tensors::pixels_by((BYTES.mean, BYTES.std), &tiles, &FlexDevice);
             let want = quantized.simulate(image);
             let worst = (found.clone() - want.clone()).abs();
-            // The last rounding, and sums that fall on another side of a step now and then, which random
-            // weights magnify.
+            // The last rounding, and sums that fall on another side of a step now and then.
             let mean = worst.mean().into_scalar();
-            assert!(mean < 0.04, "{}: {mean}", quantized.graph.name);
+            assert!(mean < 0.01, "{}: {mean}", quantized.graph.name);
             // Its weights and schemes are those that it began with.
             let again = Quantized::of_tuned(&quantized.graph, &collect(&tuned)).expect("the same");
             assert_eq!(again.schemes, quantized.schemes);
