@@ -21,7 +21,7 @@ const NAMED: usize = 8;
 /// What rounding costs a network.
 pub(crate) struct Costs {
     /// Root mean square of what all changes together change in the output of the network in floats.
-    pub(crate) all: f64,
+    all: f64,
     /// The layers, dearest first.
     layers: Vec<Cost>,
 }
@@ -83,18 +83,27 @@ pub(crate) fn choose_schemes<B: FusedOps>(
     Ok((schemes.into(), tally))
 }
 
-/// What it costs to have `quantized` in place of `float`, and to round each of its layers by itself.
+/// What it costs to have `quantized` in place of a network in floats with the output `wanted`: root mean
+/// square.
+pub(crate) fn cost<B: FusedOps>(
+    quantized: &Quantized,
+    wanted: &Tensor<B, 4>,
+    tiles: &Tensor<B, 4>,
+) -> f64 {
+    rms(quantized.simulate(tiles.clone()) - wanted.clone())
+}
+
+/// That, and what it costs to round each of the layers by itself.
 ///
 /// # Errors
 /// If the user asks to stop.
 pub(crate) fn costs<B: FusedOps>(
     quantized: &Quantized,
-    float: &Graph,
+    wanted: &Tensor<B, 4>,
     tiles: &Tensor<B, 4>,
     stop: &Stop,
 ) -> Result<Costs, Stopped> {
-    let wanted = forward(float, tiles.clone(), |_, map| map);
-    let all = rms(quantized.simulate(tiles.clone()) - wanted);
+    let all = cost(quantized, wanted, tiles);
     let graph = &quantized.graph;
     let maps = all_maps(graph, tiles.clone());
     let output = maps.last().expect("a graph has nodes").clone();
@@ -203,8 +212,9 @@ mod tests {
         let mut schemes = schemes.to_vec();
         schemes[at].scale *= 16.0;
         let coarse = Quantized::new(graph.clone(), schemes.into()).expect("quantizes");
+        let wanted = forward(&graph, tiles.clone(), |_, map| map);
         let [fine, coarse] = [fine, coarse]
-            .map(|quantized| costs(&quantized, &graph, &tiles, &Stop::new()).expect("weighs"));
+            .map(|quantized| costs(&quantized, &wanted, &tiles, &Stop::new()).expect("weighs"));
         let own = |costs: &Costs| {
             let mut named = costs.layers.iter();
             let cost = named.find(|cost| cost.layer == "decoder.2.lateral");

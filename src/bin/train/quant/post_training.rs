@@ -7,8 +7,9 @@ use burn::tensor::Tensor;
 
 use super::Quantized;
 use super::correct::correct;
-use super::cost::{Costs, choose_schemes, costs};
+use super::cost::{choose_schemes, cost, costs};
 use super::equalise::equalise;
+use super::forward::forward;
 use super::observe::{Observed, observe};
 use crate::export::Graph;
 use crate::nn::FusedOps;
@@ -47,28 +48,29 @@ pub(crate) fn post_training<B: FusedOps>(
         log::info!("{name}: ranges of maps: {}", tally.join(", "));
         Quantized::new(graph, schemes)
     };
-    let weigh = |quantized: &Quantized, how: &str| -> Result<Costs> {
-        let costs = costs(quantized, &graph, probe, stop)?;
-        log::info!("{name}: {how}: {:.4}", costs.all);
-        Ok(costs)
+    let wanted = forward(&graph, probe.clone(), |_, map| map);
+    let weigh = |quantized: &Quantized, how: &str| {
+        let cost = cost(quantized, &wanted, probe);
+        log::info!("{name}: {how}: {cost:.4}");
+        cost
     };
     let mut best = quantize(graph.clone(), &observed)?;
-    let mut cost = weigh(&best, "rounded")?;
+    let mut least = weigh(&best, "rounded");
 
     let equal = equalise(graph.clone(), &observed);
     let of_equal = observe(&equal, batches, stop)?;
     let equal = quantize(equal, &of_equal)?;
-    let equal_cost = weigh(&equal, "channels equalised")?;
-    if equal_cost.all < cost.all {
-        (best, cost) = (equal, equal_cost);
+    let equal_cost = weigh(&equal, "channels equalised");
+    if equal_cost < least {
+        (best, least) = (equal, equal_cost);
     }
 
     let corrected = correct(&best, probe);
     let corrected = Quantized::new(corrected, Arc::clone(&best.schemes))?;
-    let corrected_cost = weigh(&corrected, "biases corrected")?;
-    if corrected_cost.all < cost.all {
-        (best, cost) = (corrected, corrected_cost);
+    let corrected_cost = weigh(&corrected, "biases corrected");
+    if corrected_cost < least {
+        best = corrected;
     }
-    log::info!("{name}: {cost}");
+    log::info!("{name}: {}", costs(&best, &wanted, probe, stop)?);
     Ok(best)
 }
