@@ -97,6 +97,17 @@ pub(crate) struct Swept {
 }
 
 impl Figures {
+    /// Those of each set.
+    pub(super) fn by_set(outcomes: &[Outcome], thresholds: &Thresholds) -> BTreeMap<String, Self> {
+        let mut sets: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
+        for outcome in outcomes {
+            sets.entry(&outcome.set).or_default().push(outcome);
+        }
+        let figures =
+            |(set, some): (&str, Vec<&Outcome>)| (set.to_owned(), Self::of(&some, thresholds));
+        sets.into_iter().map(figures).collect()
+    }
+
     pub(crate) fn of(outcomes: &[&Outcome], thresholds: &Thresholds) -> Self {
         let sample = &sample(outcomes);
         let every = |of: fn(&Outcome) -> f64| sample.estimate(|some| average(some, |_| true, of));

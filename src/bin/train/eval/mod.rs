@@ -94,16 +94,10 @@ pub(crate) fn evaluate(
         !outcomes.is_empty(),
         "no image of the {split} split can be read: name some under [[data]]"
     );
-    let mut sets: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
-    for outcome in &outcomes {
-        sets.entry(&outcome.set).or_default().push(outcome);
-    }
     let thresholds = detector.manifest().thresholds;
-    let figures =
-        |(name, some): (&str, Vec<&Outcome>)| (name.to_owned(), Figures::of(&some, &thresholds));
     Ok(Evaluation {
         split,
-        sets: sets.into_iter().map(figures).collect(),
+        sets: Figures::by_set(&outcomes, &thresholds),
         outcomes,
     })
 }

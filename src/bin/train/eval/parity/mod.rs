@@ -173,14 +173,8 @@ impl Parity {
 impl Judged {
     /// By set.
     fn scores(&self) -> BTreeMap<String, Scores> {
-        let mut sets: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
-        for outcome in &self.outcomes {
-            sets.entry(&outcome.set).or_default().push(outcome);
-        }
-        let scores = |(set, outcomes): (&str, Vec<&Outcome>)| {
-            let scores = Figures::of(&outcomes, &self.thresholds).scores();
-            (set.to_owned(), scores)
-        };
+        let sets = Figures::by_set(&self.outcomes, &self.thresholds);
+        let scores = |(set, figures): (String, Figures)| (set, figures.scores());
         sets.into_iter().map(scores).collect()
     }
 }
