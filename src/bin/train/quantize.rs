@@ -307,7 +307,7 @@ impl Quantizing<'_> {
         let batches = (0..BATCHES).map(|step| {
             let tiles = draws.batch(&sampler, step, self.stop)?;
             ships += tiles.iter().filter(|tile| tile.has_ship()).count();
-            Ok(tensors::pixels_by((BYTES.mean, BYTES.std), &tiles, device))
+            Ok(tensors::pixels_by(BYTES, &tiles, device))
         });
         let batches = batches.collect::<Result<_>>()?;
         let all = BATCHES * draws.batch;

@@ -155,10 +155,7 @@ impl Trained {
     pub(crate) fn float_draft(&self, folder: &Path) -> Result<Draft<'_>> {
         let kind = Kind {
             name: self.config.name.clone(),
-            normalisation: Normalisation {
-                mean: NORMALISATION.0,
-                std: NORMALISATION.1,
-            },
+            normalisation: NORMALISATION,
         };
         let networks = self.graphs()?;
         let networks = networks.map(|graph| -> WriteNetwork {

@@ -1,33 +1,45 @@
 //! Tiles as tensors.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use image::RgbImage;
 use rayon::prelude::*;
+use shipwatch::model::Normalisation;
 
 use crate::data::{Centrality, Tile};
 
-/// Byte that becomes zero, and bytes per unit, at the networks' input: Keras's MobileNetV2 scale.
-pub(crate) const NORMALISATION: (f32, f32) = (127.5, 127.5);
+/// Keras's MobileNetV2 scale.
+pub(crate) const NORMALISATION: Normalisation = Normalisation {
+    mean: 127.5,
+    std: 127.5,
+};
 
 /// `[N, 3, S, S]`, normalised; in memory the channels are last, as the networks' operators want.
 pub(crate) fn pixels<B: Backend>(tiles: &[Tile], device: &B::Device) -> Tensor<B, 4> {
     pixels_by(NORMALISATION, tiles, device).permute([0, 3, 1, 2])
 }
 
-/// `[N, S, S, 3]`, normalised by a mean and a deviation.
+/// `[N, S, S, 3]`, normalised as told.
 pub(crate) fn pixels_by<B: Backend>(
-    (mean, std): (f32, f32),
+    by: Normalisation,
     tiles: &[Tile],
     device: &B::Device,
 ) -> Tensor<B, 4> {
-    let (width, height) = tiles
-        .first()
-        .map_or((0, 0), |tile| tile.pixels.dimensions());
-    let mut values = Vec::with_capacity(tiles.len() * (width * height) as usize * 3);
-    for tile in tiles {
-        let bytes = tile.pixels.as_raw().iter();
-        values.extend(bytes.map(|&byte| (f32::from(byte) - mean) / std));
+    images_by(by, tiles.iter().map(|tile| &tile.pixels), device)
+}
+
+/// `[N, H, W, 3]` of images of one size, normalised as told.
+pub(crate) fn images_by<'a, B: Backend>(
+    by: Normalisation,
+    images: impl Iterator<Item = &'a RgbImage>,
+    device: &B::Device,
+) -> Tensor<B, 4> {
+    let (mut count, mut size, mut values) = (0, (0, 0), Vec::new());
+    for image in images {
+        (count, size) = (count + 1, image.dimensions());
+        let bytes = image.as_raw().iter();
+        values.extend(bytes.map(|&byte| (f32::from(byte) - by.mean) / by.std));
     }
-    let shape = [tiles.len(), height as usize, width as usize, 3];
+    let shape = [count, size.1 as usize, size.0 as usize, 3];
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 

@@ -4,13 +4,15 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
+use image::{RgbImage, imageops};
 use shipwatch::inference::onnx::initializers;
 
 use super::BYTES;
 use crate::export::Graph;
 use crate::nn::{DecoderKind, Encoder, Gate, UNet};
+use crate::tensors::images_by;
 
 /// Side of a tile.
 pub(super) const SIDE: usize = 64;
@@ -49,16 +51,7 @@ pub(super) fn tiles(count: u32) -> Tensor<Flex, 4> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let scene = image::open(path).expect("an image").into_rgb8();
     let side = SIDE as u32;
-    let mut values = Vec::new();
-    for nth in 0..count {
-        let tile = image::imageops::crop_imm(&scene, 300 + nth * side, 400, side, side);
-        let bytes = tile.to_image().into_raw();
-        values.extend(
-            bytes
-                .iter()
-                .map(|&byte| (f32::from(byte) - BYTES.mean) / BYTES.std),
-        );
-    }
-    let shape = [count as usize, SIDE, SIDE, 3];
-    Tensor::from_data(TensorData::new(values, shape), &FlexDevice)
+    let tile = |nth: u32| imageops::crop_imm(&scene, 300 + nth * side, 400, side, side).to_image();
+    let tiles: Vec<RgbImage> = (0..count).map(tile).collect();
+    images_by(BYTES, tiles.iter(), &FlexDevice)
 }

@@ -145,7 +145,7 @@ impl Graph {
     /// # Panics
     /// If what reads the image is no convolution.
     pub(crate) fn of_bytes(mut self) -> Self {
-        let (mean, std) = NORMALISATION;
+        let Normalisation { mean, std } = NORMALISATION;
         let readers = self.nodes.iter_mut().filter(|node| node.inputs == [0]);
         for node in readers {
             let Op::Conv { weight, bias, .. } = &mut node.op else {

@@ -1,6 +1,5 @@
 //! The integers' networks computed in floats, for the chain that judges bundles.
 
-use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use image::RgbImage;
 use shipwatch::detect::{Maps, TileNetworks};
@@ -8,6 +7,7 @@ use shipwatch::inference::InferenceError;
 
 use super::{BYTES, Quantized, simulate};
 use crate::export::Graph;
+use crate::tensors::images_by;
 
 /// Gate and U-Net with all that rounding does.
 pub(crate) struct Simulated([Network; 2]);
@@ -29,11 +29,7 @@ impl Simulated {
     /// The output for a tile, plane by plane.
     fn run(&self, network: usize, tile: &RgbImage) -> Result<Vec<f32>, InferenceError> {
         let Network { rounded, quantized } = &self.0[network];
-        let bytes = tile.as_raw().iter();
-        let values = bytes.map(|&byte| (f32::from(byte) - BYTES.mean) / BYTES.std);
-        let shape = [1, tile.height() as usize, tile.width() as usize, 3];
-        let data = TensorData::new(values.collect::<Vec<f32>>(), shape);
-        let image = Tensor::<Flex, 4>::from_data(data, &FlexDevice);
+        let image = images_by::<Flex>(BYTES, std::iter::once(tile), &FlexDevice);
         let output = simulate(rounded, &quantized.schemes, image);
         let planes = output.permute([0, 3, 1, 2]).into_data();
         Ok(planes.convert::<f32>().into_vec().expect("f32"))

@@ -103,7 +103,7 @@ impl<B: FusedOps> Tuned<B> {
     /// Logits `[N, S, S, C]` of tiles; `S` is 1 of a gate.
     fn logits(&self, tiles: &[Tile]) -> Tensor<B, 4> {
         let device = self.biases[0].val().device();
-        let image = tensors::pixels_by((BYTES.mean, BYTES.std), tiles, &device);
+        let image = tensors::pixels_by(BYTES, tiles, &device);
         let mut filters = self.weights.iter().zip(&self.biases);
         let graph = &self.quantized.graph;
         let mut maps: Vec<Tensor<B, 4>> = Vec::with_capacity(graph.nodes.len());
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn quantized(graph: Graph, tiles: &[Tile]) -> Quantized {
-        let batch = tensors::pixels_by((BYTES.mean, BYTES.std), tiles, &FlexDevice);
+        let batch = tensors::pixels_by(BYTES, tiles, &FlexDevice);
         let observed = observe::<Flex>(&graph, &[batch], &Stop::new()).expect("observes");
         let schemes = (0..graph.nodes.len())
             .map(|node| observed.scheme(&graph, node, Rule::MinMax))
@@ -263,7 +263,7 @@ mod tests {
             let quantized = quantized(graph, &tiles);
             let tuned = Tuned::<Flex>::new(Arc::new(quantized.clone()), &FlexDevice);
             let found = sigmoid(tuned.logits(&tiles));
-            let image = tensors::pixels_by((BYTES.mean, BYTES.std), &tiles, &FlexDevice);
+            let image = tensors::pixels_by(BYTES, &tiles, &FlexDevice);
             let want = quantized.simulate(image);
             let worst = (found.clone() - want.clone()).abs();
             // The last rounding, and sums that fall on another side of a step now and then.

@@ -84,7 +84,7 @@ impl Pretrained {
                 let manifest = Bundle::load(path)?.manifest;
                 let normalisation = manifest.normalisation;
                 ensure!(
-                    (normalisation.mean, normalisation.std) == NORMALISATION,
+                    normalisation == NORMALISATION,
                     "{}: the networks want other `normalisation` than training gives: {:?}",
                     path.display(),
                     NORMALISATION
