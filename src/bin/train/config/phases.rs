@@ -74,6 +74,17 @@ impl PhaseName {
         }
     }
 
+    /// The phase before it that trains the same network.
+    pub(crate) fn before(self) -> Option<Self> {
+        match self {
+            Self::GateHead | Self::Decoder => None,
+            Self::GateBlocks => Some(Self::GateHead),
+            Self::Unet => Some(Self::Decoder),
+            Self::GateInt8 => Some(Self::GateBlocks),
+            Self::UnetInt8 => Some(Self::Unet),
+        }
+    }
+
     /// Whether it trains the gate; else the U-Net.
     pub(crate) fn is_gate(self) -> bool {
         matches!(self, Self::GateHead | Self::GateBlocks | Self::GateInt8)

@@ -74,7 +74,7 @@ impl<B: Engine> Trainer<'_, B> {
                 );
                 (checkpoint.state, learner)
             }
-            None => (State::default(), Learner::new(model, self.config, name)),
+            None => (self.first(name)?, Learner::new(model, self.config, name)),
         };
         // The row of a look that is still owed would be there twice.
         let looked = match state.owes_look(&phase) {
@@ -95,6 +95,12 @@ impl<B: Engine> Trainer<'_, B> {
         let ended = running.train();
         running.progress.finish();
         ended
+    }
+
+    /// Where a phase begins.
+    fn first(&self, name: PhaseName) -> Result<State> {
+        let before = name.before().map(|before| self.folder.state(before));
+        Ok(State::after(before.transpose()?.flatten()))
     }
 }
 

@@ -28,6 +28,18 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The start of a phase after one that ended at `before`: with its hard scenes, for it goes on with the
+    /// network that fires on them.
+    pub(crate) fn after(before: Option<Self>) -> Self {
+        Self {
+            mined: Mined {
+                round: 0,
+                scenes: before.unwrap_or_default().mined.scenes,
+            },
+            ..Self::default()
+        }
+    }
+
     /// Whether a look at the tune set comes before the next step: before the first one, and where the
     /// user asked to stop during the look.
     pub(crate) fn owes_look(&self, phase: &Phase) -> bool {
@@ -59,6 +71,33 @@ impl State {
 mod tests {
     use super::*;
     use crate::config::Phases;
+
+    #[test]
+    fn a_phase_begins_with_the_hard_scenes_of_the_one_before_and_nothing_else() {
+        let mined = Mined {
+            round: 7,
+            scenes: vec![3, 1],
+        };
+        let before = State {
+            step: 70,
+            best: Some(0.5),
+            stale: 2,
+            done: true,
+            mined,
+            ..State::default()
+        };
+        let after = State::after(Some(before));
+        assert_eq!(
+            (after.mined.round, &after.mined.scenes[..]),
+            (0, &[3, 1][..])
+        );
+        let rest = State {
+            mined: Mined::default(),
+            ..after
+        };
+        assert_eq!(rest, State::default());
+        assert_eq!(State::after(None), State::default());
+    }
 
     #[test]
     fn a_look_is_owed_at_the_start_and_where_it_was_cut_short() {
