@@ -2,5 +2,7 @@
 
 mod network;
 pub mod onnx;
+mod operators;
+mod recognise;
 
-pub use network::{InferenceError, Network};
+pub use network::{Engine, InferenceError, Network};
