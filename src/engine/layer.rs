@@ -31,7 +31,8 @@ struct Shape {
 
 #[derive(Debug)]
 enum Work {
-    Image(Box<[u8; 256]>),
+    /// The image itself.
+    Image,
     Pointwise(Dense),
     Full {
         dense: Dense,
@@ -53,20 +54,17 @@ enum Work {
     Table(Box<[u8; 256]>),
 }
 
-/// Some rows of a map.
+/// A map.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) bytes: &'a [u8],
-    /// Number of the first row.
-    pub(super) first: usize,
     /// Bytes of a row.
     pub(super) row: usize,
 }
 
 impl<'a> View<'a> {
     fn rows(&self, rows: Range<usize>) -> &'a [u8] {
-        let from = (rows.start - self.first) * self.row;
-        &self.bytes[from..][..rows.len() * self.row]
+        &self.bytes[rows.start * self.row..rows.end * self.row]
     }
 
     fn row(&self, row: usize) -> &'a [u8] {
@@ -110,16 +108,16 @@ impl Layer {
                 .collect()
         };
         let work = match op {
-            Op::Image(table) => Work::Image(table.clone()),
+            Op::Image(_) if places[node].rows == 0 => Work::Image,
             Op::Pointwise(filters) => Work::Pointwise(packing.dense(
-                1,
+                [1, 1],
                 &[filters.weight.as_slice()],
                 filters,
                 &multipliers(filters),
             )),
             Op::Full(filters, window) => Work::Full {
                 dense: packing.dense(
-                    9,
+                    [3, 3],
                     &[filters.weight.as_slice()],
                     filters,
                     &multipliers(filters),
@@ -137,7 +135,7 @@ impl Layer {
                 let quarter = filters.weight.len() / 4;
                 let part = |nth: usize| &filters.weight[nth * quarter..][..quarter];
                 Work::Double([[0, 1], [2, 3]].map(|[left, right]| {
-                    packing.dense(1, &[part(left), part(right)], filters, &multipliers)
+                    packing.dense([1, 1], &[part(left), part(right)], filters, &multipliers)
                 }))
             }
             Op::Add => Work::Add(Sum::of(
@@ -153,7 +151,7 @@ impl Layer {
                 multiplier: mean_multiplier(from, map.scheme),
                 rounding,
             }),
-            Op::Table(table) => Work::Table(table.clone()),
+            Op::Image(table) | Op::Table(table) => Work::Table(table.clone()),
         };
         Self {
             work,
@@ -166,13 +164,13 @@ impl Layer {
     pub(super) fn spare(&self, kernel: &dyn Kernel) -> usize {
         let Shape { width, pixel, .. } = self.input;
         match self.work {
-            Work::Full { .. } => KEPT * (width + 2) * pixel,
+            Work::Full { .. } => KEPT * padded_row(width, pixel),
             Work::Depthwise { .. } => kernel.depthwise_scratch(width),
             _ => 0,
         }
     }
 
-    /// Computes `rows` of its map into `out`, of what is held of its inputs.
+    /// Computes `rows` of its map into `out`, of its inputs.
     pub(super) fn run(
         &self,
         kernel: &dyn Kernel,
@@ -183,13 +181,7 @@ impl Layer {
     ) {
         let pixel = self.output.pixel;
         match &self.work {
-            Work::Image(table) => {
-                let (pixels, _) = a.rows(rows).as_chunks::<3>();
-                for (from, out) in pixels.iter().zip(out.chunks_exact_mut(pixel)) {
-                    let bytes = from.map(|byte| table[usize::from(byte)]);
-                    out[..3].copy_from_slice(&bytes);
-                }
-            }
+            Work::Image => {}
             Work::Pointwise(dense) => {
                 let patches = Patches {
                     rows: &[a.rows(rows.clone())],
@@ -276,7 +268,7 @@ impl Layer {
             pixel,
             ..
         } = self.input;
-        let length = (width + 2) * pixel;
+        let length = padded_row(width, pixel);
         let mut kept = [None; KEPT];
         let outs = out.chunks_exact_mut(self.output.width * self.output.pixel);
         for (y, out) in rows.zip(outs) {
@@ -341,6 +333,11 @@ impl Layer {
     }
 }
 
+/// Bytes of a row with a pixel of padding at both ends, and what the last patch reads beyond.
+fn padded_row(width: usize, pixel: usize) -> usize {
+    (width + 2) * pixel + 3
+}
+
 /// What all convolutions of a layer share.
 struct Packing<'a> {
     kernel: &'a dyn Kernel,
@@ -352,21 +349,32 @@ struct Packing<'a> {
 }
 
 impl Packing<'_> {
-    /// A dense convolution of `taps` pixels; `parts` are weights `[outputs, taps, inputs]` whose outputs lie
-    /// side by side, each in a pixel of the output.
-    fn dense(&self, taps: usize, parts: &[&[i8]], filters: &Filters, multipliers: &[f32]) -> Dense {
+    /// A dense convolution of a window of rows and columns; `parts` are weights `[outputs, rows, columns,
+    /// inputs]` whose outputs lie side by side, each in a pixel of the output.
+    fn dense(
+        &self,
+        [rows, columns]: [usize; 2],
+        parts: &[&[i8]],
+        filters: &Filters,
+        multipliers: &[f32],
+    ) -> Dense {
         let (inputs, pixel) = (self.input.channels, self.input.pixel);
-        let depth = taps * pixel;
+        // What a row's four last bytes hold beyond the window weighs nothing.
+        let run = (columns * pixel).next_multiple_of(4);
+        let depth = rows * run;
         let outputs = parts.len() * self.output.pixel;
         let mut weight = vec![0; outputs * depth];
         let mut bias = vec![0; outputs.next_multiple_of(PADDED)];
         let mut multiplied = vec![0.0; bias.len()];
         for (nth, part) in parts.iter().enumerate() {
-            for (channel, filter) in part.chunks_exact(taps * inputs).enumerate() {
+            for (channel, filter) in part.chunks_exact(rows * columns * inputs).enumerate() {
                 let o = nth * self.output.pixel + channel;
-                let taps = weight[o * depth..][..depth].chunks_exact_mut(pixel);
-                for (to, from) in taps.zip(filter.chunks_exact(inputs)) {
-                    to[..inputs].copy_from_slice(from);
+                let runs = weight[o * depth..][..depth].chunks_exact_mut(run);
+                for (run, filter) in runs.zip(filter.chunks_exact(columns * inputs)) {
+                    let pixels = run.chunks_mut(pixel);
+                    for (to, from) in pixels.zip(filter.chunks_exact(inputs)) {
+                        to[..inputs].copy_from_slice(from);
+                    }
                 }
                 bias[o] = self.bias(filters.bias[channel], filter);
                 multiplied[o] = multipliers[channel];

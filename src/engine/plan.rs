@@ -1,24 +1,11 @@
-//! Where maps lie in memory, and which layers run together.
-//!
-//! Neighbouring layers form a stage. Within one, rows travel in bands: each layer computes the few rows
-//! that the next needs, so that what lies between them stays in cache. Maps that a later stage reads lie
-//! whole; they share memory where their lifetimes allow it.
+//! Where maps lie in memory: those share it that are not alive at once.
 
 use std::ops::Range;
 
-use super::graph::{Graph, Node, Op, Window};
+use super::graph::{Graph, Node, Op};
 
 /// Bytes that a map's place starts at a multiple of: a cache line.
 const ALIGNMENT: usize = 64;
-
-/// Layers that run together, band by band.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stage {
-    /// The layers; only maps of the last are read outside.
-    pub(super) nodes: Range<usize>,
-    /// Rows of the last layer that are computed at once.
-    pub(super) band: usize,
-}
 
 /// Where a map lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +16,7 @@ pub(super) struct Place {
     pub(super) pixel: usize,
     /// Bytes of a row.
     pub(super) row: usize,
-    /// Rows that there is room for.
+    /// Rows; none where the image itself is the map.
     pub(super) rows: usize,
 }
 
@@ -40,10 +27,9 @@ impl Place {
     }
 }
 
-/// Places and stages of a graph.
+/// Places of a graph's maps.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) stages: Vec<Stage>,
     /// Of each node's map.
     pub(super) places: Vec<Place>,
     /// Bytes that hold all places.
@@ -51,107 +37,36 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A plan by which each of `outputs` lies whole at the end.
-    pub(super) fn new(graph: &Graph, outputs: &[usize], cache: usize) -> Self {
+    /// A plan by which each of `outputs` is there at the end.
+    pub(super) fn new(graph: &Graph, outputs: &[usize]) -> Self {
         let nodes = graph.nodes();
-        let last_use = last_uses(nodes, outputs);
-        let pixels = pixels(nodes);
-        let stages = stages(nodes, &last_use, &pixels, cache);
-        let mut places: Vec<Place> = Vec::with_capacity(nodes.len());
-        for (node, &pixel) in nodes.iter().zip(&pixels) {
-            places.push(Place {
+        let place = |(at, pixel): (usize, usize)| {
+            let copied = outputs.contains(&at) || !nodes[at].op.is_identity();
+            Place {
                 offset: 0,
                 pixel,
-                row: pixel * node.map.width,
-                rows: node.map.height,
-            });
-        }
-        // In stages, the time that maps are alive in.
-        let mut lives = vec![0..0; nodes.len()];
-        for (time, stage) in stages.iter().enumerate() {
-            for band in bands(nodes, stage) {
-                for (node, rows) in stage.nodes.clone().zip(&band) {
-                    if node + 1 < stage.nodes.end {
-                        let place = &mut places[node];
-                        place.rows = if lives[node].is_empty() {
-                            0
-                        } else {
-                            place.rows
-                        };
-                        place.rows = place.rows.max(rows.len());
-                        lives[node] = time..time + 1;
-                    }
-                }
+                row: pixel * nodes[at].map.width,
+                rows: if copied { nodes[at].map.height } else { 0 },
             }
-            let last = stage.nodes.end - 1;
-            let of = |node: usize| stages.iter().position(|s| s.nodes.contains(&node));
-            let end = match last_use[last] {
-                Some(reader) => of(reader).expect("each node is in a stage") + 1,
-                None => stages.len(),
-            };
-            lives[last] = time..end;
-        }
-        let size = allocate(&mut places, &lives);
-        Self {
-            stages,
-            places,
-            size,
-        }
-    }
-}
-
-/// Rows of each layer of a stage that are needed for each of its bands, in their order.
-pub(super) fn bands<'a>(
-    nodes: &'a [Node],
-    stage: &'a Stage,
-) -> impl Iterator<Item = Vec<Range<usize>>> + 'a {
-    let height = nodes[stage.nodes.end - 1].map.height;
-    (0..height).step_by(stage.band).map(move |from| {
-        let mut needed = vec![0..0; stage.nodes.len()];
-        need(
-            nodes,
-            stage,
-            from..height.min(from + stage.band),
-            &mut needed,
-        );
-        needed
-    })
-}
-
-/// Rows of each layer of a stage that `rows` of its last layer need.
-pub(super) fn need(nodes: &[Node], stage: &Stage, rows: Range<usize>, needed: &mut [Range<usize>]) {
-    let first = stage.nodes.start;
-    needed.fill(0..0);
-    *needed.last_mut().expect("a stage has layers") = rows;
-    for node in stage.nodes.clone().rev() {
-        let rows = needed[node - first].clone();
-        for &input in &nodes[node].inputs {
-            if let Some(at) = input.checked_sub(first) {
-                let more = nodes[node].op.reads(rows.clone(), nodes[input].map.height);
-                let known = &mut needed[at];
-                *known = match known.start == known.end {
-                    true => more,
-                    false => known.start.min(more.start)..known.end.max(more.end),
-                };
-            }
-        }
+        };
+        let mut places: Vec<Place> = pixels(nodes).into_iter().enumerate().map(place).collect();
+        let size = allocate(&mut places, &lives(nodes, outputs));
+        Self { places, size }
     }
 }
 
 impl Op {
-    /// Rows of an input, of `height` rows, that `rows` of the output are made of.
-    fn reads(&self, rows: Range<usize>, height: usize) -> Range<usize> {
+    /// Whether it makes the image's bytes the map's, which need not be copied then.
+    fn is_identity(&self) -> bool {
         match self {
-            Self::Full(_, window) | Self::Depthwise(_, window) => window.reads(rows, height),
-            Self::Double(_) | Self::Upsample => rows.start / 2..rows.end.div_ceil(2),
-            Self::Pool => 0..height,
-            Self::Image(_) | Self::Pointwise(_) | Self::Add | Self::Concat | Self::Table(_) => rows,
+            Self::Image(table) => (0..=255).zip(&**table).all(|(byte, &to)| byte == to),
+            _ => false,
         }
     }
 
     /// Whether it reads pixels four bytes at once.
     fn is_dense(&self) -> bool {
-        matches!(self, Self::Pointwise(_) | Self::Full(..) | Self::Double(_))
+        matches!(self, Self::Pointwise(_) | Self::Double(_))
     }
 
     /// Whether its pixels have the bytes of its inputs' pixels.
@@ -163,27 +78,18 @@ impl Op {
     }
 }
 
-impl Window {
-    fn reads(self, rows: Range<usize>, height: usize) -> Range<usize> {
-        let first = |row: usize| row * self.stride;
-        let start = first(rows.start).saturating_sub(self.top);
-        let end = (first(rows.end.saturating_sub(1)) + 3).saturating_sub(self.top);
-        start.min(height)..end.min(height)
-    }
-}
-
-/// The last reader of each map; none of an output, which is read at the end.
-fn last_uses(nodes: &[Node], outputs: &[usize]) -> Vec<Option<usize>> {
-    let mut uses: Vec<Option<usize>> = (0..nodes.len()).map(Some).collect();
+/// The nodes during which each map is alive: from its own to its last reader, an output to the end.
+fn lives(nodes: &[Node], outputs: &[usize]) -> Vec<Range<usize>> {
+    let mut lives: Vec<Range<usize>> = (0..nodes.len()).map(|node| node..node + 1).collect();
     for (reader, node) in nodes.iter().enumerate() {
         for &input in &node.inputs {
-            uses[input] = Some(reader);
+            lives[input].end = reader + 1;
         }
     }
     for &output in outputs {
-        uses[output] = None;
+        lives[output].end = nodes.len();
     }
-    uses
+    lives
 }
 
 /// Bytes of each map's pixels.
@@ -210,21 +116,6 @@ fn pixels(nodes: &[Node]) -> Vec<usize> {
         false => node.map.channels,
     };
     nodes.iter().zip(padded).map(pixel).collect()
-}
-
-/// Which layers run together, such that the bands of a stage fit into `cache` bytes.
-fn stages(
-    nodes: &[Node],
-    last_use: &[Option<usize>],
-    pixels: &[usize],
-    cache: usize,
-) -> Vec<Stage> {
-    let _ = (last_use, pixels, cache);
-    let stage = |node: usize| Stage {
-        nodes: node..node + 1,
-        band: nodes[node].map.height,
-    };
-    (0..nodes.len()).map(stage).collect()
 }
 
 /// Gives each place an offset such that no two overlap that are alive at once; largest first, each at the

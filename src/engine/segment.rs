@@ -5,10 +5,7 @@ use std::ops::Range;
 use super::graph::{Graph, Map, Node, Op};
 use super::kernels::{Kernel, runnable};
 use super::layer::{Layer, View};
-use super::plan::{Plan, Stage, need};
-
-/// Bytes of cache that the bands of a stage may take.
-const CACHE: usize = 128 << 10;
+use super::plan::Plan;
 
 /// A network of bytes, ready to run. Threads share one; each has a [`Scratch`] of its own.
 #[derive(Debug)]
@@ -27,9 +24,6 @@ pub struct Segment {
 pub struct Scratch {
     maps: Vec<u8>,
     spare: Vec<u8>,
-    needed: Vec<Range<usize>>,
-    /// Rows that the place of each map holds.
-    held: Vec<Range<usize>>,
 }
 
 impl Segment {
@@ -43,7 +37,7 @@ impl Segment {
 
     pub(super) fn with(graph: &Graph, outputs: &[usize], kernel: &'static dyn Kernel) -> Self {
         let nodes = graph.nodes().to_vec();
-        let plan = Plan::new(graph, outputs, CACHE);
+        let plan = Plan::new(graph, outputs);
         let layers: Vec<Layer> = (0..nodes.len())
             .map(|node| Layer::new(&nodes, &plan.places, node, kernel))
             .collect();
@@ -61,6 +55,11 @@ impl Segment {
     /// Name of the kernel that runs it.
     pub fn kernel(&self) -> &'static str {
         self.kernel.name()
+    }
+
+    /// The layers.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// The map of each output.
@@ -88,17 +87,27 @@ impl Segment {
     ///
     /// # Panics
     /// If the image has another size.
-    pub fn run(
+    pub fn run(&self, image: &[u8], scratch: &mut Scratch, take: impl FnMut(usize, &[u8], usize)) {
+        self.run_watched(image, scratch, |_| {}, take);
+    }
+
+    /// As [`Segment::run`]; `watch` hears of each node that is over.
+    ///
+    /// # Panics
+    /// If the image has another size.
+    pub fn run_watched(
         &self,
         image: &[u8],
         scratch: &mut Scratch,
+        mut watch: impl FnMut(usize),
         mut take: impl FnMut(usize, &[u8], usize),
     ) {
         let [height, width] = self.image().unwrap_or([0, 0]);
         assert_eq!(image.len(), 3 * height * width, "the image's size");
         scratch.fit(self);
-        for stage in &self.plan.stages {
-            self.run_stage(stage, image, scratch);
+        for node in 0..self.nodes.len() {
+            self.run_layer(node, image, scratch);
+            watch(node);
         }
         for (nth, &output) in self.outputs.iter().enumerate() {
             let place = self.plan.places[output];
@@ -106,82 +115,32 @@ impl Segment {
         }
     }
 
-    fn run_stage(&self, stage: &Stage, image: &[u8], scratch: &mut Scratch) {
-        let last = stage.nodes.end - 1;
-        let height = self.nodes[last].map.height;
-        let Scratch {
-            maps,
-            spare,
-            needed,
-            held,
-        } = scratch;
-        held[stage.nodes.clone()].fill(0..0);
-        let needed = &mut needed[..stage.nodes.len()];
-        for from in (0..height).step_by(stage.band) {
-            let rows = from..height.min(from + stage.band);
-            need(&self.nodes, stage, rows, needed);
-            for (node, wanted) in stage.nodes.clone().zip(&*needed) {
-                if node != last {
-                    self.forget(node, wanted.start, maps, &mut held[node]);
-                }
-                let rows = held[node].end..wanted.end;
-                if !rows.is_empty() {
-                    held[node].end = rows.end;
-                    self.run_layer(node, rows, image, maps, spare, held);
-                }
-            }
-        }
-    }
-
-    /// Moves what a place holds from row `start` on to its front.
-    fn forget(&self, node: usize, start: usize, maps: &mut [u8], held: &mut Range<usize>) {
-        let place = self.plan.places[node];
-        if start >= held.end {
-            *held = start..start;
-        } else if start > held.start {
-            let skipped = (start - held.start) * place.row;
-            let kept = (held.end - start) * place.row;
-            let from = place.offset + skipped;
-            maps.copy_within(from..from + kept, place.offset);
-            held.start = start;
-        }
-    }
-
-    /// Computes rows of a layer from what is held of its inputs.
-    fn run_layer(
-        &self,
-        node: usize,
-        rows: Range<usize>,
-        image: &[u8],
-        maps: &mut [u8],
-        spare: &mut [u8],
-        held: &[Range<usize>],
-    ) {
+    fn run_layer(&self, node: usize, image: &[u8], scratch: &mut Scratch) {
         let places = &self.plan.places;
-        let start = places[node].offset + (rows.start - held[node].start) * places[node].row;
-        let (before, rest) = maps.split_at_mut(start);
-        let (out, after) = rest.split_at_mut(rows.len() * places[node].row);
-        let end = start + out.len();
+        let Range { start, end } = places[node].span();
+        let (before, rest) = scratch.maps.split_at_mut(start);
+        let (out, after) = rest.split_at_mut(end - start);
         let view = |input: usize| {
-            let span = places[input].span();
-            let bytes = match span.end <= start {
-                true => &before[span],
-                false => &after[span.start - end..span.end - end],
+            let place = places[input];
+            let span = place.span();
+            let bytes = match () {
+                () if span.is_empty() => image,
+                () if span.end <= start => &before[span],
+                () => &after[span.start - end..span.end - end],
             };
             View {
                 bytes,
-                first: held[input].start,
-                row: places[input].row,
+                row: place.row,
             }
         };
         let inputs = &self.nodes[node].inputs;
         let image = View {
             bytes: image,
-            first: 0,
-            row: 3 * self.nodes[node].map.width,
+            row: places[node].row,
         };
         let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
-        self.layers[node].run(self.kernel, [a, b], rows, out, spare);
+        let rows = 0..places[node].rows;
+        self.layers[node].run(self.kernel, [a, b], rows, out, &mut scratch.spare);
     }
 }
 
@@ -195,10 +154,5 @@ impl Scratch {
         };
         grow(&mut self.maps, segment.plan.size);
         grow(&mut self.spare, segment.spare);
-        let nodes = segment.nodes.len();
-        if self.held.len() < nodes {
-            self.held.resize(nodes, 0..0);
-            self.needed.resize(nodes, 0..0);
-        }
     }
 }
