@@ -5,7 +5,7 @@ SCENE := tests/data/sentinel2-ports/images/algiers.jpg
 # `make demo ONCE=1` ends after the scene instead of watching on.
 ONCE ?=
 
-.PHONY: demo test setup
+.PHONY: demo test setup peers
 
 # Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
 demo: setup
@@ -17,9 +17,21 @@ demo: setup
 	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
-# All tests, those of the training binary among them.
+# All tests, those of the training binary among them. Other runtimes run in the Python of `make peers`
+# where there is one.
+test: export PYTHON ?= $(if $(wildcard target/peers/bin/python),$(CURDIR)/target/peers/bin/python,python3)
 test: setup
 	cargo test --release --locked --features train
+
+# ONNX and ONNX Runtime, without which the tests that compare with them say SKIPPED.
+peers: target/peers/requirements.txt
+
+target/peers/requirements.txt: tests/requirements.txt
+	@rm -rf target/peers
+	python3 -m venv target/peers
+	target/peers/bin/python -m pip install --quiet --requirement $<
+	target/peers/bin/python -c "import onnx, onnxruntime"
+	@cp $< $@
 
 # libclang, which generates the bindings to V4L2 cameras.
 setup:
