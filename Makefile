@@ -26,11 +26,27 @@ test: setup
 # ONNX and ONNX Runtime, without which the tests that compare with them say SKIPPED.
 peers: target/peers/requirements.txt
 
+# shipwatch's speed beside that of other runtimes: a table, and target/peers.json.
+bench: setup bench-models
+	cargo build --release --locked --bin shipwatch
+	target/benches/bin/python benches/peers.py --threads $(THREADS) --json target/peers.json
+
+# Networks of sizes that models/ has not, of random weights; a clean target has them made anew.
+bench-models: target/bench-models/seed75-int8/unet.onnx
+
+target/bench-models/seed75-int8/unet.onnx: benches/make_models.py target/benches/requirements.txt
+	cargo build --release --locked --features train --bin train
+	target/benches/bin/python benches/make_models.py
+
 target/peers/requirements.txt: tests/requirements.txt
-	@rm -rf target/peers
-	python3 -m venv target/peers
-	target/peers/bin/python -m pip install --quiet --requirement $<
-	target/peers/bin/python -c "import onnx, onnxruntime"
+target/benches/requirements.txt: benches/requirements.txt
+
+# A virtual environment of the packages in a list, which names all that these need.
+target/peers/requirements.txt target/benches/requirements.txt:
+	@rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	$(@D)/bin/python -c "import onnx, onnxruntime"
 	@cp $< $@
 
 # libclang, which generates the bindings to V4L2 cameras.
