@@ -34,6 +34,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -178,8 +179,9 @@ def openvino(network, threads, image, precision):
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        # A thread that is bound to a core cannot give way to what else runs there, as all others can.
-        "ENABLE_CPU_PINNING": False,
+        # One thread that is bound to a core cannot move away from what else runs there, as all other
+        # contenders' can; of two, the second hardly gets to work unless it is bound.
+        "ENABLE_CPU_PINNING": threads > 1,
     }
     if precision == "f32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
@@ -400,6 +402,23 @@ def network_of(path, mean=None, std=None):
     return Network(path, shape[2], mean, std)
 
 
+def products(network):
+    """Multiply-accumulates of the convolutions for one picture."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(network.path)).graph
+    shapes = {constant.name: list(constant.dims) for constant in graph.initializer}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    count = 0
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            # Each weight meets each place of the map on whose grid the kernel moves.
+            grid = node.output[0] if node.op_type == "Conv" else node.input[0]
+            count += math.prod(shapes[node.input[1]]) * math.prod(shapes[grid][2:])
+    return count
+
+
 def pairs_in(folder):
     """The int8 and float networks of the same names in a folder of bundles."""
     for int8 in sorted(folder.glob("*-int8")):
@@ -577,8 +596,11 @@ def main():
         int8, floats = (network_of(file, options.mean, options.std) for file in files)
         results, best = compare(int8, floats, options)
         digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-        report["networks"].append({"name": name, "files": digests, "best_peer": best, "contenders": results})
-        print(f"\n{name}, {int8.side} x {int8.side}; best peer: {best}\n\n{table(results)}", flush=True)
+        size = products(floats)
+        network = {"name": name, "files": digests, "multiply_accumulates": size, "best_peer": best}
+        report["networks"].append({**network, "contenders": results})
+        print(f"\n{name}, {int8.side} x {int8.side}, {size / 1e6:.0f} million products; best peer: {best}\n")
+        print(table(results), flush=True)
         if options.json:
             options.json.write_text(json.dumps(report, indent=1) + "\n")
 
