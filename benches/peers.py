@@ -63,6 +63,11 @@ TRIAL, TRIALS = 0.1, 5
 REST = 0.05
 
 
+def shown(path):
+    """A path as people read it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
 class Unavailable(Exception):
     """Why a contender does not run here."""
 
@@ -290,12 +295,12 @@ def turn(run, seconds):
 
 
 def fastest(ways):
-    """The way of the least CPU time, as found by turns."""
+    """The way of the least time, as found by turns: what disturbs can only add to it."""
     trials = {name: [] for name in ways}
     for _ in range(TRIALS if len(ways) > 1 else 0):
         for name, run in ways.items():
-            trials[name].append(turn(run, TRIAL)["cpu_ms"])
-    return min(ways, key=lambda name: statistics.median(trials[name] or [0]))
+            trials[name].append(turn(run, TRIAL)["min_ms"])
+    return min(ways, key=lambda name: min(trials[name], default=0))
 
 
 def serve(connection, peer, network, threads):
@@ -361,22 +366,23 @@ class Shipwatch:
         self.about = {"picture": "shipwatch", "computes": computes, "output": None}
         self.command = [str(program), "bench", "--model", str(network.path), "--threads", str(threads), "--json"]
         if not program.exists():
-            raise Unavailable(f"there is no {program}: cargo build --release --bin shipwatch")
+            raise Unavailable(f"there is no {shown(program)}: cargo build --release --bin shipwatch")
         known = subprocess.run([program, "bench", "--help"], capture_output=True, stdin=subprocess.DEVNULL)
         if known.returncode:
-            raise Unavailable(f"{program} has no subcommand `bench` yet")
+            raise Unavailable(f"{shown(program)} has no subcommand `bench` yet")
         self.turn(TRIAL)
 
     def turn(self, seconds):
         command = [*self.command, "--seconds", str(seconds)]
+        words = f"`{' '.join(shown(Path(word)) for word in command)}`"
         ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if ended.returncode:
-            raise Unavailable(f"`{' '.join(command)}` failed: {ended.stderr.strip()[-300:]}")
+            raise Unavailable(f"{words} failed: {ended.stderr.strip()[-300:]}")
         try:
             said = json.loads(ended.stdout)
             return {key: float(said[key]) for key in ("median_ms", "min_ms", "cpu_ms")}
         except (KeyError, TypeError, ValueError) as error:
-            raise Unavailable(f"`{' '.join(command)}` said {ended.stdout[:200]!r}: {error!r}") from None
+            raise Unavailable(f"{words} said {ended.stdout[:200]!r}: {error!r}") from None
 
     def close(self):
         pass
@@ -595,7 +601,7 @@ def main():
     for name, *files in pairs:
         int8, floats = (network_of(file, options.mean, options.std) for file in files)
         results, best = compare(int8, floats, options)
-        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        digests = {shown(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
         size = products(floats)
         network = {"name": name, "files": digests, "multiply_accumulates": size, "best_peer": best}
         report["networks"].append({**network, "contenders": results})
