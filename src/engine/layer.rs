@@ -31,8 +31,7 @@ struct Shape {
 
 #[derive(Debug)]
 enum Work {
-    /// The image itself.
-    Image,
+    Image(Box<[u8; 256]>),
     Pointwise(Dense),
     Full {
         dense: Dense,
@@ -108,7 +107,7 @@ impl Layer {
                 .collect()
         };
         let work = match op {
-            Op::Image(_) if places[node].rows == 0 => Work::Image,
+            Op::Image(table) => Work::Image(table.clone()),
             Op::Pointwise(filters) => Work::Pointwise(packing.dense(
                 [1, 1],
                 &[filters.weight.as_slice()],
@@ -151,7 +150,7 @@ impl Layer {
                 multiplier: mean_multiplier(from, map.scheme),
                 rounding,
             }),
-            Op::Image(table) | Op::Table(table) => Work::Table(table.clone()),
+            Op::Table(table) => Work::Table(table.clone()),
         };
         Self {
             work,
@@ -181,7 +180,12 @@ impl Layer {
     ) {
         let pixel = self.output.pixel;
         match &self.work {
-            Work::Image => {}
+            Work::Image(table) => {
+                let (pixels, _) = a.rows(rows).as_chunks::<3>();
+                for (from, out) in pixels.iter().zip(out.chunks_exact_mut(pixel)) {
+                    out[..3].copy_from_slice(&from.map(|byte| table[usize::from(byte)]));
+                }
+            }
             Work::Pointwise(dense) => {
                 let patches = Patches {
                     rows: &[a.rows(rows.clone())],
