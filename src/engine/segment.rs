@@ -51,11 +51,6 @@ impl Segment {
         })
     }
 
-    /// Name of the kernel that runs it.
-    pub fn kernel(&self) -> &'static str {
-        self.kernel.name()
-    }
-
     /// The layers.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -109,7 +109,7 @@ pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recog
     reader.split(model, graph)
 }
 
-/// Operators among nodes; what only changes the form of numbers is none.
+/// Operators among nodes; what only changes the form of numbers or maps is none.
 pub(super) fn operators(nodes: &[NodeProto]) -> usize {
     let is_operator =
         |node: &&NodeProto| !matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");

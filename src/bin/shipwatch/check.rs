@@ -35,6 +35,12 @@ pub(crate) fn run(args: CheckArgs) -> Result<Exit, Failure> {
         None => report.check("models", Exit::Software, embedded())?,
     };
     if let Some(bundle) = bundle {
+        let engines = format!(
+            "gate: {}; U-Net: {}",
+            bundle.gate.engine(),
+            bundle.unet.engine()
+        );
+        report.check("engine", Exit::Software, passed((), engines))?;
         report.check("self-test", Exit::Software, self_test(bundle))?;
     }
     Ok(report.exit)
