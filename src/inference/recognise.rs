@@ -111,9 +111,13 @@ pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recog
 
 /// Operators among nodes; what only changes the form of numbers or maps is none.
 pub(super) fn operators(nodes: &[NodeProto]) -> usize {
-    let is_operator =
-        |node: &&NodeProto| !matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
-    nodes.iter().filter(is_operator).count()
+    let form = |node: &NodeProto| {
+        matches!(
+            node.op_type.as_str(),
+            "QuantizeLinear" | "DequantizeLinear" | "Flatten" | "Reshape" | "Identity" | "Constant"
+        )
+    };
+    nodes.iter().filter(|node| !form(node)).count()
 }
 
 /// The side of an image input `[1, 3, S, S]`.
