@@ -9,7 +9,7 @@ use tract_onnx::prelude::*;
 
 use super::onnx;
 use super::operators::{Planes, RunSegment};
-use super::recognise::{operators, recognise};
+use super::recognise::{Recognised, operators, recognise};
 use crate::contain::contain;
 use crate::engine;
 
@@ -114,13 +114,16 @@ impl Network {
         Self::from_proto(proto, values)
     }
 
-    fn from_proto(proto: ModelProto, values: &[f32; 256]) -> Result<Self, InferenceError> {
+    pub(super) fn from_proto(
+        proto: ModelProto,
+        values: &[f32; 256],
+    ) -> Result<Self, InferenceError> {
         if let Some(tensor) = onnx::not_finite(&proto) {
             let tensor = tensor.to_owned();
             return Err(InferenceError::Damaged { tensor });
         }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let prepared = contain(|| prepare(&proto, values))
+        let prepared = contain(|| prepare(&proto, recognise(&proto, values), values))
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
         let Prepared { plan, side, engine } = prepared;
         let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
@@ -185,6 +188,20 @@ impl Network {
     }
 }
 
+/// A network that tract runs alone, as the model says.
+#[cfg(test)]
+pub(super) fn in_tract(proto: &ModelProto, values: &[f32; 256]) -> Network {
+    let Prepared { plan, side, engine } = prepare(proto, None, values).expect("loads");
+    let output_shape = shape("output", plan.model().output_fact(0).expect("one")).expect("known");
+    Network {
+        plan,
+        side,
+        output_shape,
+        metadata: BTreeMap::new(),
+        engine,
+    }
+}
+
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
@@ -202,8 +219,11 @@ struct Prepared {
 
 /// A plan that reads an image's bytes: what the engine knows is one operator of it, and the rest is as the
 /// model has it.
-fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, InferenceError> {
-    let recognised = recognise(proto, values);
+fn prepare(
+    proto: &ModelProto,
+    recognised: Option<Recognised>,
+    values: &[f32; 256],
+) -> Result<Prepared, InferenceError> {
     let rest = recognised.as_ref().map_or(proto, |found| &found.rest);
     let mut model = tract_onnx::onnx()
         .model_for_proto_model(rest)
@@ -226,16 +246,8 @@ fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, Inferenc
         .as_ref()
         .and_then(|found| RunSegment::new(&found.graph, &found.outputs, kernel));
     let engine = Engine {
-        operators: recognised.as_ref().map_or(0, |found| found.operators[0]),
-        of: recognised.as_ref().map_or_else(
-            || {
-                proto
-                    .graph
-                    .as_ref()
-                    .map_or(0, |graph| operators(&graph.node))
-            },
-            |found| found.operators[1],
-        ),
+        operators: operators(proto) - operators(rest),
+        of: operators(proto),
         kernel: segment.as_ref().map(|_| kernel),
         quantized: is_quantized(proto),
     };
