@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::{Config, PhaseName};
 use crate::curves::{self, Metrics, Row, Rows};
@@ -30,7 +30,7 @@ const STATE: &str = "state";
 const BEST: &str = "best";
 
 /// Which weights a phase's best ones are.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Best {
     step: usize,
     score: f64,
@@ -302,20 +302,6 @@ impl RunFolder {
         params.save(&self.best_file(name), notes).with_context(|| {
             "the best weights were not saved; those before are unharmed. Make room, or mend what the cause says, and run the same command again"
         })
-    }
-
-    /// The tune score of a phase's best weights.
-    ///
-    /// # Errors
-    /// If they are lost.
-    pub(crate) fn best_score(&self, name: PhaseName) -> Result<f64> {
-        let read = || -> Result<Best> {
-            let notes = Params::notes(&self.best_file(name))?;
-            let best = notes.get(BEST).context("a note on the score is missing")?;
-            Ok(toml::from_str(best)?)
-        };
-        let best = read().with_context(|| self.lost_weights(name))?;
-        Ok(best.score)
     }
 
     /// Whether a phase is over.

@@ -69,7 +69,7 @@ impl PhaseName {
     /// The command that trains it.
     pub(crate) fn command(self) -> &'static str {
         match self {
-            name if name.is_rounded() => "train quantize",
+            Self::GateInt8 | Self::UnetInt8 => "train quantize",
             _ => "train run",
         }
     }
@@ -83,12 +83,6 @@ impl PhaseName {
             Self::GateInt8 => Some(Self::GateBlocks),
             Self::UnetInt8 => Some(Self::Unet),
         }
-    }
-
-    /// Whether it trains what rounding changed: it is over as soon as nothing is lost against the phase
-    /// before.
-    pub(crate) fn is_rounded(self) -> bool {
-        matches!(self, Self::GateInt8 | Self::UnetInt8)
     }
 
     /// Whether it trains the gate; else the U-Net.

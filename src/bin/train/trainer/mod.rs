@@ -45,8 +45,6 @@ struct Running<'a, B: Engine, M: Task<B>> {
     trainer: &'a Trainer<'a, B>,
     name: PhaseName,
     phase: Phase,
-    /// The tune score at which it is over.
-    goal: Option<f64>,
     learner: Learner<B, M>,
     state: State,
     window: Window<B>,
@@ -87,7 +85,6 @@ impl<B: Engine> Trainer<'_, B> {
             trainer: self,
             name,
             phase,
-            goal: self.goal(name)?,
             metrics: self.folder.metrics(name, looked)?,
             window: Window::default(),
             progress: Progress::new(name.name(), phase.steps, state.step),
@@ -98,15 +95,6 @@ impl<B: Engine> Trainer<'_, B> {
         let ended = running.train();
         running.progress.finish();
         ended
-    }
-
-    /// The tune score that is enough: of a rounded network that of the one before it was rounded, for more
-    /// training would make another network of it rather than the same in bytes.
-    fn goal(&self, name: PhaseName) -> Result<Option<f64>> {
-        let before = name.before().filter(|_| name.is_rounded());
-        before
-            .map(|before| self.folder.best_score(before))
-            .transpose()
     }
 
     /// Where a phase begins.
@@ -247,17 +235,14 @@ impl<B: Engine, M: Task<B>> Running<'_, B, M> {
         }
         let patience = self.phase.patience;
         let impatient = patience > 0 && self.state.stale >= patience;
-        let enough = self.goal.is_some_and(|goal| score.combined >= goal);
-        self.state.done = enough || impatient || self.state.step == self.phase.steps;
+        self.state.done = impatient || self.state.step == self.phase.steps;
         self.state.start_window();
         self.window = Window::default();
         self.progress.tuned(&row, self.state.stale == 0);
         if let Err(error) = trainer.folder.draw_curves() {
             log::warn!("no curves: {error:#}");
         }
-        if enough {
-            log::info!("{name}: as good as before it was rounded: training ends");
-        } else if impatient {
+        if impatient {
             log::info!("{name}: {patience} looks at the tune tiles without gain: ending early");
         }
         self.save()
