@@ -3,6 +3,8 @@
 //! A kernel works on rows of maps and knows nothing of graphs. Shapes are checked where these types are
 //! made and at the entry of each function, so that the loops need not.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -16,7 +18,13 @@ static PORTABLE: &dyn Kernel = &portable::Portable;
 
 /// The kernels that this processor can run, fastest first.
 pub(super) fn runnable() -> Vec<&'static dyn Kernel> {
-    vec![PORTABLE]
+    let mut kernels: Vec<&'static dyn Kernel> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        kernels.push(&avx2::Avx2);
+    }
+    kernels.push(PORTABLE);
+    kernels
 }
 
 /// Loops for one kind of processor.

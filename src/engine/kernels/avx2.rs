@@ -1,0 +1,638 @@
+//! x86-64 with AVX2.
+//!
+//! Bytes and weights are widened to i16, whose products VPMADDWD adds by twos into i32, exactly. (VPMADDUBSW,
+//! which takes bytes, would clip the sum of two large products.) Where sums become bytes, two vectors of
+//! eight sums hold 16 channels in the order in which the packing instructions leave them straight: the
+//! first one channels 0 to 3 and 8 to 11, the second one 4 to 7 and 12 to 15.
+
+#![expect(
+    unsafe_code,
+    reason = "vectors are read and written through pointers; each function checks what these reach"
+)]
+
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+use super::super::arithmetic::Sum;
+use super::portable::Portable;
+use super::{
+    Dense, Depthwise, Kernel, Lines, Patches, Pool, Rounding, Rows, bytes, lines, portable,
+};
+
+/// Sums in a vector.
+const LANES: usize = 8;
+
+/// Channels of two vectors of sums, which depthwise convolutions work on at once.
+const BLOCK: usize = 2 * LANES;
+
+/// Widened bytes that a dense convolution keeps on the stack: half of a first-level cache.
+const WORDS: usize = 16 << 10;
+
+/// The deepest patch of a dense convolution; deeper ones are left to the portable kernel.
+const DEEPEST: usize = WORDS;
+
+/// Columns of output that a depthwise convolution works on at once.
+const COLUMNS: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Avx2;
+
+impl Kernel for Avx2 {
+    fn name(&self) -> &'static str {
+        "avx2"
+    }
+
+    /// For each vector of outputs and each two products of it, the two weights of each lane, in i16.
+    fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines {
+        if depth > DEEPEST {
+            return Portable.pack_dense(weight, depth);
+        }
+        let outputs = weight.len() / depth;
+        let weight = |o: usize, at: usize| match o < outputs {
+            true => i16::from(weight[o * depth + at]),
+            false => 0,
+        };
+        let mut packed = Vec::new();
+        let groups = outputs.div_ceil(LANES);
+        let mut group = 0;
+        while group < groups {
+            let vectors = vectors(groups - group);
+            for pair in (0..depth).step_by(2) {
+                for lane in 0..vectors * LANES {
+                    let o = group * LANES + channel(vectors, lane);
+                    for at in [pair, pair + 1] {
+                        packed.extend(weight(o, at).to_le_bytes().map(u8::cast_signed));
+                    }
+                }
+            }
+            group += vectors;
+        }
+        lines(&packed)
+    }
+
+    fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]) {
+        if layer.depth > DEEPEST {
+            return Portable.dense(layer, patches, out);
+        }
+        let run = layer.check(&patches, out);
+        let groups = layer.outputs.div_ceil(LANES);
+        assert!(bytes(&layer.weight).len() >= 2 * groups * LANES * layer.depth);
+        // SAFETY: `runnable` offers this kernel to processors that have AVX2.
+        unsafe { dense(layer, patches, run, out) }
+    }
+
+    /// For each block of channels, nine times 16 weights.
+    fn pack_depthwise(&self, weight: &[i8]) -> Lines {
+        let (filters, _) = weight.as_chunks::<9>();
+        let mut packed = Vec::new();
+        for block in blocks(filters.len()) {
+            for tap in 0..9 {
+                let weight = |lane| {
+                    filters
+                        .get(block + lane)
+                        .map_or(0, |filter: &[i8; 9]| filter[tap])
+                };
+                packed.extend((0..BLOCK).map(weight));
+            }
+        }
+        lines(&packed)
+    }
+
+    fn depthwise_scratch(&self, _width: usize) -> usize {
+        0
+    }
+
+    fn depthwise(&self, layer: &Depthwise, rows: Rows, out: &mut [u8], _scratch: &mut [u8]) {
+        layer.check(&rows, out);
+        let needed = 9 * BLOCK * blocks(layer.channels).count();
+        assert!(bytes(&layer.weight).len() >= needed);
+        // SAFETY: `runnable` offers this kernel to processors that have AVX2.
+        unsafe { depthwise(layer, rows, out) }
+    }
+
+    fn add(&self, sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
+        // SAFETY: `runnable` offers this kernel to processors that have AVX2.
+        unsafe { add(sum, a, b, out) }
+    }
+
+    fn pool(&self, pool: &Pool, pixels: &[u8], out: &mut [u8]) {
+        if out.len() < BLOCK {
+            return portable::pool(pool, pixels, out);
+        }
+        // SAFETY: `runnable` offers this kernel to processors that have AVX2.
+        unsafe { self::pool(pool, pixels, out) }
+    }
+}
+
+/// Vectors of outputs that are computed together where `groups` of them are left: two, and three once if
+/// their number is odd.
+fn vectors(groups: usize) -> usize {
+    match groups {
+        1 => 1,
+        odd if odd % 2 == 1 => 3,
+        _ => 2,
+    }
+}
+
+/// The channel in a lane of some vectors that are computed together.
+fn channel(vectors: usize, lane: usize) -> usize {
+    let (block, lane) = (lane / BLOCK, lane % BLOCK);
+    let paired = (block + 1) * 2 <= vectors;
+    let lane = match (paired, lane / 4) {
+        (true, 1) => lane + 4,
+        (true, 2) => lane - 4,
+        _ => lane,
+    };
+    block * BLOCK + lane
+}
+
+/// First channels of blocks that cover all; the last block overlaps the one before it, or is the only one.
+fn blocks(channels: usize) -> impl Iterator<Item = usize> {
+    let last = channels.saturating_sub(BLOCK);
+    (0..channels)
+        .step_by(BLOCK)
+        .map(move |first| first.min(last))
+}
+
+/// How sums become bytes.
+#[derive(Clone, Copy)]
+struct Finish {
+    /// In i16.
+    zero: __m256i,
+    /// The bytes that may come out.
+    low: __m256i,
+    high: __m256i,
+}
+
+impl Finish {
+    #[target_feature(enable = "avx2")]
+    fn new(rounding: Rounding) -> Self {
+        Self {
+            zero: _mm256_set1_epi16(i16::from(rounding.zero)),
+            low: _mm256_set1_epi8(rounding.range.low.cast_signed()),
+            high: _mm256_set1_epi8(rounding.range.high.cast_signed()),
+        }
+    }
+
+    /// Two vectors of scaled sums, each rounded, on the zero point. What exceeds i16 exceeds the bytes
+    /// too, and ends where they do.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn words(self, a: __m256, b: __m256) -> __m256i {
+        let rounded = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+        _mm256_adds_epi16(rounded, self.zero)
+    }
+
+    /// Words as bytes within the range: of each half, those of `a` and then those of `b`.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        let bytes = _mm256_packus_epi16(a, b);
+        _mm256_min_epu8(_mm256_max_epu8(bytes, self.low), self.high)
+    }
+
+    /// Words of 16 channels of two pixels as the bytes of one and of the other.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn pixels(self, a: __m256i, b: __m256i) -> [__m128i; 2] {
+        let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(self.bytes(a, b));
+        [
+            _mm256_castsi256_si128(bytes),
+            _mm256_extracti128_si256::<1>(bytes),
+        ]
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scaled(sums: __m256i, multipliers: __m256i) -> __m256 {
+    _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_castsi256_ps(multipliers))
+}
+
+/// The sum of `a` and of products of i16 by twos.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_add(a: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(a, _mm256_madd_epi16(x, w))
+}
+
+/// Sixteen numbers of four bytes in the order of two vectors of sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pair<T>(numbers: &[T]) -> [__m256i; 2] {
+    const { assert!(size_of::<T>() == 4) };
+    let numbers = numbers[..BLOCK].as_ptr().cast();
+    // SAFETY: two vectors are sixteen such numbers.
+    let [a, b] = unsafe {
+        [
+            _mm256_loadu_si256(numbers),
+            _mm256_loadu_si256(numbers.add(1)),
+        ]
+    };
+    [
+        _mm256_permute2x128_si256::<0x20>(a, b),
+        _mm256_permute2x128_si256::<0x31>(a, b),
+    ]
+}
+
+/// Eight numbers of four bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn single<T>(numbers: &[T]) -> __m256i {
+    const { assert!(size_of::<T>() == 4) };
+    // SAFETY: a vector is eight such numbers.
+    unsafe { _mm256_loadu_si256(numbers[..LANES].as_ptr().cast()) }
+}
+
+/// Writes the first `N` bytes, or as many as there is room for.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put<const N: usize>(vector: __m128i, out: &mut [u8]) {
+    let mut bytes = [0; 16];
+    // SAFETY: a vector is sixteen bytes.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
+    match out.first_chunk_mut::<N>() {
+        Some(out) => out.copy_from_slice(&bytes[..N]),
+        None => out.copy_from_slice(&bytes[..out.len()]),
+    }
+}
+
+/// Patches that are widened, and what becomes of them.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    layer: &'a Dense,
+    finish: Finish,
+    /// Word `k` of row `r` of patch `p` is number `r * room + p * step + k`.
+    words: *const i16,
+    rows: usize,
+    room: usize,
+    step: usize,
+    /// Words of a row of a patch, a multiple of four.
+    run: usize,
+    /// Patches.
+    count: usize,
+}
+
+#[target_feature(enable = "avx2")]
+fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
+    let Patches { rows, step, count } = patches;
+    let mut words = [const { MaybeUninit::<i16>::uninit() }; WORDS];
+    let room = WORDS / rows.len();
+    let most = match (room - run) / step.max(1) + 1 {
+        // A multiple of the patches of any tile.
+        most @ 24.. => most / 24 * 24,
+        most @ 12.. => most / 12 * 12,
+        most => most,
+    };
+    let groups = layer.outputs.div_ceil(LANES);
+    for (nth, out) in out.chunks_mut(most * layer.outputs).enumerate() {
+        let from = nth * most;
+        let count = most.min(count - from);
+        let span = (count - 1) * step + run;
+        for (row, words) in rows.iter().zip(words.chunks_exact_mut(room)) {
+            for (byte, word) in row[from * step..][..span].iter().zip(words) {
+                word.write(i16::from(*byte));
+            }
+        }
+        let panel = Panel {
+            layer,
+            finish: Finish::new(layer.rounding),
+            words: words.as_ptr().cast(),
+            rows: rows.len(),
+            room,
+            step,
+            run,
+            count,
+        };
+        let mut group = 0;
+        while group < groups {
+            let vectors = vectors(groups - group);
+            match vectors {
+                1 => panel.sweep::<1>(group, out),
+                2 => panel.sweep::<2>(group, out),
+                _ => panel.sweep::<3>(group, out),
+            }
+            group += vectors;
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// Some vectors of outputs of all patches.
+    #[target_feature(enable = "avx2")]
+    fn sweep<const V: usize>(self, group: usize, out: &mut [u8]) {
+        let mut patch = 0;
+        while patch < self.count {
+            // As many sums as registers hold.
+            patch += match (V, self.count - patch) {
+                (1, 8..) => self.tile::<8, V>(group, patch, out),
+                (2, 6..) => self.tile::<6, V>(group, patch, out),
+                (_, 4..) => self.tile::<4, V>(group, patch, out),
+                (_, 2..) => self.tile::<2, V>(group, patch, out),
+                _ => self.tile::<1, V>(group, patch, out),
+            };
+        }
+    }
+
+    /// Some vectors of outputs of some patches; how many patches.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn tile<const P: usize, const V: usize>(
+        self,
+        group: usize,
+        patch: usize,
+        out: &mut [u8],
+    ) -> usize {
+        let first = group * LANES;
+        let mut start = [_mm256_setzero_si256(); V];
+        for v in (0..V / 2 * 2).step_by(2) {
+            let [a, b] = pair(&self.layer.bias[first + v * LANES..]);
+            (start[v], start[v + 1]) = (a, b);
+        }
+        if V % 2 == 1 {
+            start[V - 1] = single(&self.layer.bias[first + (V - 1) * LANES..]);
+        }
+        let mut sums = [start; P];
+        let weights = &bytes(&self.layer.weight)[2 * first * self.layer.depth..];
+        let mut weights: *const __m256i = weights.as_ptr().cast();
+        for row in 0..self.rows {
+            // SAFETY: the panel has `rows` rows of `count` patches, `patch + P` of which there are, each
+            // of `run` words, written by `dense`; for each two of them, `V` vectors of weights follow.
+            unsafe {
+                let words = self.words.add(row * self.room + patch * self.step);
+                for at in (0..self.run).step_by(2) {
+                    let mut w = [_mm256_setzero_si256(); V];
+                    for v in 0..V {
+                        w[v] = _mm256_load_si256(weights.add(v));
+                    }
+                    for p in 0..P {
+                        let x: *const i32 = words.add(p * self.step + at).cast();
+                        let x = _mm256_set1_epi32(x.read_unaligned());
+                        for v in 0..V {
+                            sums[p][v] = multiply_add(sums[p][v], x, w[v]);
+                        }
+                    }
+                    weights = weights.add(V);
+                }
+            }
+        }
+        self.put(sums, first, &mut out[patch * self.layer.outputs..]);
+        P
+    }
+
+    /// Writes sums as bytes.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn put<const P: usize, const V: usize>(
+        self,
+        sums: [[__m256i; V]; P],
+        first: usize,
+        out: &mut [u8],
+    ) {
+        let Self { layer, finish, .. } = self;
+        let outputs = layer.outputs;
+        for v in (0..V / 2 * 2).step_by(2) {
+            let first = first + v * LANES;
+            let [a, b] = pair(&layer.multipliers[first..]);
+            let mut words = [_mm256_setzero_si256(); P];
+            for p in 0..P {
+                words[p] = finish.words(scaled(sums[p][v], a), scaled(sums[p][v + 1], b));
+            }
+            for p in (0..P).step_by(2) {
+                let next = (p + 1).min(P - 1);
+                let bytes = finish.pixels(words[p], words[next]);
+                for q in p..=next {
+                    let (from, to) = (q * outputs + first, (q + 1) * outputs);
+                    put::<BLOCK>(bytes[q - p], &mut out[from..to]);
+                }
+            }
+        }
+        if V % 2 == 1 {
+            let first = first + (V - 1) * LANES;
+            let multipliers = single(&layer.multipliers[first..]);
+            for p in (0..P).step_by(2) {
+                let next = (p + 1).min(P - 1);
+                let a = scaled(sums[p][V - 1], multipliers);
+                let b = scaled(sums[next][V - 1], multipliers);
+                let words = finish.words(a, b);
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+                let both = _mm256_permutevar8x32_epi32(finish.bytes(words, words), order);
+                let both = _mm256_castsi256_si128(both);
+                let bytes = [both, _mm_unpackhi_epi64(both, both)];
+                for q in p..=next {
+                    let (from, to) = (q * outputs + first, (q + 1) * outputs);
+                    put::<LANES>(bytes[q - p], &mut out[from..to]);
+                }
+            }
+        }
+    }
+}
+
+/// Three rows or four of one column of a block of channels, widened.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    layer: &'a Depthwise,
+    rows: Rows<'a>,
+    /// First channel.
+    first: usize,
+}
+
+impl Source<'_> {
+    /// Sixteen channels of the pixel in a column of the padded map, widened.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn words(self, row: usize, column: usize) -> __m256i {
+        let channels = self.layer.channels;
+        let column = column.wrapping_sub(self.layer.left);
+        if column >= self.rows.width {
+            return _mm256_set1_epi16(i16::from(self.layer.padding));
+        }
+        let row = self.rows.rows[row];
+        let at = column * channels + self.first;
+        let bytes = match channels >= BLOCK {
+            // SAFETY: `check` has seen that a row is `width` pixels, and this one has a whole block.
+            true => unsafe { _mm_loadu_si128(row.as_ptr().add(at).cast()) },
+            false => {
+                let mut bytes = [0; BLOCK];
+                bytes[..channels].copy_from_slice(&row[at..][..channels]);
+                // SAFETY: a vector is sixteen bytes.
+                unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+            }
+        };
+        _mm256_cvtepu8_epi16(bytes)
+    }
+}
+
+/// The words of two vectors by twos.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn zip(a: __m256i, b: __m256i) -> [__m256i; 2] {
+    [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+}
+
+/// Vectors of a column of stride 1: rows 0 and 1 by twos, and rows 2 and 3.
+const SINGLE: usize = 4;
+
+/// Vectors of two columns of stride 2: rows 0 and 1 of the left one by twos, row 2 of both, and rows 0 and
+/// 1 of the right one.
+const DOUBLE: usize = 6;
+
+#[target_feature(enable = "avx2")]
+fn depthwise(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
+    let finish = Finish::new(layer.rounding);
+    let zero = _mm256_setzero_si256();
+    let mut columns = [const { MaybeUninit::<__m256i>::uninit() }; DOUBLE * (COLUMNS + 1)];
+    for from in (0..rows.outputs).step_by(COLUMNS) {
+        let count = COLUMNS.min(rows.outputs - from);
+        for (nth, first) in blocks(layer.channels).enumerate() {
+            let source = Source { layer, rows, first };
+            let k = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
+            let line = Line {
+                layer,
+                finish,
+                columns: columns.as_ptr().cast(),
+                first,
+                from,
+                count,
+            };
+            let mut outs = out.chunks_exact_mut(rows.outputs * layer.channels);
+            if layer.stride == 1 {
+                let slots = columns.chunks_exact_mut(SINGLE);
+                for (column, slots) in (from..from + count + 2).zip(slots) {
+                    let x = |row| source.words(row, column);
+                    let ([a, b], [c, d]) = (zip(x(0), x(1)), zip(x(2), x(3)));
+                    for (slot, vector) in slots.iter_mut().zip([a, b, c, d]) {
+                        slot.write(vector);
+                    }
+                }
+                let weights = |pairs: [[__m256i; 2]; 6]| pairs.map(|[a, b]| zip(a, b));
+                if let Some(out) = outs.next() {
+                    let pairs = [
+                        [k[0], k[3]],
+                        [k[6], zero],
+                        [k[1], k[4]],
+                        [k[7], zero],
+                        [k[2], k[5]],
+                        [k[8], zero],
+                    ];
+                    line.run::<SINGLE, 6>(weights(pairs), out);
+                }
+                if let Some(out) = outs.next() {
+                    let pairs = [
+                        [zero, k[0]],
+                        [k[3], k[6]],
+                        [zero, k[1]],
+                        [k[4], k[7]],
+                        [zero, k[2]],
+                        [k[5], k[8]],
+                    ];
+                    line.run::<SINGLE, 6>(weights(pairs), out);
+                }
+            } else {
+                let slots = columns.chunks_exact_mut(DOUBLE);
+                for (place, slots) in (from..from + count + 1).zip(slots) {
+                    let x = |row, right| source.words(row, 2 * place + right);
+                    let ([a, b], [c, d]) = (zip(x(0, 0), x(1, 0)), zip(x(2, 0), x(2, 1)));
+                    let [e, f] = zip(x(0, 1), x(1, 1));
+                    for (slot, vector) in slots.iter_mut().zip([a, b, c, d, e, f]) {
+                        slot.write(vector);
+                    }
+                }
+                if let Some(out) = outs.next() {
+                    let pairs = [
+                        [k[0], k[3]],
+                        [k[6], k[7]],
+                        [k[1], k[4]],
+                        [k[2], k[5]],
+                        [k[8], zero],
+                    ];
+                    line.run::<DOUBLE, 5>(pairs.map(|[a, b]| zip(a, b)), out);
+                }
+            }
+        }
+    }
+}
+
+/// The nine weights of a block of channels, widened.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn taps(weights: &[i8]) -> [__m256i; 9] {
+    let weights = weights[..9 * BLOCK].as_ptr();
+    let mut taps = [_mm256_setzero_si256(); 9];
+    for (nth, tap) in taps.iter_mut().enumerate() {
+        // SAFETY: there are nine times 16 weights.
+        let weights = unsafe { _mm_loadu_si128(weights.add(nth * BLOCK).cast()) };
+        *tap = _mm256_cvtepi8_epi16(weights);
+    }
+    taps
+}
+
+/// A piece of a row of output.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    layer: &'a Depthwise,
+    finish: Finish,
+    /// Columns, one behind the other, two more than there are outputs, or one more if these are of two.
+    columns: *const __m256i,
+    /// First channel.
+    first: usize,
+    /// First pixel.
+    from: usize,
+    /// Pixels.
+    count: usize,
+}
+
+impl Line<'_> {
+    /// Convolves columns of `STEP` vectors; each output is made of `PAIRS` times two.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn run<const STEP: usize, const PAIRS: usize>(
+        self,
+        weights: [[__m256i; 2]; PAIRS],
+        out: &mut [u8],
+    ) {
+        let Self {
+            layer,
+            finish,
+            first,
+            ..
+        } = self;
+        let bias = pair(&layer.bias[first..]);
+        let multipliers = pair(&layer.multipliers[first..]);
+        let words = |pixel: usize| {
+            let [mut a, mut b] = bias;
+            for (nth, weights) in weights.iter().enumerate() {
+                // SAFETY: there are as many columns.
+                let x = unsafe { self.columns.add(pixel * STEP + 2 * nth) };
+                unsafe {
+                    a = multiply_add(a, x.read(), weights[0]);
+                    b = multiply_add(b, x.add(1).read(), weights[1]);
+                }
+            }
+            finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]))
+        };
+        let out = &mut out[self.from * layer.channels..];
+        let mut pixels = out.chunks_exact_mut(layer.channels);
+        for pixel in (0..self.count).step_by(2) {
+            let a = words(pixel);
+            let b = match pixel + 1 < self.count {
+                true => words(pixel + 1),
+                false => a,
+            };
+            let bytes = finish.pixels(a, b);
+            for (bytes, pixel) in bytes.into_iter().zip(&mut pixels).take(self.count - pixel) {
+                put::<BLOCK>(bytes, &mut pixel[first..]);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
+    portable::add(sum, a, b, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn pool(pool: &Pool, pixels: &[u8], out: &mut [u8]) {
+    portable::pool(pool, pixels, out);
+}
