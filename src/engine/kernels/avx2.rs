@@ -244,18 +244,38 @@ fn single<T>(numbers: &[T]) -> __m256i {
     unsafe { _mm256_loadu_si256(numbers[..LANES].as_ptr().cast()) }
 }
 
-/// Writes the first `N` bytes, or as many as there is room for.
+/// Writes the first `N` bytes, 8 or 16, to `out[at..]`, or `most` if that is less.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn put<const N: usize>(vector: __m128i, out: &mut [u8]) {
-    let mut bytes = [0; 16];
-    // SAFETY: a vector is sixteen bytes.
-    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
-    match out.first_chunk_mut::<N>() {
-        Some(out) => out.copy_from_slice(&bytes[..N]),
-        None => out.copy_from_slice(&bytes[..out.len()]),
+fn put<const N: usize>(vector: __m128i, out: &mut [u8], at: usize, most: usize) {
+    const { assert!(N == LANES || N == BLOCK) };
+    if most < N {
+        return put_some(vector, &mut out[at..][..most]);
+    }
+    debug_assert!(at + N <= out.len());
+    // SAFETY: those that call this have room for `most` bytes.
+    unsafe {
+        let out = out.as_mut_ptr().add(at).cast();
+        match N {
+            LANES => _mm_storel_epi64(out, vector),
+            _ => _mm_storeu_si128(out, vector),
+        }
     }
 }
+
+/// Writes as many bytes as there is room for, fewer than 16.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+fn put_some(vector: __m128i, out: &mut [u8]) {
+    let mut bytes = [0; BLOCK];
+    // SAFETY: a vector is sixteen bytes.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
+    out.copy_from_slice(&bytes[..out.len()]);
+}
+
+/// Words that start where a cache line does.
+#[repr(align(64))]
+struct Aligned([MaybeUninit<i16>; WORDS]);
 
 /// Patches that are widened, and what becomes of them.
 #[derive(Clone, Copy)]
@@ -276,7 +296,7 @@ struct Panel<'a> {
 #[target_feature(enable = "avx2")]
 fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
     let Patches { rows, step, count } = patches;
-    let mut words = [const { MaybeUninit::<i16>::uninit() }; WORDS];
+    let mut words = Aligned([const { MaybeUninit::<i16>::uninit() }; WORDS]);
     let room = WORDS / rows.len();
     let most = match (room - run) / step.max(1) + 1 {
         // A multiple of the patches of any tile.
@@ -289,7 +309,7 @@ fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
         let from = nth * most;
         let count = most.min(count - from);
         let span = (count - 1) * step + run;
-        for (row, words) in rows.iter().zip(words.chunks_exact_mut(room)) {
+        for (row, words) in rows.iter().zip(words.0.chunks_exact_mut(room)) {
             for (byte, word) in row[from * step..][..span].iter().zip(words) {
                 word.write(i16::from(*byte));
             }
@@ -297,7 +317,7 @@ fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
         let panel = Panel {
             layer,
             finish: Finish::new(layer.rounding),
-            words: words.as_ptr().cast(),
+            words: words.0.as_ptr().cast(),
             rows: rows.len(),
             room,
             step,
@@ -320,14 +340,15 @@ fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
 impl Panel<'_> {
     /// Some vectors of outputs of all patches.
     #[target_feature(enable = "avx2")]
-    fn sweep<const V: usize>(self, group: usize, out: &mut [u8]) {
+    fn sweep<const V: usize>(&self, group: usize, out: &mut [u8]) {
         let mut patch = 0;
         while patch < self.count {
             // As many sums as registers hold.
             patch += match (V, self.count - patch) {
                 (1, 8..) => self.tile::<8, V>(group, patch, out),
                 (2, 6..) => self.tile::<6, V>(group, patch, out),
-                (_, 4..) => self.tile::<4, V>(group, patch, out),
+                (3, 3..) => self.tile::<3, V>(group, patch, out),
+                (1 | 2, 4..) => self.tile::<4, V>(group, patch, out),
                 (_, 2..) => self.tile::<2, V>(group, patch, out),
                 _ => self.tile::<1, V>(group, patch, out),
             };
@@ -335,10 +356,10 @@ impl Panel<'_> {
     }
 
     /// Some vectors of outputs of some patches; how many patches.
-    #[inline]
+    #[inline(never)]
     #[target_feature(enable = "avx2")]
     fn tile<const P: usize, const V: usize>(
-        self,
+        &self,
         group: usize,
         patch: usize,
         out: &mut [u8],
@@ -359,20 +380,23 @@ impl Panel<'_> {
             // SAFETY: the panel has `rows` rows of `count` patches, `patch + P` of which there are, each
             // of `run` words, written by `dense`; for each two of them, `V` vectors of weights follow.
             unsafe {
-                let words = self.words.add(row * self.room + patch * self.step);
-                for at in (0..self.run).step_by(2) {
-                    let mut w = [_mm256_setzero_si256(); V];
-                    for v in 0..V {
-                        w[v] = _mm256_load_si256(weights.add(v));
-                    }
-                    for p in 0..P {
-                        let x: *const i32 = words.add(p * self.step + at).cast();
-                        let x = _mm256_set1_epi32(x.read_unaligned());
+                let mut words = self.words.add(row * self.room + patch * self.step);
+                for _ in 0..self.run / 4 {
+                    for at in [0, 2] {
+                        let mut w = [_mm256_setzero_si256(); V];
                         for v in 0..V {
-                            sums[p][v] = multiply_add(sums[p][v], x, w[v]);
+                            w[v] = _mm256_load_si256(weights.add(v));
                         }
+                        for p in 0..P {
+                            let x: *const i32 = words.add(p * self.step + at).cast();
+                            let x = _mm256_set1_epi32(x.read_unaligned());
+                            for v in 0..V {
+                                sums[p][v] = multiply_add(sums[p][v], x, w[v]);
+                            }
+                        }
+                        weights = weights.add(V);
                     }
-                    weights = weights.add(V);
+                    words = words.add(4);
                 }
             }
         }
@@ -384,26 +408,27 @@ impl Panel<'_> {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn put<const P: usize, const V: usize>(
-        self,
+        &self,
         sums: [[__m256i; V]; P],
         first: usize,
         out: &mut [u8],
     ) {
         let Self { layer, finish, .. } = self;
         let outputs = layer.outputs;
+        let out = &mut out[..P * outputs];
         for v in (0..V / 2 * 2).step_by(2) {
             let first = first + v * LANES;
             let [a, b] = pair(&layer.multipliers[first..]);
-            let mut words = [_mm256_setzero_si256(); P];
+            let mut words = [finish.zero; P];
             for p in 0..P {
                 words[p] = finish.words(scaled(sums[p][v], a), scaled(sums[p][v + 1], b));
             }
             for p in (0..P).step_by(2) {
-                let next = (p + 1).min(P - 1);
-                let bytes = finish.pixels(words[p], words[next]);
-                for q in p..=next {
-                    let (from, to) = (q * outputs + first, (q + 1) * outputs);
-                    put::<BLOCK>(bytes[q - p], &mut out[from..to]);
+                let next = if p + 1 < P { p + 1 } else { p };
+                let [a, b] = finish.pixels(words[p], words[next]);
+                put::<BLOCK>(a, out, p * outputs + first, outputs - first);
+                if next > p {
+                    put::<BLOCK>(b, out, next * outputs + first, outputs - first);
                 }
             }
         }
@@ -411,17 +436,17 @@ impl Panel<'_> {
             let first = first + (V - 1) * LANES;
             let multipliers = single(&layer.multipliers[first..]);
             for p in (0..P).step_by(2) {
-                let next = (p + 1).min(P - 1);
+                let next = if p + 1 < P { p + 1 } else { p };
                 let a = scaled(sums[p][V - 1], multipliers);
                 let b = scaled(sums[next][V - 1], multipliers);
                 let words = finish.words(a, b);
                 let order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
                 let both = _mm256_permutevar8x32_epi32(finish.bytes(words, words), order);
                 let both = _mm256_castsi256_si128(both);
-                let bytes = [both, _mm_unpackhi_epi64(both, both)];
-                for q in p..=next {
-                    let (from, to) = (q * outputs + first, (q + 1) * outputs);
-                    put::<LANES>(bytes[q - p], &mut out[from..to]);
+                put::<LANES>(both, out, p * outputs + first, outputs - first);
+                if next > p {
+                    let b = _mm_unpackhi_epi64(both, both);
+                    put::<LANES>(b, out, next * outputs + first, outputs - first);
                 }
             }
         }
@@ -611,18 +636,18 @@ impl Line<'_> {
             }
             finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]))
         };
-        let out = &mut out[self.from * layer.channels..];
-        let mut pixels = out.chunks_exact_mut(layer.channels);
+        let channels = layer.channels;
+        let out = &mut out[self.from * channels..][..self.count * channels];
         for pixel in (0..self.count).step_by(2) {
+            let next = (pixel + 1).min(self.count - 1);
             let a = words(pixel);
-            let b = match pixel + 1 < self.count {
-                true => words(pixel + 1),
+            let b = match next > pixel {
+                true => words(next),
                 false => a,
             };
-            let bytes = finish.pixels(a, b);
-            for (bytes, pixel) in bytes.into_iter().zip(&mut pixels).take(self.count - pixel) {
-                put::<BLOCK>(bytes, &mut pixel[first..]);
-            }
+            let [a, b] = finish.pixels(a, b);
+            put::<BLOCK>(a, out, pixel * channels + first, channels - first);
+            put::<BLOCK>(b, out, next * channels + first, channels - first);
         }
     }
 }
