@@ -381,22 +381,20 @@ impl Panel<'_> {
             // of `run` words, written by `dense`; for each two of them, `V` vectors of weights follow.
             unsafe {
                 let mut words = self.words.add(row * self.room + patch * self.step);
-                for _ in 0..self.run / 4 {
-                    for at in [0, 2] {
-                        let mut w = [_mm256_setzero_si256(); V];
-                        for v in 0..V {
-                            w[v] = _mm256_load_si256(weights.add(v));
-                        }
-                        for p in 0..P {
-                            let x: *const i32 = words.add(p * self.step + at).cast();
-                            let x = _mm256_set1_epi32(x.read_unaligned());
-                            for v in 0..V {
-                                sums[p][v] = multiply_add(sums[p][v], x, w[v]);
-                            }
-                        }
-                        weights = weights.add(V);
+                for _ in 0..self.run / 2 {
+                    let mut w = [_mm256_setzero_si256(); V];
+                    for v in 0..V {
+                        w[v] = _mm256_load_si256(weights.add(v));
                     }
-                    words = words.add(4);
+                    for p in 0..P {
+                        let x: *const i32 = words.add(p * self.step).cast();
+                        let x = _mm256_set1_epi32(x.read_unaligned());
+                        for v in 0..V {
+                            sums[p][v] = multiply_add(sums[p][v], x, w[v]);
+                        }
+                    }
+                    weights = weights.add(V);
+                    words = words.add(2);
                 }
             }
         }
