@@ -270,7 +270,11 @@ fn put_some(vector: __m128i, out: &mut [u8]) {
     let mut bytes = [0; BLOCK];
     // SAFETY: a vector is sixteen bytes.
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
-    out.copy_from_slice(&bytes[..out.len()]);
+    // Pixels of four bytes are common.
+    match <&mut [u8; 4]>::try_from(&mut *out) {
+        Ok(out) => out.copy_from_slice(&bytes[..4]),
+        Err(_) => out.copy_from_slice(&bytes[..out.len()]),
+    }
 }
 
 /// Words that start where a cache line does.
@@ -470,20 +474,59 @@ impl Source<'_> {
         if column >= self.rows.width {
             return _mm256_set1_epi16(i16::from(self.layer.padding));
         }
-        let row = self.rows.rows[row];
         let at = column * channels + self.first;
-        let bytes = match channels >= BLOCK {
-            // SAFETY: `check` has seen that a row is `width` pixels, and this one has a whole block.
-            true => unsafe { _mm_loadu_si128(row.as_ptr().add(at).cast()) },
-            false => {
-                let mut bytes = [0; BLOCK];
-                bytes[..channels].copy_from_slice(&row[at..][..channels]);
-                // SAFETY: a vector is sixteen bytes.
-                unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-            }
-        };
-        _mm256_cvtepu8_epi16(bytes)
+        let row = self.rows.rows[row];
+        if channels < BLOCK {
+            return _mm256_cvtepu8_epi16(load_some(&row[at..][..channels]));
+        }
+        // SAFETY: `check` has seen that a row is `width` pixels, and this one has a whole block.
+        _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(row.as_ptr().add(at).cast()) })
     }
+
+    /// The columns of stride 1 that `count` outputs from one on need.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn single(self, from: usize, count: usize, columns: &mut Columns) {
+        let slots = &mut columns[..SINGLE * (count + 2)];
+        for nth in 0..count + 2 {
+            let column = from + nth;
+            let [a, b] = zip(self.words(0, column), self.words(1, column));
+            let [c, d] = zip(self.words(2, column), self.words(3, column));
+            slots[SINGLE * nth].write(a);
+            slots[SINGLE * nth + 1].write(b);
+            slots[SINGLE * nth + 2].write(c);
+            slots[SINGLE * nth + 3].write(d);
+        }
+    }
+
+    /// The columns of stride 2 that `count` outputs from one on need.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn double(self, from: usize, count: usize, columns: &mut Columns) {
+        let slots = &mut columns[..DOUBLE * (count + 1)];
+        for nth in 0..count + 1 {
+            let (left, right) = (2 * (from + nth), 2 * (from + nth) + 1);
+            let [a, b] = zip(self.words(0, left), self.words(1, left));
+            let [c, d] = zip(self.words(2, left), self.words(2, right));
+            let [e, f] = zip(self.words(0, right), self.words(1, right));
+            slots[DOUBLE * nth].write(a);
+            slots[DOUBLE * nth + 1].write(b);
+            slots[DOUBLE * nth + 2].write(c);
+            slots[DOUBLE * nth + 3].write(d);
+            slots[DOUBLE * nth + 4].write(e);
+            slots[DOUBLE * nth + 5].write(f);
+        }
+    }
+}
+
+/// Fewer bytes than 16, and zeros.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+fn load_some(some: &[u8]) -> __m128i {
+    let mut bytes = [0; BLOCK];
+    bytes[..some.len()].copy_from_slice(some);
+    // SAFETY: a vector is sixteen bytes.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 /// The words of two vectors by twos.
@@ -500,80 +543,84 @@ const SINGLE: usize = 4;
 /// 1 of the right one.
 const DOUBLE: usize = 6;
 
+/// Columns of a block of channels.
+type Columns = [MaybeUninit<__m256i>; DOUBLE * (COLUMNS + 1)];
+
 #[target_feature(enable = "avx2")]
 fn depthwise(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
-    let finish = Finish::new(layer.rounding);
-    let zero = _mm256_setzero_si256();
-    let mut columns = [const { MaybeUninit::<__m256i>::uninit() }; DOUBLE * (COLUMNS + 1)];
+    let mut columns: Columns = [const { MaybeUninit::uninit() }; DOUBLE * (COLUMNS + 1)];
+    let length = rows.outputs * layer.channels;
     for from in (0..rows.outputs).step_by(COLUMNS) {
         let count = COLUMNS.min(rows.outputs - from);
         for (nth, first) in blocks(layer.channels).enumerate() {
             let source = Source { layer, rows, first };
-            let k = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
+            let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
+            if layer.stride == 1 {
+                source.single(from, count, &mut columns);
+            } else {
+                source.double(from, count, &mut columns);
+            }
             let line = Line {
                 layer,
-                finish,
+                finish: Finish::new(layer.rounding),
                 columns: columns.as_ptr().cast(),
                 first,
                 from,
                 count,
             };
-            let mut outs = out.chunks_exact_mut(rows.outputs * layer.channels);
-            if layer.stride == 1 {
-                let slots = columns.chunks_exact_mut(SINGLE);
-                for (column, slots) in (from..from + count + 2).zip(slots) {
-                    let x = |row| source.words(row, column);
-                    let ([a, b], [c, d]) = (zip(x(0), x(1)), zip(x(2), x(3)));
-                    for (slot, vector) in slots.iter_mut().zip([a, b, c, d]) {
-                        slot.write(vector);
-                    }
-                }
-                let weights = |pairs: [[__m256i; 2]; 6]| pairs.map(|[a, b]| zip(a, b));
-                if let Some(out) = outs.next() {
-                    let pairs = [
-                        [k[0], k[3]],
-                        [k[6], zero],
-                        [k[1], k[4]],
-                        [k[7], zero],
-                        [k[2], k[5]],
-                        [k[8], zero],
-                    ];
-                    line.run::<SINGLE, 6>(weights(pairs), out);
-                }
-                if let Some(out) = outs.next() {
-                    let pairs = [
-                        [zero, k[0]],
-                        [k[3], k[6]],
-                        [zero, k[1]],
-                        [k[4], k[7]],
-                        [zero, k[2]],
-                        [k[5], k[8]],
-                    ];
-                    line.run::<SINGLE, 6>(weights(pairs), out);
-                }
-            } else {
-                let slots = columns.chunks_exact_mut(DOUBLE);
-                for (place, slots) in (from..from + count + 1).zip(slots) {
-                    let x = |row, right| source.words(row, 2 * place + right);
-                    let ([a, b], [c, d]) = (zip(x(0, 0), x(1, 0)), zip(x(2, 0), x(2, 1)));
-                    let [e, f] = zip(x(0, 1), x(1, 1));
-                    for (slot, vector) in slots.iter_mut().zip([a, b, c, d, e, f]) {
-                        slot.write(vector);
-                    }
-                }
-                if let Some(out) = outs.next() {
-                    let pairs = [
-                        [k[0], k[3]],
-                        [k[6], k[7]],
-                        [k[1], k[4]],
-                        [k[2], k[5]],
-                        [k[8], zero],
-                    ];
-                    line.run::<DOUBLE, 5>(pairs.map(|[a, b]| zip(a, b)), out);
+            for y in 0..rows.count {
+                let out = &mut out[y * length..][..length];
+                match (layer.stride, y) {
+                    (1, 0) => line.run::<SINGLE, 6>(upper(taps), out),
+                    (1, _) => line.run::<SINGLE, 6>(lower(taps), out),
+                    _ => line.run::<DOUBLE, 5>(double(taps), out),
                 }
             }
         }
     }
+}
+
+/// Weights of the first three rows of a column of stride 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn upper(k: [__m256i; 9]) -> [[__m256i; 2]; 6] {
+    let zero = _mm256_setzero_si256();
+    [
+        zip(k[0], k[3]),
+        zip(k[6], zero),
+        zip(k[1], k[4]),
+        zip(k[7], zero),
+        zip(k[2], k[5]),
+        zip(k[8], zero),
+    ]
+}
+
+/// Weights of the last three rows of a column of stride 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lower(k: [__m256i; 9]) -> [[__m256i; 2]; 6] {
+    let zero = _mm256_setzero_si256();
+    [
+        zip(zero, k[0]),
+        zip(k[3], k[6]),
+        zip(zero, k[1]),
+        zip(k[4], k[7]),
+        zip(zero, k[2]),
+        zip(k[5], k[8]),
+    ]
+}
+
+/// Weights of columns of stride 2.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn double(k: [__m256i; 9]) -> [[__m256i; 2]; 5] {
+    [
+        zip(k[0], k[3]),
+        zip(k[6], k[7]),
+        zip(k[1], k[4]),
+        zip(k[2], k[5]),
+        zip(k[8], _mm256_setzero_si256()),
+    ]
 }
 
 /// The nine weights of a block of channels, widened.
