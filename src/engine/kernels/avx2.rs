@@ -12,6 +12,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::slice;
 
 use super::super::arithmetic::Sum;
 use super::portable::Portable;
@@ -107,7 +108,12 @@ impl Kernel for Avx2 {
         let needed = 9 * BLOCK * blocks(layer.channels).count();
         assert!(bytes(&layer.weight).len() >= needed);
         // SAFETY: `runnable` offers this kernel to processors that have AVX2.
-        unsafe { depthwise(layer, rows, out) }
+        unsafe {
+            match layer.channels >= BLOCK {
+                true => depthwise::<true>(layer, rows, out),
+                false => depthwise::<false>(layer, rows, out),
+            }
+        }
     }
 
     fn add(&self, sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
@@ -455,67 +461,75 @@ impl Panel<'_> {
     }
 }
 
-/// Three rows or four of one column of a block of channels, widened.
+/// Rows of a block of channels. If it is not `WHOLE`, it has fewer channels than 16, and so has the map.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    layer: &'a Depthwise,
-    rows: Rows<'a>,
-    /// First channel.
-    first: usize,
+struct Source<const WHOLE: bool> {
+    /// The first pixel of each.
+    rows: [*const u8; 4],
+    /// Bytes from a pixel to the next.
+    channels: usize,
+    /// Pixels.
+    width: usize,
+    /// Columns of padding before the first pixel.
+    left: usize,
+    /// A pixel of padding, widened.
+    padding: __m256i,
 }
 
-impl Source<'_> {
+impl<const WHOLE: bool> Source<WHOLE> {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(layer: &Depthwise, rows: &Rows, first: usize) -> Self {
+        Self {
+            rows: rows.rows.map(|row| row[first..].as_ptr()),
+            channels: layer.channels,
+            width: rows.width,
+            left: layer.left,
+            padding: _mm256_set1_epi16(i16::from(layer.padding)),
+        }
+    }
+
     /// Sixteen channels of the pixel in a column of the padded map, widened.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn words(self, row: usize, column: usize) -> __m256i {
-        let channels = self.layer.channels;
-        let column = column.wrapping_sub(self.layer.left);
-        if column >= self.rows.width {
-            return _mm256_set1_epi16(i16::from(self.layer.padding));
+        let column = column.wrapping_sub(self.left);
+        if column >= self.width {
+            return self.padding;
         }
-        let at = column * channels + self.first;
-        let row = self.rows.rows[row];
-        if channels < BLOCK {
-            return _mm256_cvtepu8_epi16(load_some(&row[at..][..channels]));
-        }
-        // SAFETY: `check` has seen that a row is `width` pixels, and this one has a whole block.
-        _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(row.as_ptr().add(at).cast()) })
-    }
-
-    /// The columns of stride 1 that `count` outputs from one on need.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn single(self, from: usize, count: usize, columns: &mut Columns) {
-        let slots = &mut columns[..SINGLE * (count + 2)];
-        for nth in 0..count + 2 {
-            let column = from + nth;
-            let [a, b] = zip(self.words(0, column), self.words(1, column));
-            let [c, d] = zip(self.words(2, column), self.words(3, column));
-            slots[SINGLE * nth].write(a);
-            slots[SINGLE * nth + 1].write(b);
-            slots[SINGLE * nth + 2].write(c);
-            slots[SINGLE * nth + 3].write(d);
+        // SAFETY: `check` has seen that a row is `width` pixels of `channels`, and the block is of these.
+        unsafe {
+            let pixel = self.rows[row].add(column * self.channels);
+            _mm256_cvtepu8_epi16(match WHOLE {
+                true => _mm_loadu_si128(pixel.cast()),
+                false => load_some(slice::from_raw_parts(pixel, self.channels)),
+            })
         }
     }
 
-    /// The columns of stride 2 that `count` outputs from one on need.
+    /// Rows 0 and 1 of a column by twos, and rows 2 and 3.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn double(self, from: usize, count: usize, columns: &mut Columns) {
-        let slots = &mut columns[..DOUBLE * (count + 1)];
-        for nth in 0..count + 1 {
-            let (left, right) = (2 * (from + nth), 2 * (from + nth) + 1);
-            let [a, b] = zip(self.words(0, left), self.words(1, left));
-            let [c, d] = zip(self.words(2, left), self.words(2, right));
-            let [e, f] = zip(self.words(0, right), self.words(1, right));
-            slots[DOUBLE * nth].write(a);
-            slots[DOUBLE * nth + 1].write(b);
-            slots[DOUBLE * nth + 2].write(c);
-            slots[DOUBLE * nth + 3].write(d);
-            slots[DOUBLE * nth + 4].write(e);
-            slots[DOUBLE * nth + 5].write(f);
-        }
+    fn column(self, column: usize) -> [__m256i; 4] {
+        let [a, b] = zip(self.words(0, column), self.words(1, column));
+        let [c, d] = zip(self.words(2, column), self.words(3, column));
+        [a, b, c, d]
+    }
+
+    /// Rows 0 and 1 of a column by twos, and row 2 of it and of the next column.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn left(self, column: usize) -> [__m256i; 4] {
+        let [a, b] = zip(self.words(0, column), self.words(1, column));
+        let [c, d] = zip(self.words(2, column), self.words(2, column + 1));
+        [a, b, c, d]
+    }
+
+    /// Rows 0 and 1 of a column by twos.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn right(self, column: usize) -> [__m256i; 2] {
+        zip(self.words(0, column), self.words(1, column))
     }
 }
 
@@ -536,91 +550,53 @@ fn zip(a: __m256i, b: __m256i) -> [__m256i; 2] {
     [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
 }
 
-/// Vectors of a column of stride 1: rows 0 and 1 by twos, and rows 2 and 3.
-const SINGLE: usize = 4;
-
-/// Vectors of two columns of stride 2: rows 0 and 1 of the left one by twos, row 2 of both, and rows 0 and
-/// 1 of the right one.
-const DOUBLE: usize = 6;
-
-/// Columns of a block of channels.
-type Columns = [MaybeUninit<__m256i>; DOUBLE * (COLUMNS + 1)];
-
 #[target_feature(enable = "avx2")]
-fn depthwise(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
-    let mut columns: Columns = [const { MaybeUninit::uninit() }; DOUBLE * (COLUMNS + 1)];
-    let length = rows.outputs * layer.channels;
+fn depthwise<const WHOLE: bool>(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
     for from in (0..rows.outputs).step_by(COLUMNS) {
-        let count = COLUMNS.min(rows.outputs - from);
         for (nth, first) in blocks(layer.channels).enumerate() {
-            let source = Source { layer, rows, first };
-            let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
-            if layer.stride == 1 {
-                source.single(from, count, &mut columns);
-            } else {
-                source.double(from, count, &mut columns);
-            }
-            let line = Line {
+            let line = Line::<WHOLE> {
                 layer,
                 finish: Finish::new(layer.rounding),
-                columns: columns.as_ptr().cast(),
+                source: Source::new(layer, &rows, first),
                 first,
+                outputs: rows.outputs,
                 from,
-                count,
+                to: rows.outputs.min(from + COLUMNS),
             };
-            for y in 0..rows.count {
-                let out = &mut out[y * length..][..length];
-                match (layer.stride, y) {
-                    (1, 0) => line.run::<SINGLE, 6>(upper(taps), out),
-                    (1, _) => line.run::<SINGLE, 6>(lower(taps), out),
-                    _ => line.run::<DOUBLE, 5>(double(taps), out),
-                }
+            let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
+            match (layer.stride, rows.count) {
+                (1, 1) => line.single([upper(taps)], out),
+                (1, _) => line.single([upper(taps), lower(taps)], out),
+                _ => line.double(taps, out),
             }
         }
     }
 }
 
-/// Weights of the first three rows of a column of stride 1.
+/// The weights of each column for the first three of its rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn upper(k: [__m256i; 9]) -> [[__m256i; 2]; 6] {
-    let zero = _mm256_setzero_si256();
-    [
-        zip(k[0], k[3]),
-        zip(k[6], zero),
-        zip(k[1], k[4]),
-        zip(k[7], zero),
-        zip(k[2], k[5]),
-        zip(k[8], zero),
-    ]
+fn upper(k: [__m256i; 9]) -> [[__m256i; 4]; 3] {
+    let mut columns = [[_mm256_setzero_si256(); 4]; 3];
+    for (nth, column) in columns.iter_mut().enumerate() {
+        let [a, b] = zip(k[nth], k[3 + nth]);
+        let [c, d] = zip(k[6 + nth], _mm256_setzero_si256());
+        *column = [a, b, c, d];
+    }
+    columns
 }
 
-/// Weights of the last three rows of a column of stride 1.
+/// The weights of each column for the last three of its rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn lower(k: [__m256i; 9]) -> [[__m256i; 2]; 6] {
-    let zero = _mm256_setzero_si256();
-    [
-        zip(zero, k[0]),
-        zip(k[3], k[6]),
-        zip(zero, k[1]),
-        zip(k[4], k[7]),
-        zip(zero, k[2]),
-        zip(k[5], k[8]),
-    ]
-}
-
-/// Weights of columns of stride 2.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn double(k: [__m256i; 9]) -> [[__m256i; 2]; 5] {
-    [
-        zip(k[0], k[3]),
-        zip(k[6], k[7]),
-        zip(k[1], k[4]),
-        zip(k[2], k[5]),
-        zip(k[8], _mm256_setzero_si256()),
-    ]
+fn lower(k: [__m256i; 9]) -> [[__m256i; 4]; 3] {
+    let mut columns = [[_mm256_setzero_si256(); 4]; 3];
+    for (nth, column) in columns.iter_mut().enumerate() {
+        let [a, b] = zip(_mm256_setzero_si256(), k[nth]);
+        let [c, d] = zip(k[3 + nth], k[6 + nth]);
+        *column = [a, b, c, d];
+    }
+    columns
 }
 
 /// The nine weights of a block of channels, widened.
@@ -637,63 +613,127 @@ fn taps(weights: &[i8]) -> [__m256i; 9] {
     taps
 }
 
-/// A piece of a row of output.
+/// Some pixels of a row of output, of a block of channels.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct Line<'a, const WHOLE: bool> {
     layer: &'a Depthwise,
     finish: Finish,
-    /// Columns, one behind the other, two more than there are outputs, or one more if these are of two.
-    columns: *const __m256i,
+    source: Source<WHOLE>,
     /// First channel.
     first: usize,
+    /// Pixels of the whole row.
+    outputs: usize,
     /// First pixel.
     from: usize,
-    /// Pixels.
-    count: usize,
+    /// End of the pixels.
+    to: usize,
 }
 
-impl Line<'_> {
-    /// Convolves columns of `STEP` vectors; each output is made of `PAIRS` times two.
-    #[inline]
+/// The sums of two vectors and of two pairs of vectors times their weights.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four(sums: [__m256i; 2], x: [__m256i; 4], w: [__m256i; 4]) -> [__m256i; 2] {
+    two(
+        two(sums, [x[0], x[1]], [w[0], w[1]]),
+        [x[2], x[3]],
+        [w[2], w[3]],
+    )
+}
+
+/// The sums of two vectors and of two others times their weights.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two(sums: [__m256i; 2], x: [__m256i; 2], w: [__m256i; 2]) -> [__m256i; 2] {
+    [
+        multiply_add(sums[0], x[0], w[0]),
+        multiply_add(sums[1], x[1], w[1]),
+    ]
+}
+
+impl<const WHOLE: bool> Line<'_, WHOLE> {
+    /// Convolves by steps of 1 into `N` rows of output. Each column is read once and counts for the output
+    /// that begins there and for the two before.
+    #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn run<const STEP: usize, const PAIRS: usize>(
-        self,
-        weights: [[__m256i; 2]; PAIRS],
-        out: &mut [u8],
-    ) {
+    fn single<const N: usize>(&self, w: [[[__m256i; 4]; 3]; N], out: &mut [u8]) {
         let Self {
             layer,
             finish,
+            source,
             first,
-            ..
-        } = self;
+            outputs,
+            from,
+            to,
+        } = *self;
         let bias = pair(&layer.bias[first..]);
         let multipliers = pair(&layer.multipliers[first..]);
-        let words = |pixel: usize| {
-            let [mut a, mut b] = bias;
-            for (nth, weights) in weights.iter().enumerate() {
-                // SAFETY: there are as many columns.
-                let x = unsafe { self.columns.add(pixel * STEP + 2 * nth) };
-                unsafe {
-                    a = multiply_add(a, x.read(), weights[0]);
-                    b = multiply_add(b, x.add(1).read(), weights[1]);
-                }
-            }
-            finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]))
-        };
-        let channels = layer.channels;
-        let out = &mut out[self.from * channels..][..self.count * channels];
-        for pixel in (0..self.count).step_by(2) {
-            let next = (pixel + 1).min(self.count - 1);
-            let a = words(pixel);
-            let b = match next > pixel {
-                true => words(next),
-                false => a,
-            };
-            let [a, b] = finish.pixels(a, b);
-            put::<BLOCK>(a, out, pixel * channels + first, channels - first);
-            put::<BLOCK>(b, out, next * channels + first, channels - first);
+        let (mut one, mut two) = ([bias; N], [bias; N]);
+        let x = source.column(from);
+        for n in 0..N {
+            one[n] = four(bias, x, w[n][0]);
         }
+        let x = source.column(from + 1);
+        for n in 0..N {
+            two[n] = four(one[n], x, w[n][1]);
+            one[n] = four(bias, x, w[n][0]);
+        }
+        for pixel in from..to {
+            let x = source.column(pixel + 2);
+            let mut words = [finish.zero; N];
+            for n in 0..N {
+                let [a, b] = four(two[n], x, w[n][2]);
+                two[n] = four(one[n], x, w[n][1]);
+                one[n] = four(bias, x, w[n][0]);
+                words[n] = finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]));
+            }
+            let [a, b] = finish.pixels(words[0], words[N - 1]);
+            self.put(a, pixel, out);
+            if N == 2 {
+                self.put(b, outputs + pixel, out);
+            }
+        }
+    }
+
+    /// Convolves by steps of 2. Each two columns are read once, the first one of which also counts for the
+    /// output before.
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn double(&self, k: [__m256i; 9], out: &mut [u8]) {
+        let Self {
+            layer,
+            finish,
+            source,
+            first,
+            from,
+            to,
+            ..
+        } = *self;
+        let bias = pair(&layer.bias[first..]);
+        let multipliers = pair(&layer.multipliers[first..]);
+        let ([a, b], [c, d]) = (zip(k[0], k[3]), zip(k[6], k[7]));
+        let left = [a, b, c, d];
+        let middle = zip(k[1], k[4]);
+        let ([a, b], [c, d]) = (zip(k[2], k[5]), zip(k[8], _mm256_setzero_si256()));
+        let right = [a, b, c, d];
+        let mut x = source.left(2 * from);
+        for pixel in from..to {
+            let sums = four(bias, x, left);
+            let sums = two(sums, source.right(2 * pixel + 1), middle);
+            x = source.left(2 * pixel + 2);
+            let [a, b] = four(sums, x, right);
+            let words = finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]));
+            let [bytes, _] = finish.pixels(words, words);
+            self.put(bytes, pixel, out);
+        }
+    }
+
+    /// Writes the block of a pixel.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn put(&self, bytes: __m128i, pixel: usize, out: &mut [u8]) {
+        let channels = self.source.channels;
+        let most = if WHOLE { BLOCK } else { channels };
+        put::<BLOCK>(bytes, out, pixel * channels + self.first, most);
     }
 }
 
