@@ -12,7 +12,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
-use std::slice;
+use std::{ptr, slice};
 
 use super::super::arithmetic::Sum;
 use super::portable::Portable;
@@ -565,8 +565,8 @@ fn depthwise<const WHOLE: bool>(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
             };
             let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
             match (layer.stride, rows.count) {
-                (1, 1) => line.single([upper(taps)], out),
-                (1, _) => line.single([upper(taps), lower(taps)], out),
+                (1, 1) => line.single(&[upper(taps)], out),
+                (1, _) => line.single(&[upper(taps), lower(taps)], out),
                 _ => line.double(taps, out),
             }
         }
@@ -629,24 +629,37 @@ struct Line<'a, const WHOLE: bool> {
     to: usize,
 }
 
+/// A vector that stays where it is in memory. Were it read once before a loop, then it would go to the stack
+/// for want of registers, where vectors are not aligned.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn kept(vector: &__m256i) -> __m256i {
+    // SAFETY: a reference can be read.
+    unsafe { ptr::from_ref(vector).read_volatile() }
+}
+
 /// The sums of two vectors and of two pairs of vectors times their weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn four(sums: [__m256i; 2], x: [__m256i; 4], w: [__m256i; 4]) -> [__m256i; 2] {
-    two(
-        two(sums, [x[0], x[1]], [w[0], w[1]]),
-        [x[2], x[3]],
-        [w[2], w[3]],
-    )
+fn four(sums: [__m256i; 2], x: [__m256i; 4], w: &[__m256i; 4]) -> [__m256i; 2] {
+    let [a, b] = sums;
+    let (a, b) = (
+        multiply_add(a, x[0], kept(&w[0])),
+        multiply_add(b, x[1], kept(&w[1])),
+    );
+    [
+        multiply_add(a, x[2], kept(&w[2])),
+        multiply_add(b, x[3], kept(&w[3])),
+    ]
 }
 
 /// The sums of two vectors and of two others times their weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn two(sums: [__m256i; 2], x: [__m256i; 2], w: [__m256i; 2]) -> [__m256i; 2] {
+fn two(sums: [__m256i; 2], x: [__m256i; 2], w: &[__m256i; 2]) -> [__m256i; 2] {
     [
-        multiply_add(sums[0], x[0], w[0]),
-        multiply_add(sums[1], x[1], w[1]),
+        multiply_add(sums[0], x[0], kept(&w[0])),
+        multiply_add(sums[1], x[1], kept(&w[1])),
     ]
 }
 
@@ -655,7 +668,7 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
     /// that begins there and for the two before.
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn single<const N: usize>(&self, w: [[[__m256i; 4]; 3]; N], out: &mut [u8]) {
+    fn single<const N: usize>(&self, w: &[[[__m256i; 4]; 3]; N], out: &mut [u8]) {
         let Self {
             layer,
             finish,
@@ -670,20 +683,20 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
         let (mut one, mut two) = ([bias; N], [bias; N]);
         let x = source.column(from);
         for n in 0..N {
-            one[n] = four(bias, x, w[n][0]);
+            one[n] = four(bias, x, &w[n][0]);
         }
         let x = source.column(from + 1);
         for n in 0..N {
-            two[n] = four(one[n], x, w[n][1]);
-            one[n] = four(bias, x, w[n][0]);
+            two[n] = four(one[n], x, &w[n][1]);
+            one[n] = four(bias, x, &w[n][0]);
         }
         for pixel in from..to {
             let x = source.column(pixel + 2);
             let mut words = [finish.zero; N];
             for n in 0..N {
-                let [a, b] = four(two[n], x, w[n][2]);
-                two[n] = four(one[n], x, w[n][1]);
-                one[n] = four(bias, x, w[n][0]);
+                let [a, b] = four(two[n], x, &w[n][2]);
+                two[n] = four(one[n], x, &w[n][1]);
+                one[n] = four(bias, x, &w[n][0]);
                 words[n] = finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]));
             }
             let [a, b] = finish.pixels(words[0], words[N - 1]);
@@ -717,10 +730,10 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
         let right = [a, b, c, d];
         let mut x = source.left(2 * from);
         for pixel in from..to {
-            let sums = four(bias, x, left);
-            let sums = two(sums, source.right(2 * pixel + 1), middle);
+            let sums = four(bias, x, &left);
+            let sums = two(sums, source.right(2 * pixel + 1), &middle);
             x = source.left(2 * pixel + 2);
-            let [a, b] = four(sums, x, right);
+            let [a, b] = four(sums, x, &right);
             let words = finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]));
             let [bytes, _] = finish.pixels(words, words);
             self.put(bytes, pixel, out);
