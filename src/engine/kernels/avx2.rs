@@ -32,9 +32,6 @@ const WORDS: usize = 16 << 10;
 /// The deepest patch of a dense convolution; deeper ones are left to the portable kernel.
 const DEEPEST: usize = WORDS;
 
-/// Columns of output that a depthwise convolution works on at once.
-const COLUMNS: usize = 32;
-
 #[derive(Debug)]
 pub(super) struct Avx2;
 
@@ -258,10 +255,9 @@ fn put<const N: usize>(vector: __m128i, out: &mut [u8], at: usize, most: usize) 
     if most < N {
         return put_some(vector, &mut out[at..][..most]);
     }
-    debug_assert!(at + N <= out.len());
-    // SAFETY: those that call this have room for `most` bytes.
+    let out = out[at..][..N].as_mut_ptr().cast();
+    // SAFETY: these are `N` bytes.
     unsafe {
-        let out = out.as_mut_ptr().add(at).cast();
         match N {
             LANES => _mm_storel_epi64(out, vector),
             _ => _mm_storeu_si128(out, vector),
@@ -552,23 +548,19 @@ fn zip(a: __m256i, b: __m256i) -> [__m256i; 2] {
 
 #[target_feature(enable = "avx2")]
 fn depthwise<const WHOLE: bool>(layer: &Depthwise, rows: Rows, out: &mut [u8]) {
-    for from in (0..rows.outputs).step_by(COLUMNS) {
-        for (nth, first) in blocks(layer.channels).enumerate() {
-            let line = Line::<WHOLE> {
-                layer,
-                finish: Finish::new(layer.rounding),
-                source: Source::new(layer, &rows, first),
-                first,
-                outputs: rows.outputs,
-                from,
-                to: rows.outputs.min(from + COLUMNS),
-            };
-            let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
-            match (layer.stride, rows.count) {
-                (1, 1) => line.single(&[upper(taps)], out),
-                (1, _) => line.single(&[upper(taps), lower(taps)], out),
-                _ => line.double(taps, out),
-            }
+    for (nth, first) in blocks(layer.channels).enumerate() {
+        let line = Line::<WHOLE> {
+            layer,
+            finish: Finish::new(layer.rounding),
+            source: Source::new(layer, &rows, first),
+            first,
+            outputs: rows.outputs,
+        };
+        let taps = taps(&bytes(&layer.weight)[9 * BLOCK * nth..]);
+        match (layer.stride, rows.count) {
+            (1, 1) => line.single(&[upper(taps)], out),
+            (1, _) => line.single(&[upper(taps), lower(taps)], out),
+            _ => line.double(taps, out),
         }
     }
 }
@@ -613,7 +605,7 @@ fn taps(weights: &[i8]) -> [__m256i; 9] {
     taps
 }
 
-/// Some pixels of a row of output, of a block of channels.
+/// A row of output, or two, of a block of channels.
 #[derive(Clone, Copy)]
 struct Line<'a, const WHOLE: bool> {
     layer: &'a Depthwise,
@@ -621,12 +613,8 @@ struct Line<'a, const WHOLE: bool> {
     source: Source<WHOLE>,
     /// First channel.
     first: usize,
-    /// Pixels of the whole row.
+    /// Pixels of a row.
     outputs: usize,
-    /// First pixel.
-    from: usize,
-    /// End of the pixels.
-    to: usize,
 }
 
 /// A vector that stays where it is in memory. Were it read once before a loop, then it would go to the stack
@@ -675,22 +663,20 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
             source,
             first,
             outputs,
-            from,
-            to,
         } = *self;
         let bias = pair(&layer.bias[first..]);
         let multipliers = pair(&layer.multipliers[first..]);
         let (mut one, mut two) = ([bias; N], [bias; N]);
-        let x = source.column(from);
+        let x = source.column(0);
         for n in 0..N {
             one[n] = four(bias, x, &w[n][0]);
         }
-        let x = source.column(from + 1);
+        let x = source.column(1);
         for n in 0..N {
             two[n] = four(one[n], x, &w[n][1]);
             one[n] = four(bias, x, &w[n][0]);
         }
-        for pixel in from..to {
+        for pixel in 0..outputs {
             let x = source.column(pixel + 2);
             let mut words = [finish.zero; N];
             for n in 0..N {
@@ -717,9 +703,7 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
             finish,
             source,
             first,
-            from,
-            to,
-            ..
+            outputs,
         } = *self;
         let bias = pair(&layer.bias[first..]);
         let multipliers = pair(&layer.multipliers[first..]);
@@ -728,8 +712,8 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
         let middle = zip(k[1], k[4]);
         let ([a, b], [c, d]) = (zip(k[2], k[5]), zip(k[8], _mm256_setzero_si256()));
         let right = [a, b, c, d];
-        let mut x = source.left(2 * from);
-        for pixel in from..to {
+        let mut x = source.left(0);
+        for pixel in 0..outputs {
             let sums = four(bias, x, &left);
             let sums = two(sums, source.right(2 * pixel + 1), &middle);
             x = source.left(2 * pixel + 2);
@@ -750,12 +734,73 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
     }
 }
 
+/// Sixteen bytes in i16.
+#[inline]
 #[target_feature(enable = "avx2")]
-fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
-    portable::add(sum, a, b, out);
+fn widened(bytes: &[u8; BLOCK]) -> __m256i {
+    // SAFETY: a vector is sixteen bytes.
+    _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
 #[target_feature(enable = "avx2")]
+fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
+    // The bits of 2^23 with a byte at their end are those of 2^23 and the byte.
+    const UNIT: f32 = (1 << 23) as f32;
+    let upper = _mm256_set1_epi16((UNIT.to_bits() >> 16).cast_signed() as i16);
+    let zeros = sum.zeros.map(|zero| UNIT + f32::from(zero));
+    let [zero_a, zero_b] = [_mm256_set1_ps(zeros[0]), _mm256_set1_ps(zeros[1])];
+    let [times_a, times_b] = sum.multipliers;
+    let [times_a, times_b] = [_mm256_set1_ps(times_a), _mm256_set1_ps(times_b)];
+    let term = |words, zero, times| {
+        let low = _mm256_castsi256_ps(_mm256_unpacklo_epi16(words, upper));
+        let high = _mm256_castsi256_ps(_mm256_unpackhi_epi16(words, upper));
+        let [low, high] = [_mm256_sub_ps(low, zero), _mm256_sub_ps(high, zero)];
+        [_mm256_mul_ps(low, times), _mm256_mul_ps(high, times)]
+    };
+    let finish = Finish::new(Rounding {
+        zero: sum.zero,
+        range: sum.range,
+    });
+    let words = |a: &[u8; BLOCK], b: &[u8; BLOCK]| {
+        let a = term(widened(a), zero_a, times_a);
+        let b = term(widened(b), zero_b, times_b);
+        finish.words(_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1]))
+    };
+    let count = out.len().min(a.len()).min(b.len());
+    let (a, a_rest) = a[..count].as_chunks();
+    let (b, b_rest) = b[..count].as_chunks();
+    let (out, out_rest) = out[..count].as_chunks_mut::<BLOCK>();
+    for nth in (0..out.len()).step_by(2) {
+        let next = (nth + 1).min(out.len() - 1);
+        let bytes = finish.pixels(words(&a[nth], &b[nth]), words(&a[next], &b[next]));
+        put::<BLOCK>(bytes[0], &mut out[nth], 0, BLOCK);
+        put::<BLOCK>(bytes[1], &mut out[next], 0, BLOCK);
+    }
+    portable::add(sum, a_rest, b_rest, out_rest);
+}
+
+/// The mean of pixels of at least 16 channels.
+#[target_feature(enable = "avx2")]
 fn pool(pool: &Pool, pixels: &[u8], out: &mut [u8]) {
-    portable::pool(pool, pixels, out);
+    let channels = out.len();
+    let zeros = i32::from(pool.zero) * (pixels.len() / channels) as i32;
+    let multiplier = _mm256_set1_epi32(pool.multiplier.to_bits().cast_signed());
+    let finish = Finish::new(pool.rounding);
+    for first in blocks(channels) {
+        let mut sums = [_mm256_set1_epi32(-zeros); 2];
+        // As many pixels as 16 bits hold the sum of.
+        for pixels in pixels.chunks(257 * channels) {
+            let mut words = _mm256_setzero_si256();
+            for pixel in pixels.chunks_exact(channels) {
+                let (block, _) = pixel[first..].split_first_chunk().expect("a whole block");
+                words = _mm256_add_epi16(words, widened(block));
+            }
+            let [a, b] = zip(words, _mm256_setzero_si256());
+            sums = [_mm256_add_epi32(sums[0], a), _mm256_add_epi32(sums[1], b)];
+        }
+        let [a, b] = [scaled(sums[0], multiplier), scaled(sums[1], multiplier)];
+        let words = finish.words(a, b);
+        let [bytes, _] = finish.pixels(words, words);
+        put::<BLOCK>(bytes, out, first, BLOCK);
+    }
 }
