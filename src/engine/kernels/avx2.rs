@@ -728,9 +728,14 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn put(&self, bytes: __m128i, pixel: usize, out: &mut [u8]) {
-        let channels = self.source.channels;
-        let most = if WHOLE { BLOCK } else { channels };
-        put::<BLOCK>(bytes, out, pixel * channels + self.first, most);
+        let Source { channels, .. } = self.source;
+        let at = pixel * channels + self.first;
+        if !WHOLE {
+            return put_some(bytes, &mut out[at..][..channels]);
+        }
+        debug_assert!(at + BLOCK <= out.len());
+        // SAFETY: `check` has seen that `out` has this pixel, of `channels`, and the block is of these.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().add(at).cast(), bytes) }
     }
 }
 
