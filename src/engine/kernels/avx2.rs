@@ -266,16 +266,19 @@ fn put<const N: usize>(vector: __m128i, out: &mut [u8], at: usize, most: usize) 
 }
 
 /// Writes as many bytes as there is room for, fewer than 16.
-#[inline(never)]
+#[inline]
 #[target_feature(enable = "avx2")]
 fn put_some(vector: __m128i, out: &mut [u8]) {
-    let mut bytes = [0; BLOCK];
-    // SAFETY: a vector is sixteen bytes.
-    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), vector) };
-    // Pixels of four bytes are common.
-    match <&mut [u8; 4]>::try_from(&mut *out) {
-        Ok(out) => out.copy_from_slice(&bytes[..4]),
-        Err(_) => out.copy_from_slice(&bytes[..out.len()]),
+    let mut rest = _mm_cvtsi128_si64(vector);
+    let (low, high) = out.split_at_mut(out.len().min(8));
+    for byte in low {
+        *byte = rest as u8;
+        rest >>= 8;
+    }
+    let mut rest = _mm_extract_epi64::<1>(vector);
+    for byte in high {
+        *byte = rest as u8;
+        rest >>= 8;
     }
 }
 
