@@ -1,13 +1,17 @@
 //! x86-64 with AVX2.
 //!
 //! Bytes and weights are widened to i16, whose products VPMADDWD adds by twos into i32, exactly. (VPMADDUBSW,
-//! which takes bytes, would clip the sum of two large products.) Where sums become bytes, two vectors of
-//! eight sums hold 16 channels in the order in which the packing instructions leave them straight: the
-//! first one channels 0 to 3 and 8 to 11, the second one 4 to 7 and 12 to 15.
+//! which takes bytes, would clip the sum of two large products; to split one side such that it cannot takes
+//! as many multiplications and more additions.) Where sums become bytes, two vectors of eight sums hold 16
+//! channels in the order in which the packing instructions leave them straight: the first one channels 0 to
+//! 3 and 8 to 11, the second one 4 to 7 and 12 to 15. VCVTPS2DQ rounds half to even.
+//!
+//! Functions that vectors pass through are inlined, and loops over vectors are written out: what takes a
+//! closure in the standard library is compiled without AVX2, and calls it for each element.
 
 #![expect(
     unsafe_code,
-    reason = "vectors are read and written through pointers; each function checks what these reach"
+    reason = "vectors are read and written through pointers, within what the shapes' checks allow"
 )]
 
 use std::arch::x86_64::*;
@@ -26,11 +30,8 @@ const LANES: usize = 8;
 /// Channels of two vectors of sums, which depthwise convolutions work on at once.
 const BLOCK: usize = 2 * LANES;
 
-/// Widened bytes that a dense convolution keeps on the stack: half of a first-level cache.
+/// Widened bytes that a dense convolution keeps on the stack. A deeper patch is left to the portable kernel.
 const WORDS: usize = 16 << 10;
-
-/// The deepest patch of a dense convolution; deeper ones are left to the portable kernel.
-const DEEPEST: usize = WORDS;
 
 #[derive(Debug)]
 pub(super) struct Avx2;
@@ -42,7 +43,7 @@ impl Kernel for Avx2 {
 
     /// For each vector of outputs and each two products of it, the two weights of each lane, in i16.
     fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines {
-        if depth > DEEPEST {
+        if depth > WORDS {
             return Portable.pack_dense(weight, depth);
         }
         let outputs = weight.len() / depth;
@@ -69,7 +70,7 @@ impl Kernel for Avx2 {
     }
 
     fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]) {
-        if layer.depth > DEEPEST {
+        if layer.depth > WORDS {
             return Portable.dense(layer, patches, out);
         }
         let run = layer.check(&patches, out);
@@ -85,12 +86,8 @@ impl Kernel for Avx2 {
         let mut packed = Vec::new();
         for block in blocks(filters.len()) {
             for tap in 0..9 {
-                let weight = |lane| {
-                    filters
-                        .get(block + lane)
-                        .map_or(0, |filter: &[i8; 9]| filter[tap])
-                };
-                packed.extend((0..BLOCK).map(weight));
+                let filter = |lane| filters.get(block + lane);
+                packed.extend((0..BLOCK).map(|lane| filter(lane).map_or(0, |filter| filter[tap])));
             }
         }
         lines(&packed)
@@ -177,8 +174,8 @@ impl Finish {
         }
     }
 
-    /// Two vectors of scaled sums, each rounded, on the zero point. What exceeds i16 exceeds the bytes
-    /// too, and ends where they do.
+    /// Two vectors of scaled sums, each within i32, rounded, on the zero point. What exceeds i16 exceeds the
+    /// bytes too, and ends where they do.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn words(self, a: __m256, b: __m256) -> __m256i {
@@ -287,7 +284,6 @@ fn put_some(vector: __m128i, out: &mut [u8]) {
 struct Aligned([MaybeUninit<i16>; WORDS]);
 
 /// Patches that are widened, and what becomes of them.
-#[derive(Clone, Copy)]
 struct Panel<'a> {
     layer: &'a Dense,
     finish: Finish,
@@ -392,14 +388,14 @@ impl Panel<'_> {
                 let mut words = self.words.add(row * self.room + patch * self.step);
                 for _ in 0..self.run / 2 {
                     let mut w = [_mm256_setzero_si256(); V];
-                    for v in 0..V {
-                        w[v] = _mm256_load_si256(weights.add(v));
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = _mm256_load_si256(weights.add(v));
                     }
-                    for p in 0..P {
+                    for (p, sums) in sums.iter_mut().enumerate() {
                         let x: *const i32 = words.add(p * self.step).cast();
                         let x = _mm256_set1_epi32(x.read_unaligned());
                         for v in 0..V {
-                            sums[p][v] = multiply_add(sums[p][v], x, w[v]);
+                            sums[v] = multiply_add(sums[v], x, w[v]);
                         }
                     }
                     weights = weights.add(V);
@@ -609,7 +605,6 @@ fn taps(weights: &[i8]) -> [__m256i; 9] {
 }
 
 /// A row of output, or two, of a block of channels.
-#[derive(Clone, Copy)]
 struct Line<'a, const WHOLE: bool> {
     layer: &'a Depthwise,
     finish: Finish,
@@ -620,8 +615,8 @@ struct Line<'a, const WHOLE: bool> {
     outputs: usize,
 }
 
-/// A vector that stays where it is in memory. Were it read once before a loop, then it would go to the stack
-/// for want of registers, where vectors are not aligned.
+/// A vector that stays where it is in memory: read once before a loop, it would go to the stack for want of
+/// registers, where vectors are not aligned.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn kept(vector: &__m256i) -> __m256i {
