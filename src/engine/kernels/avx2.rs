@@ -475,8 +475,14 @@ impl<const WHOLE: bool> Source<WHOLE> {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn new(layer: &Depthwise, rows: &Rows, first: usize) -> Self {
+        let [a, b, c, d] = rows.rows;
         Self {
-            rows: rows.rows.map(|row| row[first..].as_ptr()),
+            rows: [
+                a[first..].as_ptr(),
+                b[first..].as_ptr(),
+                c[first..].as_ptr(),
+                d[first..].as_ptr(),
+            ],
             channels: layer.channels,
             width: rows.width,
             left: layer.left,
