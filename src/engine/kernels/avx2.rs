@@ -344,6 +344,7 @@ fn dense(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
 
 impl Panel<'_> {
     /// Some vectors of outputs of all patches.
+    #[inline(never)]
     #[target_feature(enable = "avx2")]
     fn sweep<const V: usize>(&self, group: usize, out: &mut [u8]) {
         let mut patch = 0;
@@ -361,7 +362,7 @@ impl Panel<'_> {
     }
 
     /// Some vectors of outputs of some patches; how many patches.
-    #[inline(never)]
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn tile<const P: usize, const V: usize>(
         &self,
