@@ -659,7 +659,7 @@ fn two(sums: [__m256i; 2], x: [__m256i; 2], w: &[__m256i; 2]) -> [__m256i; 2] {
 impl<const WHOLE: bool> Line<'_, WHOLE> {
     /// Convolves by steps of 1 into `N` rows of output. Each column is read once and counts for the output
     /// that begins there and for the two before.
-    #[inline(never)]
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn single<const N: usize>(&self, w: &[[[__m256i; 4]; 3]; N], out: &mut [u8]) {
         let Self {
@@ -700,7 +700,7 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
 
     /// Convolves by steps of 2. Each two columns are read once, the first one of which also counts for the
     /// output before.
-    #[inline(never)]
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn double(&self, k: [__m256i; 9], out: &mut [u8]) {
         let Self {
