@@ -16,7 +16,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
-use std::{ptr, slice};
+use std::slice;
 
 use super::super::arithmetic::Sum;
 use super::portable::Portable;
@@ -622,38 +622,22 @@ struct Line<'a, const WHOLE: bool> {
     outputs: usize,
 }
 
-/// A vector that stays where it is in memory: read once before a loop, it would go to the stack for want of
-/// registers, where vectors are not aligned.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn kept(vector: &__m256i) -> __m256i {
-    // SAFETY: a reference can be read.
-    unsafe { ptr::from_ref(vector).read_volatile() }
-}
-
-/// The sums of two vectors and of two pairs of vectors times their weights.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn four(sums: [__m256i; 2], x: [__m256i; 4], w: &[__m256i; 4]) -> [__m256i; 2] {
-    let [a, b] = sums;
-    let (a, b) = (
-        multiply_add(a, x[0], kept(&w[0])),
-        multiply_add(b, x[1], kept(&w[1])),
-    );
-    [
-        multiply_add(a, x[2], kept(&w[2])),
-        multiply_add(b, x[3], kept(&w[3])),
-    ]
-}
-
 /// The sums of two vectors and of two others times their weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn two(sums: [__m256i; 2], x: [__m256i; 2], w: &[__m256i; 2]) -> [__m256i; 2] {
-    [
-        multiply_add(sums[0], x[0], kept(&w[0])),
-        multiply_add(sums[1], x[1], kept(&w[1])),
-    ]
+fn two([a, b]: [__m256i; 2], x: [__m256i; 2], w: [__m256i; 2]) -> [__m256i; 2] {
+    [multiply_add(a, x[0], w[0]), multiply_add(b, x[1], w[1])]
+}
+
+/// The sums of two vectors and of two pairs of others times their weights.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four(sums: [__m256i; 2], x: [__m256i; 4], w: &[__m256i; 4]) -> [__m256i; 2] {
+    two(
+        two(sums, [x[0], x[1]], [w[0], w[1]]),
+        [x[2], x[3]],
+        [w[2], w[3]],
+    )
 }
 
 impl<const WHOLE: bool> Line<'_, WHOLE> {
@@ -720,7 +704,7 @@ impl<const WHOLE: bool> Line<'_, WHOLE> {
         let mut x = source.left(0);
         for pixel in 0..outputs {
             let sums = four(bias, x, &left);
-            let sums = two(sums, source.right(2 * pixel + 1), &middle);
+            let sums = two(sums, source.right(2 * pixel + 1), middle);
             x = source.left(2 * pixel + 2);
             let [a, b] = four(sums, x, &right);
             let words = finish.words(scaled(a, multipliers[0]), scaled(b, multipliers[1]));
