@@ -711,10 +711,7 @@ mod tests {
             }
         }
         assert!(same * 100 >= count * 98, "{same} of {count}");
-        assert!(
-            most - least > 8.0 * STEP / 4.0,
-            "hardly more than a constant"
-        );
+        assert!(most - least > 0.05, "hardly more than a constant");
     }
 
     fn node(kind: &str, input: &str, output: &str) -> NodeProto {
@@ -857,11 +854,9 @@ mod tests {
         let last = graph(&mut model).node.last_mut().expect("nodes");
         let bytes = std::mem::replace(&mut last.input[0], "same".to_owned());
         let at = graph(&mut model).node.len() - 1;
-        graph(&mut model).node.insert(at, node("Abs", "c", "c.abs"));
-        graph(&mut model)
-            .node
-            .insert(at + 1, node("Identity", &bytes, "same"));
-        compare(&model, [2, 4]);
+        let same = node("Identity", &bytes, "same");
+        graph(&mut model).node.insert(at, same);
+        compare(&model, [2, 3]);
     }
 
     #[test]

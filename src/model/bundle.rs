@@ -92,7 +92,7 @@ impl Bundle {
             ($name:literal) => {
                 include_bytes!(concat!(
                     env!("CARGO_MANIFEST_DIR"),
-                    "/models/base-f32/",
+                    "/models/base-int8/",
                     $name
                 ))
             };
