@@ -114,4 +114,4 @@ fn a_network_takes_what_tract_asks_for_and_no_more() {
 
 /// Most allocations of a run of tract's plan, with its one operator of the engine and two that change the
 /// form of its output.
-const TRACTS: usize = 1;
+const TRACTS: usize = 9;
