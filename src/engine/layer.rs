@@ -1,8 +1,9 @@
-//! One layer, ready to run: weights packed, zero points folded into biases.
+//! One layer, ready to run.
 
 use super::arithmetic::Sum;
 use super::graph::{Filters, Node, Op, Window, mean_multiplier, multiplier};
-use super::kernels::{Dense, Depthwise, Kernel, PADDED, Patches, Pool, Rounding, Rows};
+use super::kernels::{Dense, Depthwise, Kernel, Patches, Pool, Rounding, Rows};
+use super::pack::{Packing, Shape};
 use super::plan::Place;
 
 /// Padded rows that a full convolution keeps at once: it reads three.
@@ -15,16 +16,6 @@ pub(super) struct Layer {
     /// Of its first input.
     input: Shape,
     output: Shape,
-}
-
-/// Measures of a map.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shape {
-    height: usize,
-    width: usize,
-    channels: usize,
-    /// Bytes of a pixel.
-    pixel: usize,
 }
 
 #[derive(Debug)]
@@ -377,84 +368,4 @@ fn part(squares: &[u8], pixel: usize, upper: &mut [u8], lower: &mut [u8]) {
 /// Bytes of a row with a pixel of padding at both ends, and what the last patch reads beyond.
 fn padded_row(width: usize, pixel: usize) -> usize {
     (width + 2) * pixel + 3
-}
-
-/// What all convolutions of a layer share.
-struct Packing<'a> {
-    kernel: &'a dyn Kernel,
-    input: Shape,
-    output: Shape,
-    /// Zero point of the input.
-    zero: u8,
-    rounding: Rounding,
-}
-
-impl Packing<'_> {
-    /// A dense convolution of a window of rows and columns; `parts` are weights `[outputs, rows, columns,
-    /// inputs]` whose outputs lie side by side, each in a pixel of the output.
-    fn dense(
-        &self,
-        [rows, columns]: [usize; 2],
-        parts: &[&[i8]],
-        filters: &Filters,
-        multipliers: &[f32],
-    ) -> Dense {
-        let (inputs, pixel) = (self.input.channels, self.input.pixel);
-        // What a row's four last bytes hold beyond the window weighs nothing.
-        let run = (columns * pixel).next_multiple_of(4);
-        let depth = rows * run;
-        let outputs = parts.len() * self.output.pixel;
-        let mut weight = vec![0; outputs * depth];
-        let mut bias = vec![0; outputs.next_multiple_of(PADDED)];
-        let mut multiplied = vec![0.0; bias.len()];
-        for (nth, part) in parts.iter().enumerate() {
-            for (channel, filter) in part.chunks_exact(rows * columns * inputs).enumerate() {
-                let o = nth * self.output.pixel + channel;
-                let runs = weight[o * depth..][..depth].chunks_exact_mut(run);
-                for (run, filter) in runs.zip(filter.chunks_exact(columns * inputs)) {
-                    let pixels = run.chunks_mut(pixel);
-                    for (to, from) in pixels.zip(filter.chunks_exact(inputs)) {
-                        to[..inputs].copy_from_slice(from);
-                    }
-                }
-                bias[o] = self.bias(filters.bias[channel], filter);
-                multiplied[o] = multipliers[channel];
-            }
-        }
-        Dense {
-            weight: self.kernel.pack_dense(&weight, depth),
-            depth,
-            outputs,
-            bias,
-            multipliers: multiplied,
-            rounding: self.rounding,
-        }
-    }
-
-    fn depthwise(&self, filters: &Filters, multipliers: &[f32], window: Window) -> Depthwise {
-        let channels = self.output.pixel;
-        let mut weight = filters.weight.clone();
-        weight.resize(9 * channels, 0);
-        let windows = filters.weight.chunks_exact(9).zip(&filters.bias);
-        let mut bias: Vec<i32> = windows.map(|(w, &bias)| self.bias(bias, w)).collect();
-        bias.resize(channels.next_multiple_of(PADDED), 0);
-        let mut multipliers = multipliers.to_vec();
-        multipliers.resize(bias.len(), 0.0);
-        Depthwise {
-            weight: self.kernel.pack_depthwise(&weight),
-            channels,
-            stride: window.stride,
-            left: window.left,
-            padding: self.zero,
-            bias,
-            multipliers,
-            rounding: self.rounding,
-        }
-    }
-
-    /// A bias from which the zero point's share of the products is taken.
-    fn bias(&self, bias: i32, weight: &[i8]) -> i32 {
-        let sum: i32 = weight.iter().map(|&w| i32::from(w)).sum();
-        bias - i32::from(self.zero) * sum
-    }
 }
