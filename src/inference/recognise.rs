@@ -13,6 +13,9 @@ use super::onnx::value_info;
 use crate::engine::arithmetic::{Range, Scheme, sigmoid};
 use crate::engine::{Filters, Graph, Op, Window};
 
+/// The first operator set whose quantizers have a scale for each channel.
+const OPSET: i64 = 13;
+
 /// What was found in a model.
 pub(super) struct Recognised {
     /// What the engine runs.
@@ -77,6 +80,11 @@ struct Reader<'a> {
 /// Finds what the engine can run of a model that reads an image `[1, 3, side, side]`, whose bytes stand for
 /// `values`; none if there is nothing.
 pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recognised> {
+    let default = |domain: &str| matches!(domain, "" | "ai.onnx");
+    let mut opsets = model.opset_import.iter();
+    if opsets.any(|opset| default(&opset.domain) && opset.version < OPSET) {
+        return None;
+    }
     let graph = model.graph.as_ref()?;
     let tensors: BTreeMap<&str, &TensorProto> = graph
         .initializer
@@ -150,7 +158,15 @@ impl<'a> Reader<'a> {
             return None;
         }
         let input = |nth: usize| node.input.get(nth).map(String::as_str);
+        let attributes = node
+            .attribute
+            .iter()
+            .map(|attribute| attribute.name.as_str());
         match node.op_type.as_str() {
+            // Of later operator sets: scales of blocks, other types.
+            "QuantizeLinear" | "DequantizeLinear" if attributes.clone().any(|a| a != "axis") => {
+                return None;
+            }
             "QuantizeLinear" => {
                 let map = self.quantize(input(0)?, input(1)?, input(2)?)?;
                 self.bytes.insert(output, map);
@@ -273,7 +289,12 @@ impl<'a> Reader<'a> {
             "Sigmoid" => (Pending::Sigmoid, vec![map(0)?]),
             "Resize" => {
                 let scales = floats(self.tensors.get(node.input.get(2)?.as_str())?)?;
+                let others = ["mode", "coordinate_transformation_mode", "nearest_mode"];
                 let doubles = count == 3
+                    && node
+                        .attribute
+                        .iter()
+                        .all(|a| others.contains(&a.name.as_str()))
                     && scales == [1.0, 1.0, 2.0, 2.0]
                     && string(node, "mode") == Some(b"nearest")
                     && string(node, "coordinate_transformation_mode") == Some(b"asymmetric")
@@ -297,6 +318,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         let plain = stride == across
+            && ints(node, "kernel_shape").is_none_or(|all| all == [height, width])
             && ints(node, "dilations").is_none_or(|all| all == [1, 1])
             && string(node, "auto_pad").is_none_or(|pad| pad == b"NOTSET");
         if !plain {
@@ -344,6 +366,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         let doubles = ints(node, "strides").is_some_and(|all| all == [2, 2])
+            && ints(node, "kernel_shape").is_none_or(|all| all == [2, 2])
             && ints(node, "pads").is_none_or(|all| all == [0; 4])
             && ints(node, "output_padding").is_none_or(|all| all == [0; 2])
             && ints(node, "dilations").is_none_or(|all| all == [1, 1])
