@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
@@ -27,7 +28,7 @@ pub struct Network {
 }
 
 /// What the engine of bytes runs of a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Engine {
     /// Operators that it runs; tract runs the others.
     pub operators: usize,

@@ -1,13 +1,13 @@
 //! What the system tells of the board and of this process; what it does not tell is left out.
 
-use std::fmt::Write;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::table::row;
+use super::table::{self, row};
 
 /// How the board fares at a moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -95,9 +95,9 @@ pub(super) struct Boards {
     pub(super) end: Board,
 }
 
-impl Boards {
-    /// Rows of a table: what is told, at the start and at the end.
-    pub(super) fn rows(&self) -> Vec<Vec<String>> {
+impl fmt::Display for Boards {
+    /// A table of what is told, or a line if nothing is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { start, end } = self;
         let mut rows = vec![row(["board", "at the start", "at the end"])];
         if let Some(hottest) = end.hottest() {
@@ -132,10 +132,10 @@ impl Boards {
                 &after.since_boot,
             ));
         }
-        if rows.len() == 1 {
-            return vec![row(["board", "tells neither temperature nor clock"])];
+        match rows.len() {
+            1 => writeln!(f, "The system tells neither temperature nor clock."),
+            _ => table::write(f, &rows),
         }
-        rows
     }
 }
 
@@ -153,13 +153,10 @@ fn peak_of(status: &str) -> Option<u64> {
 
 /// Mebibytes as a table shows them.
 pub(super) fn mebibytes(bytes: Option<u64>) -> String {
-    let mut text = String::new();
-    let written = match bytes {
-        Some(bytes) => write!(text, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        None => write!(text, "not told"),
-    };
-    written.expect("writing to a string cannot fail");
-    text
+    match bytes {
+        Some(bytes) => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        None => "not told".to_owned(),
+    }
 }
 
 /// Processor time of all threads of this process.
@@ -280,25 +277,22 @@ mod tests {
             start: board.clone(),
             end: board,
         };
-        let rows: Vec<String> = boards.rows().iter().map(|row| row.join("|")).collect();
-        assert_eq!(
-            rows[1..],
-            [
-                "temperature, cpu-thermal|61.2 °C|61.2 °C",
-                "clock, of 1500 MHz|1200 MHz|1200 MHz",
-                "limited now|throttled|throttled",
-                "limited since boot|under-voltage, throttled|under-voltage, throttled",
-            ]
-        );
+        let wanted = "\
+board                                 at the start                at the end
+temperature, cpu-thermal                   61.2 °C                   61.2 °C
+clock, of 1500 MHz                        1200 MHz                  1200 MHz
+limited now                              throttled                 throttled
+limited since boot        under-voltage, throttled  under-voltage, throttled
+";
+        assert_eq!(boards.to_string(), wanted);
     }
 
     #[test]
     fn a_board_may_tell_nothing() {
         let board = Board::read(sys(&[]).path());
         let (start, end) = (board.clone(), board);
-        let rows = Boards { start, end }.rows();
-        assert_eq!(rows.len(), 1);
-        assert!(rows[0][1].contains("neither"), "{rows:?}");
+        let text = Boards { start, end }.to_string();
+        assert_eq!(text, "The system tells neither temperature nor clock.\n");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use image::codecs::jpeg::JpegEncoder;
 use serde::Serialize;
 use shipwatch::clock::MonotonicClock;
 use shipwatch::detect::{Detector, Maps, Options, TileNetworks};
-use shipwatch::inference::{InferenceError, Network};
+use shipwatch::inference::{Engine, InferenceError, Network};
 use shipwatch::model::Bundle;
 use shipwatch::sink::{JsonLines, Sink};
 use shipwatch::source::decode::{DecodeOptions, decode_bytes};
@@ -35,8 +35,8 @@ const QUALITY: u8 = 90;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     models: String,
-    gate: Part,
-    unet: Part,
+    gate: Engine,
+    unet: Engine,
     threads: usize,
     /// Width and height.
     frame: [u32; 2],
@@ -51,17 +51,6 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_bytes: Option<u64>,
     board: Boards,
-}
-
-/// What the engine runs of a network.
-#[derive(Debug, Serialize)]
-struct Part {
-    kernel: Option<&'static str>,
-    operators: usize,
-    of: usize,
-    /// The same in words.
-    #[serde(skip)]
-    engine: String,
 }
 
 /// Whole frames, from a file's bytes to a line.
@@ -117,15 +106,7 @@ pub(super) fn measure(
     let bundle = load_models(dir)?;
     let load_ms = milliseconds(start.elapsed());
     use_threads(threads)?;
-    let [gate, unet] = [&bundle.gate, &bundle.unet].map(|network| {
-        let engine = network.engine();
-        Part {
-            kernel: engine.kernel,
-            operators: engine.operators,
-            of: engine.of,
-            engine: engine.to_string(),
-        }
-    });
+    let (gate, unet) = (bundle.gate.engine(), bundle.unet.engine());
     let models = format!("{} {}", bundle.manifest.name, bundle.manifest.version);
     let bench = Bench::new(bundle)?;
     let tiles = bench.detector.plan(SIDE, SIDE).count();
@@ -245,8 +226,8 @@ impl Bench {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.models)?;
-        writeln!(f, "gate: {}", self.gate.engine)?;
-        writeln!(f, "U-Net: {}", self.unet.engine)?;
+        writeln!(f, "gate: {}", self.gate)?;
+        writeln!(f, "U-Net: {}", self.unet)?;
         let [width, height] = self.frame;
         let threads = match self.threads {
             1 => "one thread".to_owned(),
@@ -289,16 +270,16 @@ impl fmt::Display for Report {
         table::write(f, &rows)?;
         writeln!(f)?;
         let rate = |frames: &Frames| format!("{:.2}", frames.per_second);
-        let mut rows = vec![
+        let rows = [
             row(["full frames per second", &rate(full)]),
             row(["empty frames per second", &rate(empty)]),
             row(["loading", &format!("{:.0} ms", self.load_ms)]),
             row(["peak memory", &mebibytes(self.peak_memory_bytes)]),
         ];
-        rows.extend(self.board.rows());
         table::write(f, &rows)?;
+        writeln!(f, "\n{}", self.board)?;
         match warning(self.slowdown) {
-            Some(warning) => writeln!(f, "\n{warning}"),
+            Some(warning) => writeln!(f, "{warning}"),
             None => Ok(()),
         }
     }

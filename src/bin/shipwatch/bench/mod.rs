@@ -3,6 +3,7 @@
 mod board;
 mod chain;
 mod figures;
+mod layers;
 mod network;
 mod picture;
 mod table;

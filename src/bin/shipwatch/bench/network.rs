@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
-use shipwatch::engine::Summary;
 use shipwatch::inference::{self, Engine, InferenceError, Network};
 use shipwatch::model::Normalisation;
 
 use super::board::{Board, Boards, cpu_time, mebibytes, peak_memory};
 use super::figures::{Figures, milliseconds, slowdown, timed, warning};
+use super::layers::{self, Layer};
 use super::picture::picture;
 use super::table::{self, row};
 use super::warm_up;
@@ -42,10 +42,8 @@ pub(super) struct Plan {
 pub(super) struct Report {
     model: String,
     side: usize,
-    kernel: Option<&'static str>,
-    /// What the engine runs of all operators.
-    operators: usize,
-    of: usize,
+    #[serde(flatten)]
+    engine: Engine,
     threads: usize,
     seconds: f64,
     /// Of a picture in a thread.
@@ -64,17 +62,6 @@ pub(super) struct Report {
     board: Boards,
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Vec<Layer>>,
-}
-
-/// A layer of the engine's and the least time that it took.
-#[derive(Debug, Serialize)]
-struct Layer {
-    name: &'static str,
-    /// Height, width and channels.
-    input: [usize; 3],
-    output: [usize; 3],
-    min_us: f64,
-    multiply_accumulates: usize,
 }
 
 /// Measures the network in `file`.
@@ -102,24 +89,16 @@ pub(super) fn measure(file: &Path, plan: &Plan) -> Result<Report, Failure> {
     network.run(&image).map_err(fails)?;
     let measured = run_threads(&network, &image, plan).map_err(fails)?;
     let layers = match plan.layers {
-        true => Some(time_layers(&network, &image, plan.length).map_err(fails)?),
+        true => Some(layers::measure(&network, &image, plan.length).map_err(fails)?),
         false => None,
     };
 
     let times = measured.times.concat();
     let slowest = measured.times.iter().filter_map(|times| slowdown(times));
-    let Engine {
-        operators,
-        of,
-        kernel,
-        ..
-    } = network.engine();
     Ok(Report {
         model: file.display().to_string(),
         side: network.side(),
-        kernel,
-        operators,
-        of,
+        engine: network.engine(),
         threads: plan.threads,
         seconds: measured.wall.as_secs_f64(),
         picture: Figures::of(&times),
@@ -202,50 +181,9 @@ fn run_threads(network: &Network, image: &[u8], plan: &Plan) -> Result<Measured,
     })
 }
 
-/// The least time of each layer of the engine's.
-fn time_layers(
-    network: &Network,
-    image: &[u8],
-    length: Duration,
-) -> Result<Vec<Layer>, InferenceError> {
-    let layers = network.layers();
-    let mut least = vec![Duration::MAX; layers.len()];
-    timed(length, || {
-        let mut before = Instant::now();
-        network.watch_layers(image, |nth| {
-            let after = Instant::now();
-            least[nth] = least[nth].min(after - before);
-            before = after;
-        })
-    })?;
-    let layers = layers.into_iter().zip(least);
-    let layers = layers.map(|(layer, least)| {
-        let Summary {
-            name,
-            input,
-            output,
-            products,
-        } = layer;
-        Layer {
-            name,
-            input,
-            output,
-            min_us: 1e3 * milliseconds(least),
-            multiply_accumulates: products,
-        }
-    });
-    Ok(layers.collect())
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let engine = Engine {
-            operators: self.operators,
-            of: self.of,
-            kernel: self.kernel,
-            quantized: false,
-        };
-        writeln!(f, "{}: {engine}", self.model)?;
+        writeln!(f, "{}: {}", self.model, self.engine)?;
         let threads = match self.threads {
             1 => "one thread".to_owned(),
             many => format!("{many} threads at the same time, each on pictures of its own"),
@@ -273,65 +211,59 @@ impl fmt::Display for Report {
         table::write(f, &[head, picture])?;
         writeln!(f)?;
         let rate = format!("{:.1}", self.pictures_per_second);
-        let mut rows = vec![
+        let rows = [
             row(["pictures per second", &rate]),
             row(["loading", &format!("{:.0} ms", self.load_ms)]),
             row(["peak memory", &mebibytes(self.peak_memory_bytes)]),
         ];
-        rows.extend(self.board.rows());
         table::write(f, &rows)?;
+        writeln!(f, "\n{}", self.board)?;
         if let Some(warning) = warning(self.slowdown) {
-            writeln!(f, "\n{warning}")?;
+            writeln!(f, "{warning}")?;
         }
         match &self.layers {
-            Some(layers) => write_layers(f, layers),
+            Some(layers) => {
+                writeln!(f)?;
+                layers::write(f, layers)
+            }
             None => Ok(()),
         }
     }
 }
 
-/// The layers, and the sums of each kind.
-fn write_layers(f: &mut fmt::Formatter<'_>, layers: &[Layer]) -> fmt::Result {
-    let mut rows = vec![row([
-        "layer",
-        "in",
-        "out",
-        "us, least",
-        "million MACs",
-        "GMAC/s",
-    ])];
-    let mut kinds: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-    let figures = |us: f64, products: usize| {
-        let rate = match products {
-            0 => "-".to_owned(),
-            _ => format!("{:.1}", products as f64 / us / 1e3),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// sigmoid(20 * mean of the channels' values), pixel by pixel; says nothing of its input.
+    const UNET: &[u8] = include_bytes!("../../../../tests/fixtures/bright/unet.onnx");
+
+    /// Messages of Protocol Buffers that lie one behind the other are one, with the lists of both: the
+    /// model with an entry in `metadata_props`, its field 14.
+    fn with_note(model: &[u8], key: &str, value: &str) -> Vec<u8> {
+        let text = |field: u8, text: &str| {
+            let head = [field << 3 | 2, text.len() as u8];
+            [&head[..], text.as_bytes()].concat()
         };
-        [
-            format!("{us:.1}"),
-            format!("{:.2}", products as f64 / 1e6),
-            rate,
-        ]
-    };
-    let shape = |shape: [usize; 3]| shape.map(|size| size.to_string()).join("x");
-    for (nth, layer) in layers.iter().enumerate() {
-        let products = layer.multiply_accumulates;
-        let name = format!("{nth:>3} {}", layer.name);
-        let shapes = [name, shape(layer.input), shape(layer.output)];
-        rows.push([&shapes[..], &figures(layer.min_us, products)].concat());
-        let kind = kinds.entry(layer.name).or_default();
-        *kind = (kind.0 + layer.min_us, kind.1 + products);
+        let entry = [text(1, key), text(2, value)].concat();
+        [model, &[14 << 3 | 2, entry.len() as u8], &entry].concat()
     }
-    let all = kinds.values().fold((0.0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-    for (name, (us, products)) in kinds.into_iter().chain([("all", all)]) {
-        let name = format!("    {name}");
-        rows.push(
-            [
-                &[name, String::new(), String::new()],
-                &figures(us, products)[..],
-            ]
-            .concat(),
-        );
+
+    #[test]
+    fn the_input_is_as_the_file_says_or_as_usual() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let says = |model: &[u8], byte: u8| {
+            let path = folder.path().join("unet.onnx");
+            fs::write(&path, model).expect("writes");
+            let network = load(&path).expect("loads");
+            let image = vec![byte; 3 * network.side() * network.side()];
+            network.run(&image).expect("runs")[0]
+        };
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-3, "{a} is not {b}");
+        close(says(UNET, 140), sigmoid(20.0 * 12.5 / 127.5));
+        let noted = with_note(UNET, "input", "RGB, NCHW, (byte - 100) / 400");
+        close(says(&noted, 140), sigmoid(20.0 * 40.0 / 400.0));
+        close(says(&noted, 100), 0.5);
     }
-    writeln!(f)?;
-    table::write(f, &rows)
 }
