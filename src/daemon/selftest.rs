@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::detect::{Clock, DetectError, Detector, Options};
+use crate::frame::Frame;
 use crate::mask::{Rle, RleError};
 use crate::source::decode::{DecodeError, DecodeOptions, decode_bytes};
 
@@ -71,9 +72,17 @@ pub enum SelfTestError {
     Detect(#[from] DetectError),
 }
 
+/// The embedded image.
+///
+/// # Errors
+/// Only if the program was built from another image.
+pub fn image() -> Result<Frame, DecodeError> {
+    decode_bytes(NAME, IMAGE, &DecodeOptions::default())
+}
+
 /// Runs `detector` on the embedded image.
 pub fn run(detector: &Detector, clock: &dyn Clock) -> Result<Report, SelfTestError> {
-    let frame = decode_bytes(NAME, IMAGE, &DecodeOptions::default())?;
+    let frame = image()?;
     let options = Options {
         gsd: Some(GSD),
         ..Options::default()
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_embedded_ships_lie_on_the_embedded_image() {
-        let frame = decode_bytes(NAME, IMAGE, &DecodeOptions::default()).expect("decodes");
+        let frame = image().expect("decodes");
         let (width, height) = frame.pixels.dimensions();
         let ships = known_ships().expect("reads");
         assert_eq!(ships.len(), 4);

@@ -13,11 +13,13 @@ mod noise;
 mod pack;
 mod plan;
 mod segment;
+mod summary;
 #[cfg(test)]
 mod tests;
 
 pub use graph::{Filters, Graph, Map, Node, Op, Refusal, Window};
 pub use segment::{Scratch, Segment};
+pub use summary::Summary;
 
 /// Names of the kernels that this processor can run, fastest first.
 pub fn kernels() -> Vec<&'static str> {

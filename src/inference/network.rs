@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
@@ -11,7 +12,7 @@ use super::onnx;
 use super::operators::{Planes, RunSegment};
 use super::recognise::{Recognised, operators, recognise};
 use crate::contain::contain;
-use crate::engine;
+use crate::engine::{self, Summary};
 
 /// The variable that forces a kernel of the engine.
 const KERNEL: &str = "SHIPWATCH_KERNEL";
@@ -23,10 +24,11 @@ pub struct Network {
     output_shape: Vec<usize>,
     metadata: BTreeMap<String, String>,
     engine: Engine,
+    segment: Option<RunSegment>,
 }
 
 /// What the engine of bytes runs of a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Engine {
     /// Operators that it runs; tract runs the others.
     pub operators: usize,
@@ -108,10 +110,7 @@ impl Network {
     /// f32 output of known shape, [`InferenceError::Kernel`] if the environment asks for an engine's kernel
     /// that there is not.
     pub fn from_onnx(bytes: &[u8], values: &[f32; 256]) -> Result<Self, InferenceError> {
-        let proto = tract_onnx::onnx()
-            .proto_model_for_read(&mut &bytes[..])
-            .map_err(load)?;
-        Self::from_proto(proto, values)
+        Self::from_proto(decode(bytes)?, values)
     }
 
     pub(super) fn from_proto(
@@ -125,19 +124,20 @@ impl Network {
         // tract looks names up without asking whether they exist, and panics on a malformed model.
         let prepared = contain(|| prepare(&proto, recognise(&proto, values), values))
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
-        let Prepared { plan, side, engine } = prepared;
+        let Prepared {
+            plan,
+            side,
+            engine,
+            segment,
+        } = prepared;
         let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
-        let metadata = proto
-            .metadata_props
-            .into_iter()
-            .map(|property| (property.key, property.value))
-            .collect();
         Ok(Self {
             plan,
             side,
             output_shape,
-            metadata,
+            metadata: properties(proto),
             engine,
+            segment,
         })
     }
 
@@ -148,15 +148,8 @@ impl Network {
     /// [`InferenceError::InputLength`], [`InferenceError::NotFinite`], or [`InferenceError::Run`]
     /// where the engine itself fails.
     pub fn run(&self, image: &[u8]) -> Result<Vec<f32>, InferenceError> {
-        let shape = [1, self.side, self.side, 3];
-        let wanted = shape.iter().product();
-        if image.len() != wanted {
-            return Err(InferenceError::InputLength {
-                wanted,
-                found: image.len(),
-            });
-        }
-        let input = Tensor::from_shape(&shape, image).map_err(run)?;
+        self.check_length(image)?;
+        let input = Tensor::from_shape(&[1, self.side, self.side, 3], image).map_err(run)?;
         let outputs = self.plan.run(tvec!(input.into_tvalue())).map_err(run)?;
         let output = outputs[0].try_as_plain_ram().map_err(run)?;
         let values = output.as_slice::<f32>().map_err(run)?;
@@ -165,6 +158,36 @@ impl Network {
         } else {
             Err(InferenceError::NotFinite)
         }
+    }
+
+    fn check_length(&self, image: &[u8]) -> Result<(), InferenceError> {
+        let (wanted, found) = (3 * self.side * self.side, image.len());
+        match found == wanted {
+            true => Ok(()),
+            false => Err(InferenceError::InputLength { wanted, found }),
+        }
+    }
+
+    /// The layers that the engine of bytes runs, in their order.
+    pub fn layers(&self) -> Vec<Summary> {
+        let layers = self.segment.iter().flat_map(RunSegment::layers);
+        layers.collect()
+    }
+
+    /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over.
+    ///
+    /// # Errors
+    /// [`InferenceError::InputLength`].
+    pub fn watch_layers(
+        &self,
+        image: &[u8],
+        watch: impl FnMut(usize),
+    ) -> Result<(), InferenceError> {
+        self.check_length(image)?;
+        if let Some(segment) = &self.segment {
+            segment.watch(image, watch);
+        }
+        Ok(())
     }
 
     /// Pixels along a side of the images that it looks at.
@@ -215,6 +238,28 @@ struct Prepared {
     plan: Arc<TypedRunnableModel>,
     side: usize,
     engine: Engine,
+    segment: Option<RunSegment>,
+}
+
+/// The `metadata_props` of an ONNX model that is not to be run.
+///
+/// # Errors
+/// [`InferenceError::Load`] if the bytes are no such model.
+pub fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, InferenceError> {
+    decode(bytes).map(properties)
+}
+
+fn decode(bytes: &[u8]) -> Result<ModelProto, InferenceError> {
+    tract_onnx::onnx()
+        .proto_model_for_read(&mut &bytes[..])
+        .map_err(load)
+}
+
+fn properties(proto: ModelProto) -> BTreeMap<String, String> {
+    let properties = proto.metadata_props.into_iter();
+    properties
+        .map(|property| (property.key, property.value))
+        .collect()
 }
 
 /// A plan that reads an image's bytes: what the engine knows is one operator of it, and the rest is as the
@@ -260,7 +305,7 @@ fn prepare(
         let pixels = model.add_source("shipwatch.pixels", pixels)?;
         let mut patch = TypedModelPatch::default();
         let tap = patch.tap_model(model, pixels)?;
-        if let Some(segment) = segment {
+        if let Some(segment) = segment.clone() {
             let made = patch.wire_node("shipwatch.segment", segment, &[tap])?;
             for (input, made) in inputs.iter().zip(made) {
                 patch.shunt_outside(model, *input, made)?;
@@ -278,7 +323,12 @@ fn prepare(
         .into_optimized()
         .and_then(|model| model.into_runnable())
         .map_err(load)?;
-    Ok(Prepared { plan, side, engine })
+    Ok(Prepared {
+        plan,
+        side,
+        engine,
+        segment,
+    })
 }
 
 fn is_quantized(proto: &ModelProto) -> bool {

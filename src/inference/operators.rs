@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tract_core::internal::*;
 
-use crate::engine::{Graph, Map, Scratch, Segment};
+use crate::engine::{Graph, Map, Scratch, Segment, Summary};
 
 thread_local! {
     /// Memory of the thread's segments, which run one after another.
@@ -39,6 +39,20 @@ impl RunSegment {
         };
         let outputs = segment.outputs().map(output).collect();
         Some(Self(Arc::new(Prepared { segment, outputs })))
+    }
+
+    /// What each layer is, in the order in which they run.
+    pub(super) fn layers(&self) -> impl Iterator<Item = Summary> {
+        self.0.segment.layers()
+    }
+
+    /// Runs the layers alone on an image of the segment's size; `watch` hears of each that is over.
+    pub(super) fn watch(&self, image: &[u8], watch: impl FnMut(usize)) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.0
+                .segment
+                .run_watched(image, scratch, watch, |_, _, _| {});
+        });
     }
 }
 

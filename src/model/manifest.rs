@@ -40,6 +40,9 @@ pub struct Manifest {
     pub scores: BTreeMap<String, Scores>,
 }
 
+/// How a [`Normalisation::note`] begins.
+const NOTE: &str = "RGB, NCHW, ";
+
 /// The affine map from bytes to network input, the same for each channel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +57,22 @@ impl Normalisation {
     /// The input value of each byte.
     pub fn values(self) -> [f32; 256] {
         std::array::from_fn(|byte| (byte as f32 - self.mean) / self.std)
+    }
+
+    /// The key of an ONNX file's metadata under which [`Normalisation::note`] stands.
+    pub const KEY: &str = "input";
+
+    /// What an ONNX file says of its input, for whoever finds it without a manifest.
+    pub fn note(self) -> String {
+        format!("{NOTE}(byte - {}) / {}", self.mean, self.std)
+    }
+
+    /// What a [`Normalisation::note`] says; none if it is no such note.
+    pub fn from_note(note: &str) -> Option<Self> {
+        let numbers = note.strip_prefix(NOTE)?.strip_prefix("(byte - ")?;
+        let (mean, std) = numbers.split_once(") / ")?;
+        let (mean, std): (f32, f32) = (mean.parse().ok()?, std.parse().ok()?);
+        (mean.is_finite() && std.is_finite() && std > 0.0).then_some(Self { mean, std })
     }
 }
 
@@ -268,6 +287,20 @@ mod tests {
             let manifest = Manifest::parse(text).expect("good manifest");
             let text = toml::to_string(&manifest).expect("serialises");
             assert_eq!(Manifest::parse(&text).expect("parses again"), manifest);
+        }
+    }
+
+    #[test]
+    fn an_onnx_file_says_how_its_input_is_made() {
+        let normalisation = Normalisation {
+            mean: 127.5,
+            std: 128.0,
+        };
+        assert_eq!(normalisation.note(), "RGB, NCHW, (byte - 127.5) / 128");
+        let read = Normalisation::from_note;
+        assert_eq!(read(&normalisation.note()), Some(normalisation));
+        for no_note in ["", "RGB, NCHW, (byte - x) / 1", "RGB, NCHW, (byte - 1) / 0"] {
+            assert_eq!(read(no_note), None, "{no_note}");
         }
     }
 

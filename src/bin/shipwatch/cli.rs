@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Detect(DetectArgs),
     Run(RunArgs),
     Check(CheckArgs),
+    Bench(BenchArgs),
     /// List the cameras that are plugged in, with the formats and sizes they offer
     #[cfg(feature = "camera")]
     Cameras,
@@ -138,6 +140,51 @@ pub(crate) struct CheckArgs {
     pub(crate) models: Option<PathBuf>,
 }
 
+/// Measure how long frames take on this machine, stage by stage, or how long one network takes.
+///
+/// Measures at steady state, after a warm-up of a tenth of the time: a built-in frame of 768x768 pixels, by
+/// turns as one whose tiles all stop at the gate (empty) and one whose tiles all go on (full). Prints times,
+/// frames per second, peak memory, what the int8 engine runs, and the board's temperature and clock where the
+/// system tells them. Boards throttle after minutes: give --seconds 600 to see it.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct BenchArgs {
+    /// Measure this network alone instead, an ONNX file, on pictures of its input's size
+    ///
+    /// Each run starts from the picture's RGB bytes. How these become numbers is read from the file's
+    /// metadata; without any, it is (byte - 127.5) / 127.5.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Use the models in this folder instead of those built in
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub(crate) models: Option<PathBuf>,
+
+    /// Threads that look at tiles; as many as there are processors by default, and one with --model
+    ///
+    /// With --model, each of them runs the network at the same time, on pictures of its own.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Length of the measured part in seconds
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) seconds: Duration,
+
+    /// Print the least time of each layer that the int8 engine runs, measured for as long again
+    #[arg(long, requires = "model")]
+    pub(crate) layers: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  shipwatch bench                                   the built-in models
+  shipwatch bench --seconds 600 --threads 1         one thread, long enough to throttle
+  shipwatch bench --model gate.onnx --layers        one network, layer by layer";
+
 /// How frames meet the networks.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Models")]
@@ -240,6 +287,14 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    const DAY: f64 = 86_400.0;
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= DAY => Ok(Duration::from_secs_f64(value)),
+        _ => Err(format!("must be a number above 0 and not above {DAY}")),
+    }
+}
+
 fn probability(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
@@ -252,6 +307,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_length_is_a_part_of_a_day() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for wrong in ["0", "-1", "nan", "inf", "1e300", "soon", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

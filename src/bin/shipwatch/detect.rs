@@ -1,6 +1,7 @@
 //! `shipwatch detect`: files in, records out.
 
 use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
 
@@ -40,16 +41,22 @@ pub(crate) fn load_models(dir: Option<&Path>) -> Result<Bundle, Failure> {
     })
 }
 
+/// Lets this many threads look at tiles, or as many as there are processors.
+pub(crate) fn use_threads(threads: Option<NonZeroUsize>) -> Result<(), Failure> {
+    match threads {
+        Some(threads) => rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build_global()
+            .or_exit(Exit::Software),
+        None => Ok(()),
+    }
+}
+
 impl Job {
     fn resolve(args: DetectArgs) -> Result<Self, Failure> {
         let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
         let models = load_models(args.models.as_deref())?;
-        if let Some(threads) = args.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.get())
-                .build_global()
-                .or_exit(Exit::Software)?;
-        }
+        use_threads(args.threads)?;
         let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
         Ok(Self {
             inputs,

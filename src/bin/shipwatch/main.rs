@@ -1,5 +1,6 @@
 //! The edge binary: finds ships in frames.
 
+mod bench;
 #[cfg(feature = "camera")]
 mod cameras;
 mod check;
@@ -39,6 +40,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Detect(args) => detect::run(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
+        Command::Bench(args) => bench::run(args),
         #[cfg(feature = "camera")]
         Command::Cameras => cameras::run(),
     }

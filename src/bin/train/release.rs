@@ -296,13 +296,12 @@ impl Draft<'_> {
     /// Provenance, for whoever finds one of the files alone.
     fn notes(&self, task: &str, output: &str) -> Vec<(String, String)> {
         let (manifest, config) = (&self.manifest, &self.run.config);
-        let Normalisation { mean, std } = manifest.normalisation;
         let [finest, coarsest] = manifest.gsd;
         let thresholds = manifest.thresholds;
         let mut notes = vec![
             ("task", task.to_owned()),
             ("bundle", manifest.name.clone()),
-            ("input", format!("RGB, NCHW, (byte - {mean}) / {std}")),
+            (Normalisation::KEY, manifest.normalisation.note()),
             ("output", output.to_owned()),
             (
                 "thresholds",
