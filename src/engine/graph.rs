@@ -113,10 +113,10 @@ impl Graph {
         &self.nodes
     }
 
-    /// Adds the segment's input.
+    /// Adds the segment's input; more than once if its bytes are put into maps in more than one way.
     ///
     /// # Errors
-    /// If it has no pixels or too many.
+    /// If it has no pixels or too many, or another size than before.
     pub fn image(
         &mut self,
         [height, width]: [usize; 2],
@@ -129,6 +129,12 @@ impl Graph {
             channels: 3,
             scheme,
         };
+        let images = self
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.op, Op::Image(_)));
+        let mut shapes = images.map(|node| node.map.shape());
+        check(shapes.all(|shape| shape == map.shape()), "one image")?;
         self.keep(Op::Image(table), &[], map, Range::FULL)
     }
 

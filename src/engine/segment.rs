@@ -2,19 +2,24 @@
 
 use std::ops::Range;
 
-use super::graph::{Graph, Map, Node, Op};
+use super::graph::{Graph, Map, Op};
 use super::kernels::{Kernel, runnable};
 use super::layer::{Layer, View};
 use super::plan::Plan;
+use super::summary::Summary;
 
 /// A network of bytes, ready to run. Threads share one; each has a [`Scratch`] of its own.
 #[derive(Debug)]
 pub struct Segment {
     kernel: &'static dyn Kernel,
     layers: Vec<Layer>,
-    nodes: Vec<Node>,
+    /// Of each layer those whose maps it reads.
+    inputs: Vec<Vec<usize>>,
     plan: Plan,
-    outputs: Vec<usize>,
+    /// Height and width.
+    image: Option<[usize; 2]>,
+    outputs: Vec<(usize, Map)>,
+    summaries: Vec<Summary>,
     /// Bytes that layers need beside their maps.
     spare: usize,
 }
@@ -35,39 +40,38 @@ impl Segment {
     pub fn new(graph: &Graph, outputs: &[usize], kernel: &str) -> Option<Self> {
         let mut kernels = runnable().into_iter();
         let kernel = kernels.find(|known| known.name() == kernel)?;
-        let nodes = graph.nodes().to_vec();
+        let nodes = graph.nodes();
         let plan = Plan::new(graph, outputs);
         let layers: Vec<Layer> = (0..nodes.len())
-            .map(|node| Layer::new(&nodes, &plan.places, node, kernel))
+            .map(|node| Layer::new(nodes, &plan.places, node, kernel))
             .collect();
         let spare = layers.iter().map(|layer| layer.spare(kernel)).max();
+        let image = nodes.iter().find(|node| matches!(node.op, Op::Image(_)));
         Some(Self {
             kernel,
             layers,
-            nodes,
+            inputs: nodes.iter().map(|node| node.inputs.clone()).collect(),
             plan,
-            outputs: outputs.to_vec(),
+            image: image.map(|node| [node.map.height, node.map.width]),
+            outputs: outputs.iter().map(|&o| (o, nodes[o].map)).collect(),
+            summaries: nodes.iter().map(|node| Summary::of(node, nodes)).collect(),
             spare: spare.unwrap_or(0),
         })
     }
 
-    /// The layers.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// What each layer is, in the order in which they run.
+    pub fn layers(&self) -> &[Summary] {
+        &self.summaries
     }
 
     /// The map of each output.
     pub fn outputs(&self) -> impl Iterator<Item = Map> {
-        self.outputs.iter().map(|&output| self.nodes[output].map)
+        self.outputs.iter().map(|&(_, map)| map)
     }
 
     /// Height and width of the image, if the segment reads one.
     pub fn image(&self) -> Option<[usize; 2]> {
-        let image = self
-            .nodes
-            .iter()
-            .find(|node| matches!(node.op, Op::Image(_)));
-        image.map(|node| [node.map.height, node.map.width])
+        self.image
     }
 
     /// Bytes of memory that a thread needs to run it.
@@ -85,7 +89,7 @@ impl Segment {
         self.run_watched(image, scratch, |_| {}, take);
     }
 
-    /// As [`Segment::run`]; `watch` hears of each node that is over.
+    /// As [`Segment::run`]; `watch` hears of each layer that is over, by its number.
     ///
     /// # Panics
     /// If the image has another size.
@@ -96,14 +100,14 @@ impl Segment {
         mut watch: impl FnMut(usize),
         mut take: impl FnMut(usize, &[u8], usize),
     ) {
-        let [height, width] = self.image().unwrap_or([0, 0]);
+        let [height, width] = self.image.unwrap_or([0, 0]);
         assert_eq!(image.len(), 3 * height * width, "the image's size");
         scratch.fit(self);
-        for node in 0..self.nodes.len() {
+        for node in 0..self.layers.len() {
             self.run_layer(node, image, scratch);
             watch(node);
         }
-        for (nth, &output) in self.outputs.iter().enumerate() {
+        for (nth, &(output, _)) in self.outputs.iter().enumerate() {
             let place = self.plan.places[output];
             take(nth, &scratch.maps[place.span()], place.pixel);
         }
@@ -127,10 +131,10 @@ impl Segment {
                 row: place.row,
             }
         };
-        let inputs = &self.nodes[node].inputs;
+        let inputs = &self.inputs[node];
         let image = View {
             bytes: image,
-            row: 3 * self.nodes[node].map.width,
+            row: 3 * self.image.map_or(0, |[_, width]| width),
         };
         let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
         self.layers[node].run(self.kernel, [a, b], out, &mut scratch.spare);

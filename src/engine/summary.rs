@@ -1,7 +1,6 @@
 //! What the layers of a segment are, in words and numbers.
 
 use super::graph::{Map, Node, Op};
-use super::segment::Segment;
 
 /// A layer as a table shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,30 +15,24 @@ pub struct Summary {
     pub products: usize,
 }
 
-impl Segment {
-    /// What each layer is, in the order in which they run.
-    pub fn layers(&self) -> impl Iterator<Item = Summary> {
-        let nodes = self.nodes();
-        nodes.iter().map(|node| summary(nodes, node))
-    }
-}
-
-fn summary(nodes: &[Node], node: &Node) -> Summary {
-    let input = node.inputs.first().map_or(node.map, |&at| nodes[at].map);
-    let places = |map: Map| map.height * map.width;
-    // Each weight meets each place of the map on whose grid the window moves.
-    let products = match &node.op {
-        Op::Pointwise(filters) | Op::Full(filters, _) | Op::Depthwise(filters, _) => {
-            filters.weight.len() * places(node.map)
+impl Summary {
+    pub(super) fn of(node: &Node, nodes: &[Node]) -> Self {
+        let input = node.inputs.first().map_or(node.map, |&at| nodes[at].map);
+        let places = |map: Map| map.height * map.width;
+        // Each weight meets each place of the map on whose grid the window moves.
+        let products = match &node.op {
+            Op::Pointwise(filters) | Op::Full(filters, _) | Op::Depthwise(filters, _) => {
+                filters.weight.len() * places(node.map)
+            }
+            Op::Double(filters) => filters.weight.len() * places(input),
+            _ => 0,
+        };
+        Self {
+            name: node.op.name(),
+            input: input.shape(),
+            output: node.map.shape(),
+            products,
         }
-        Op::Double(filters) => filters.weight.len() * places(input),
-        _ => 0,
-    };
-    Summary {
-        name: node.op.name(),
-        input: input.shape(),
-        output: node.map.shape(),
-        products,
     }
 }
 
@@ -63,9 +56,9 @@ impl Op {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arithmetic::{Range, Scheme};
+    use super::super::{Filters, Graph, Segment, Window};
     use super::*;
-    use crate::engine::arithmetic::{Range, Scheme};
-    use crate::engine::{Filters, Graph, Window};
 
     #[test]
     fn products_are_those_of_the_definition() {
@@ -111,6 +104,7 @@ mod tests {
         let segment = Segment::new(&graph, &[input], "portable").expect("runs everywhere");
         let found: Vec<_> = segment
             .layers()
+            .iter()
             .map(|layer| (layer.name, layer.input, layer.output, layer.products))
             .collect();
         // 4 x 3 places after the stride, of 3 * 9 products for each of 5 channels; then 9 for each of

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use prost::Message;
 use serde::Serialize;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
@@ -122,7 +123,12 @@ impl Network {
             return Err(InferenceError::Damaged { tensor });
         }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let prepared = contain(|| prepare(&proto, recognise(&proto, values), values))
+        let metadata = properties(&proto);
+        let prepared = contain(|| {
+            let recognised = recognise(&proto, values);
+            prepare(proto, recognised, values)
+        });
+        let prepared = prepared
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
         let Prepared {
             plan,
@@ -135,7 +141,7 @@ impl Network {
             plan,
             side,
             output_shape,
-            metadata: properties(proto),
+            metadata,
             engine,
             segment,
         })
@@ -169,9 +175,8 @@ impl Network {
     }
 
     /// The layers that the engine of bytes runs, in their order.
-    pub fn layers(&self) -> Vec<Summary> {
-        let layers = self.segment.iter().flat_map(RunSegment::layers);
-        layers.collect()
+    pub fn layers(&self) -> &[Summary] {
+        self.segment.as_ref().map_or(&[], RunSegment::layers)
     }
 
     /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over.
@@ -214,7 +219,7 @@ impl Network {
 /// A network that tract runs alone, as the model says.
 #[cfg(test)]
 pub(super) fn in_tract(proto: &ModelProto, values: &[f32; 256]) -> Network {
-    let Prepared { plan, side, engine } = prepare(proto, None, values).expect("loads");
+    let Prepared { plan, side, engine } = prepare(proto.clone(), None, values).expect("loads");
     let output_shape = shape("output", plan.model().output_fact(0).expect("one")).expect("known");
     Network {
         plan,
@@ -246,55 +251,59 @@ struct Prepared {
 /// # Errors
 /// [`InferenceError::Load`] if the bytes are no such model.
 pub fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, InferenceError> {
-    decode(bytes).map(properties)
+    decode(bytes).map(|proto| properties(&proto))
 }
 
 fn decode(bytes: &[u8]) -> Result<ModelProto, InferenceError> {
-    tract_onnx::onnx()
-        .proto_model_for_read(&mut &bytes[..])
-        .map_err(load)
+    ModelProto::decode(bytes).map_err(|error| InferenceError::Load(error.to_string()))
 }
 
-fn properties(proto: ModelProto) -> BTreeMap<String, String> {
-    let properties = proto.metadata_props.into_iter();
+fn properties(proto: &ModelProto) -> BTreeMap<String, String> {
+    let properties = proto.metadata_props.iter();
     properties
-        .map(|property| (property.key, property.value))
+        .map(|property| (property.key.clone(), property.value.clone()))
         .collect()
 }
 
 /// A plan that reads an image's bytes: what the engine knows is one operator of it, and the rest is as the
 /// model has it.
 fn prepare(
-    proto: &ModelProto,
+    proto: ModelProto,
     recognised: Option<Recognised>,
     values: &[f32; 256],
 ) -> Result<Prepared, InferenceError> {
-    let rest = recognised.as_ref().map_or(proto, |found| &found.rest);
+    let (of, quantized) = (operators(&proto), is_quantized(&proto));
+    let kernel = kernel()?;
+    // Whatever is not needed any more goes at once: weights are most of the memory that loading takes.
+    let (rest, segment, maps, side) = match recognised {
+        Some(found) => {
+            drop(proto);
+            let segment = RunSegment::new(&found.graph, &found.outputs, kernel);
+            (found.rest, segment, found.outputs.len(), Some(found.side))
+        }
+        None => (proto, None, 0, None),
+    };
+    let engine = Engine {
+        operators: of - operators(&rest),
+        of,
+        kernel: segment.as_ref().map(|_| kernel),
+        quantized,
+    };
     let mut model = tract_onnx::onnx()
-        .model_for_proto_model(rest)
+        .model_for_proto_model(&rest)
         .and_then(|model| model.into_typed())
         .map_err(load)?;
+    drop(rest);
     count("outputs", model.outputs.len())?;
     let inputs = model.inputs.clone();
     // The image is the last one, if it is read at all.
-    let maps = recognised.as_ref().map_or(0, |found| found.outputs.len());
     let image = inputs.get(maps).copied();
-    let side = match &recognised {
-        Some(found) => found.side,
+    let side = match side {
+        Some(side) => side,
         None => {
             count("inputs", inputs.len())?;
             square(&shape("input", model.input_fact(0).map_err(load)?)?)?
         }
-    };
-    let kernel = kernel()?;
-    let segment = recognised
-        .as_ref()
-        .and_then(|found| RunSegment::new(&found.graph, &found.outputs, kernel));
-    let engine = Engine {
-        operators: operators(proto) - operators(rest),
-        of: operators(proto),
-        kernel: segment.as_ref().map(|_| kernel),
-        quantized: is_quantized(proto),
     };
     let planes = image.map(|image| {
         let values = Arc::new(*values);

@@ -42,7 +42,7 @@ impl RunSegment {
     }
 
     /// What each layer is, in the order in which they run.
-    pub(super) fn layers(&self) -> impl Iterator<Item = Summary> {
+    pub(super) fn layers(&self) -> &[Summary] {
         self.0.segment.layers()
     }
 

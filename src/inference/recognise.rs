@@ -4,6 +4,7 @@
 //! DequantizeLinear, and an operator between them is one of bytes. From the image on, all that is so is
 //! taken out of the model; tract keeps the rest.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
@@ -53,11 +54,12 @@ enum Pending {
 }
 
 /// A constant.
-enum Constant {
+enum Constant<'a> {
     /// Steps of -127 to 127 with their scales, one for all or one for each along an axis.
     Bytes {
         shape: Vec<usize>,
-        bytes: Vec<i8>,
+        /// As the file has them: most of a model's memory.
+        bytes: Cow<'a, [u8]>,
         scales: Vec<f32>,
         axis: usize,
     },
@@ -67,7 +69,7 @@ enum Constant {
 
 struct Reader<'a> {
     tensors: BTreeMap<&'a str, &'a TensorProto>,
-    constants: BTreeMap<&'a str, Constant>,
+    constants: BTreeMap<&'a str, Constant<'a>>,
     graph: Graph,
     /// Maps by the names of their bytes.
     bytes: BTreeMap<&'a str, usize>,
@@ -342,19 +344,22 @@ impl<'a> Reader<'a> {
         };
         let channels = self.graph.nodes()[map].map.channels;
         match [height, width] {
-            [1, 1] if group == 1 && stride == 1 && pads == [0; 4] => {
-                Some(Op::Pointwise(filters(bytes.to_vec())))
-            }
+            [1, 1] if group == 1 && stride == 1 && pads == [0; 4] => Some(Op::Pointwise(filters(
+                bytes.iter().map(|&byte| byte as i8).collect(),
+            ))),
             [3, 3] if group == 1 => {
                 // Channels go last.
-                let at = |o: usize, tap: usize, i: usize| bytes[(o * inputs + i) * 9 + tap];
+                let at = |o: usize, tap: usize, i: usize| bytes[(o * inputs + i) * 9 + tap] as i8;
                 let weight = (0..outputs * 9 * inputs)
                     .map(|k| at(k / (9 * inputs), k / inputs % 9, k % inputs))
                     .collect();
                 Some(Op::Full(filters(weight), window))
             }
             [3, 3] if inputs == 1 && group == channels && outputs == channels => {
-                Some(Op::Depthwise(filters(bytes.to_vec()), window))
+                Some(Op::Depthwise(
+                    filters(bytes.iter().map(|&byte| byte as i8).collect()),
+                    window,
+                ))
             }
             _ => None,
         }
@@ -376,7 +381,7 @@ impl<'a> Reader<'a> {
         if !doubles {
             return None;
         }
-        let at = |part: usize, o: usize, i: usize| bytes[(i * outputs + o) * 4 + part];
+        let at = |part: usize, o: usize, i: usize| bytes[(i * outputs + o) * 4 + part] as i8;
         let weight = (0..4 * outputs * inputs)
             .map(|k| at(k / (outputs * inputs), k / inputs % outputs, k % inputs))
             .collect();
@@ -388,7 +393,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Shape, bytes and scales of a node's weight, whose outputs lie along `axis`.
-    fn weight(&self, node: &NodeProto, axis: usize) -> Option<(&[usize], &[i8], &[f32])> {
+    fn weight(&self, node: &NodeProto, axis: usize) -> Option<(&[usize], &[u8], &[f32])> {
         let constant = self.constants.get(node.input.get(1)?.as_str())?;
         let Constant::Bytes {
             shape,
@@ -461,7 +466,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What a DequantizeLinear makes of a constant.
-    fn constant(&self, node: &NodeProto) -> Option<Constant> {
+    fn constant(&self, node: &NodeProto) -> Option<Constant<'a>> {
         let tensor = |nth: usize| Some(*self.tensors.get(node.input.get(nth)?.as_str())?);
         let values = tensor(0)?;
         let scales = floats(tensor(1)?)?;
@@ -469,19 +474,16 @@ impl<'a> Reader<'a> {
         if zeros.iter().any(|&zero| zero != 0) {
             return None;
         }
-        let numbers = integers(values)?;
         if values.data_type == DataType::Int32 as i32 {
-            return Some(Constant::Words {
-                words: numbers,
-                scales,
-            });
+            let words = integers(values)?;
+            return Some(Constant::Words { words, scales });
         }
+        let bytes = match values.raw_data.is_empty() {
+            false => Cow::Borrowed(values.raw_data.as_slice()),
+            true => values.int32_data.iter().map(|&n| n as u8).collect(),
+        };
         let sizes = values.dims.iter().map(|&size| usize::try_from(size).ok());
         let shape: Vec<usize> = sizes.collect::<Option<_>>()?;
-        let bytes: Vec<i8> = numbers
-            .iter()
-            .map(|&n| i8::try_from(n).ok())
-            .collect::<Option<_>>()?;
         let count = shape
             .iter()
             .try_fold(1usize, |n, &size| n.checked_mul(size))?;

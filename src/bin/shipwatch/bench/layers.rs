@@ -38,9 +38,9 @@ pub(super) fn measure(
             before = after;
         })
     })?;
-    let layers = layers.into_iter().zip(least);
+    let layers = layers.iter().zip(least);
     let layers = layers.map(|(layer, least)| {
-        let Summary {
+        let &Summary {
             name,
             input,
             output,
