@@ -5,7 +5,7 @@ SCENE := tests/data/sentinel2-ports/images/algiers.jpg
 # `make demo ONCE=1` ends after the scene instead of watching on.
 ONCE ?=
 
-.PHONY: demo test setup
+.PHONY: demo test setup peers
 
 # Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
 demo: setup
@@ -17,9 +17,37 @@ demo: setup
 	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
-# All tests, those of the training binary among them.
+# All tests, those of the training binary among them. Other runtimes run in the Python of `make peers`
+# where there is one.
+test: export PYTHON ?= $(if $(wildcard target/peers/bin/python),$(CURDIR)/target/peers/bin/python,python3)
 test: setup
 	cargo test --release --locked --features train
+
+# ONNX and ONNX Runtime, without which the tests that compare with them say SKIPPED.
+peers: target/peers/requirements.txt
+
+# shipwatch's speed beside that of other runtimes: a table, and target/peers.json.
+bench: setup bench-models
+	cargo build --release --locked --bin shipwatch
+	target/benches/bin/python benches/peers.py --threads $(THREADS) --json target/peers.json
+
+# Networks of sizes that models/ has not, of random weights; a clean target has them made anew.
+bench-models: target/bench-models/seed75-int8/unet.onnx
+
+target/bench-models/seed75-int8/unet.onnx: benches/make_models.py target/benches/requirements.txt
+	cargo build --release --locked --features train --bin train
+	target/benches/bin/python benches/make_models.py
+
+target/peers/requirements.txt: tests/requirements.txt
+target/benches/requirements.txt: benches/requirements.txt
+
+# A virtual environment of the packages in a list, which names all that these need.
+target/peers/requirements.txt target/benches/requirements.txt:
+	@rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	$(@D)/bin/python -c "import onnx, onnxruntime"
+	@cp $< $@
 
 # libclang, which generates the bindings to V4L2 cameras.
 setup:

@@ -16,12 +16,12 @@ const SCENE: &str = "tests/data/sentinel2-ports/images/algiers.jpg";
 fn main() {
     let bundle = Bundle::embedded().expect("the built-in models load");
     let side = bundle.manifest.tile as usize;
-    let input = vec![0.1; 3 * side * side];
+    let image = vec![140; 3 * side * side];
     report("gate, one tile, one thread", 100, || {
-        bundle.gate.run(&input).expect("the gate runs");
+        bundle.gate.run(&image).expect("the gate runs");
     });
     report("U-Net, one tile, one thread", 100, || {
-        bundle.unet.run(&input).expect("the U-Net runs");
+        bundle.unet.run(&image).expect("the U-Net runs");
     });
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SCENE);

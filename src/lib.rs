@@ -12,6 +12,7 @@ pub mod contain;
 pub mod daemon;
 pub mod dataset;
 pub mod detect;
+pub mod engine;
 pub mod frame;
 pub mod inference;
 pub mod mask;

@@ -1,9 +1,7 @@
 """Runs a bundle's two networks in ONNX Runtime for `train`, which compares engines with it.
 
-    pip install onnxruntime numpy
+    pip install -r tests/requirements.txt
     python tests/onnx_runtime.py --mean 128 --std 128 GATE.onnx UNET.onnx
-
-Tested with CPython 3.11.7, onnxruntime 1.32.0 (PyPI, CPU) and numpy 2.4.6.
 
 A request on standard input is one byte, 0 for the gate or 1 for the U-Net, and a tile: S * S * 3
 bytes, RGB, row by row, where S is the side that the networks take. The answer on standard output is

@@ -77,7 +77,7 @@ impl Detector {
             gate,
             unet,
         } = bundle;
-        let networks = BundleNetworks::new(manifest.normalisation, gate, unet);
+        let networks = BundleNetworks { gate, unet };
         Self::with_networks(manifest, Box::new(networks))
     }
 

@@ -3,7 +3,6 @@
 use image::{GrayImage, RgbImage};
 
 use crate::inference::{InferenceError, Network};
-use crate::model::Normalisation;
 
 /// A gate and a segmenter for square tiles. Threads share one.
 pub trait TileNetworks: Send + Sync {
@@ -54,37 +53,18 @@ impl Maps {
 
 /// The networks of a bundle.
 pub(super) struct BundleNetworks {
-    gate: Network,
-    unet: Network,
-    /// Input value of each byte.
-    values: [f32; 256],
-}
-
-impl BundleNetworks {
-    pub(super) fn new(normalisation: Normalisation, gate: Network, unet: Network) -> Self {
-        let Normalisation { mean, std } = normalisation;
-        let values = std::array::from_fn(|byte| (byte as f32 - mean) / std);
-        Self { gate, unet, values }
-    }
-
-    /// `[H, W, 3]` bytes as `[1, 3, H, W]` input values.
-    fn input(&self, tile: &RgbImage) -> Vec<f32> {
-        let bytes = tile.as_raw();
-        (0..3)
-            .flat_map(|channel| bytes[channel..].iter().step_by(3))
-            .map(|&byte| self.values[usize::from(byte)])
-            .collect()
-    }
+    pub(super) gate: Network,
+    pub(super) unet: Network,
 }
 
 impl TileNetworks for BundleNetworks {
     fn gate(&self, tile: &RgbImage) -> Result<f32, InferenceError> {
-        let output = self.gate.run(&self.input(tile))?;
+        let output = self.gate.run(tile.as_raw())?;
         Ok(output[0].clamp(0.0, 1.0))
     }
 
     fn segment(&self, tile: &RgbImage) -> Result<Maps, InferenceError> {
-        let output = self.unet.run(&self.input(tile))?;
+        let output = self.unet.run(tile.as_raw())?;
         Ok(Maps::of_output(&output, tile.width(), tile.height()))
     }
 }
@@ -97,29 +77,15 @@ mod tests {
     use crate::model::Bundle;
 
     #[test]
-    fn the_embedded_networks_take_a_tile_in_planes() {
+    fn the_embedded_networks_take_a_tile() {
         let Bundle {
             manifest,
             gate,
             unet,
         } = Bundle::embedded().expect("embedded models load");
-        let networks = BundleNetworks::new(
-            Normalisation {
-                mean: 1.0,
-                std: 2.0,
-            },
-            gate,
-            unet,
-        );
+        let networks = BundleNetworks { gate, unet };
         let side = manifest.tile;
         let tile = RgbImage::from_fn(side, side, |x, _| Rgb([1, 3, x as u8]));
-        let input = networks.input(&tile);
-        let plane = (side * side) as usize;
-        assert_eq!(input.len(), 3 * plane);
-        assert!(input[..plane].iter().all(|&v| v == 0.0));
-        assert!(input[plane..2 * plane].iter().all(|&v| v == 1.0));
-        assert_eq!(input[2 * plane..2 * plane + 4], [-0.5, 0.0, 0.5, 1.0]);
-
         let score = networks.gate(&tile).expect("gate runs");
         assert!((0.0..=1.0).contains(&score));
         let maps = networks.segment(&tile).expect("unet runs");

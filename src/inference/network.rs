@@ -8,14 +8,28 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::onnx;
+use super::operators::{Planes, RunSegment};
+use super::recognise::{operators, recognise};
 use crate::contain::contain;
 
-/// A network that is ready to run: f32 in, f32 out. Threads share one plan.
+/// A network that is ready to run on an image's bytes. Threads share one plan.
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
-    input_shape: [usize; 4],
+    side: usize,
     output_shape: Vec<usize>,
     metadata: BTreeMap<String, String>,
+    engine: Engine,
+}
+
+/// What the engine of bytes runs of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Engine {
+    /// Operators that it runs; tract runs the others.
+    pub operators: usize,
+    /// All operators of the network, those apart that only change the form of numbers.
+    pub of: usize,
+    /// The kernel that it runs them with; none if it runs none.
+    pub kernel: Option<&'static str>,
 }
 
 /// Why a network could not be loaded or run.
@@ -41,12 +55,12 @@ pub enum InferenceError {
         /// What the model has.
         found: String,
     },
-    /// The input has the wrong number of values.
-    #[error("the network takes {wanted} values, got {found}")]
+    /// The image has the wrong number of bytes.
+    #[error("the network takes an image of {wanted} bytes, got {found}")]
     InputLength {
-        /// Values of the input tensor.
+        /// Bytes of an image.
         wanted: usize,
-        /// Values given.
+        /// Bytes given.
         found: usize,
     },
     /// A value of the output is not a number, or infinite.
@@ -58,43 +72,29 @@ pub enum InferenceError {
 }
 
 impl Network {
-    /// Reads an ONNX model and makes it ready to run.
+    /// Reads an ONNX model and makes it ready to run on images whose bytes stand for `values`.
     ///
     /// # Errors
     /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Damaged`] if a weight
     /// is no number, [`InferenceError::Unsuitable`] unless it has one input `[1, 3, S, S] f32` and one
     /// f32 output of known shape.
-    pub fn from_onnx(bytes: &[u8]) -> Result<Self, InferenceError> {
+    pub fn from_onnx(bytes: &[u8], values: &[f32; 256]) -> Result<Self, InferenceError> {
         let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut &bytes[..])
             .map_err(load)?;
-        Self::from_proto(proto)
+        Self::from_proto(proto, values)
     }
 
-    fn from_proto(proto: ModelProto) -> Result<Self, InferenceError> {
+    fn from_proto(proto: ModelProto, values: &[f32; 256]) -> Result<Self, InferenceError> {
         if let Some(tensor) = onnx::not_finite(&proto) {
             let tensor = tensor.to_owned();
             return Err(InferenceError::Damaged { tensor });
         }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let plan = contain(|| plan(&proto))
+        let prepared = contain(|| prepare(&proto, values))
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
-
-        let model = plan.model();
-        count("inputs", model.inputs.len())?;
-        count("outputs", model.outputs.len())?;
-        let input = shape("input", model.input_fact(0).map_err(load)?)?;
-        let output_shape = shape("output", model.output_fact(0).map_err(load)?)?;
-        let input_shape = match input[..] {
-            [1, 3, height, width] if height == width => [1, 3, height, width],
-            _ => {
-                return Err(InferenceError::Unsuitable {
-                    what: "input",
-                    wanted: "[1, 3, S, S]",
-                    found: format!("{input:?}"),
-                });
-            }
-        };
+        let Prepared { plan, side, engine } = prepared;
+        let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
         let metadata = proto
             .metadata_props
             .into_iter()
@@ -102,27 +102,29 @@ impl Network {
             .collect();
         Ok(Self {
             plan,
-            input_shape,
+            side,
             output_shape,
             metadata,
+            engine,
         })
     }
 
-    /// Runs the network on one input, `[1, 3, S, S]` in row-major order, and returns its output
-    /// likewise. All values of the output are finite.
+    /// Runs the network on an image, bytes `[S, S, 3]` in row-major order, and returns its output likewise.
+    /// All values of the output are finite.
     ///
     /// # Errors
     /// [`InferenceError::InputLength`], [`InferenceError::NotFinite`], or [`InferenceError::Run`]
     /// where the engine itself fails.
-    pub fn run(&self, input: &[f32]) -> Result<Vec<f32>, InferenceError> {
-        let wanted = self.input_shape.iter().product();
-        if input.len() != wanted {
+    pub fn run(&self, image: &[u8]) -> Result<Vec<f32>, InferenceError> {
+        let shape = [1, self.side, self.side, 3];
+        let wanted = shape.iter().product();
+        if image.len() != wanted {
             return Err(InferenceError::InputLength {
                 wanted,
-                found: input.len(),
+                found: image.len(),
             });
         }
-        let input = Tensor::from_shape(&self.input_shape, input).map_err(run)?;
+        let input = Tensor::from_shape(&shape, image).map_err(run)?;
         let outputs = self.plan.run(tvec!(input.into_tvalue())).map_err(run)?;
         let output = outputs[0].try_as_plain_ram().map_err(run)?;
         let values = output.as_slice::<f32>().map_err(run)?;
@@ -133,9 +135,14 @@ impl Network {
         }
     }
 
-    /// Shape of the input: `[1, 3, S, S]`.
-    pub fn input_shape(&self) -> [usize; 4] {
-        self.input_shape
+    /// Pixels along a side of the images that it looks at.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// What the engine of bytes runs of it.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// Shape of the output.
@@ -152,18 +159,95 @@ impl Network {
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
-            .field("input_shape", &self.input_shape)
+            .field("side", &self.side)
             .field("output_shape", &self.output_shape)
             .finish_non_exhaustive()
     }
 }
 
-fn plan(proto: &ModelProto) -> Result<Arc<TypedRunnableModel>, InferenceError> {
-    tract_onnx::onnx()
-        .model_for_proto_model(proto)
-        .and_then(|model| model.into_optimized())
+struct Prepared {
+    plan: Arc<TypedRunnableModel>,
+    side: usize,
+    engine: Engine,
+}
+
+/// A plan that reads an image's bytes: what the engine knows is one operator of it, and the rest is as the
+/// model has it.
+fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, InferenceError> {
+    let recognised = recognise(proto, values);
+    let rest = recognised.as_ref().map_or(proto, |found| &found.rest);
+    let mut model = tract_onnx::onnx()
+        .model_for_proto_model(rest)
+        .and_then(|model| model.into_typed())
+        .map_err(load)?;
+    count("outputs", model.outputs.len())?;
+    let inputs = model.inputs.clone();
+    // The image is the last one, if it is read at all.
+    let maps = recognised.as_ref().map_or(0, |found| found.outputs.len());
+    let image = inputs.get(maps).copied();
+    let side = match &recognised {
+        Some(found) => found.side,
+        None => {
+            count("inputs", inputs.len())?;
+            square(&shape("input", model.input_fact(0).map_err(load)?)?)?
+        }
+    };
+    let segment = recognised
+        .as_ref()
+        .map(|found| RunSegment::new(&found.graph, &found.outputs));
+    let engine = Engine {
+        operators: recognised.as_ref().map_or(0, |found| found.operators[0]),
+        of: recognised.as_ref().map_or_else(
+            || {
+                proto
+                    .graph
+                    .as_ref()
+                    .map_or(0, |graph| operators(&graph.node))
+            },
+            |found| found.operators[1],
+        ),
+        kernel: segment.as_ref().map(RunSegment::kernel),
+    };
+    let planes = image.map(|image| {
+        let values = Arc::new(*values);
+        (Planes { side, values }, image)
+    });
+    let wire = |model: &mut TypedModel| -> TractResult<()> {
+        let pixels = u8::fact([1, side, side, 3]);
+        let pixels = model.add_source("shipwatch.pixels", pixels)?;
+        let mut patch = TypedModelPatch::default();
+        let tap = patch.tap_model(model, pixels)?;
+        if let Some(segment) = segment {
+            let made = patch.wire_node("shipwatch.segment", segment, &[tap])?;
+            for (input, made) in inputs.iter().zip(made) {
+                patch.shunt_outside(model, *input, made)?;
+            }
+        }
+        if let Some((planes, image)) = planes {
+            let made = patch.wire_node("shipwatch.planes", planes, &[tap])?;
+            patch.shunt_outside(model, image, made[0])?;
+        }
+        patch.apply(model)?;
+        model.set_input_outlets(&[pixels])
+    };
+    wire(&mut model).map_err(load)?;
+    let plan = model
+        .into_optimized()
         .and_then(|model| model.into_runnable())
-        .map_err(load)
+        .map_err(load)?;
+    Ok(Prepared { plan, side, engine })
+}
+
+/// The side of an input `[1, 3, S, S]`.
+fn square(shape: &[usize]) -> Result<usize, InferenceError> {
+    match *shape {
+        [1, 3, height, width] if height == width => Ok(height),
+        _ => Err(InferenceError::Unsuitable {
+            what: "input",
+            wanted: "[1, 3, S, S]",
+            found: format!("{shape:?}"),
+        }),
+    }
 }
 
 /// tract's errors are chains; the outer links say where, the inner ones what.
@@ -205,33 +289,46 @@ mod tests {
     const UNET: &[u8] = include_bytes!("../../tests/fixtures/bright/unet.onnx");
     /// The same of the brightest pixel.
     const GATE: &[u8] = include_bytes!("../../tests/fixtures/bright/gate.onnx");
-    const PLANE: usize = 64 * 64;
+    const PIXELS: usize = 64 * 64;
+
+    /// What bytes stand for: tenths from -12.8.
+    fn tenths() -> [f32; 256] {
+        std::array::from_fn(|byte| (byte as f32 - 128.0) / 10.0)
+    }
+
+    fn load(bytes: &[u8]) -> Result<Network, InferenceError> {
+        Network::from_onnx(bytes, &tenths())
+    }
 
     #[test]
     fn computes_what_the_model_says() {
-        let unet = Network::from_onnx(UNET).expect("loads");
-        assert_eq!(unet.input_shape(), [1, 3, 64, 64]);
+        let unet = load(UNET).expect("loads");
+        assert_eq!(unet.side(), 64);
+        let none = Engine {
+            operators: 0,
+            of: 2,
+            kernel: None,
+        };
+        assert_eq!(unet.engine(), none);
         assert_eq!(unet.output_shape(), [1, 1, 64, 64]);
-        let mut input = vec![0.0; 3 * PLANE];
+        let mut image = vec![128; 3 * PIXELS];
         // Pixel 70: (0.3 + 0.1 - 0.1) / 3 * 20 = 2.
-        for (channel, value) in [0.3, 0.1, -0.1].into_iter().enumerate() {
-            input[channel * PLANE + 70] = value;
-        }
+        image[3 * 70..][..3].copy_from_slice(&[131, 129, 127]);
         let sigmoid_of_2 = 1.0 / (1.0 + (-2f32).exp());
-        let output = unet.run(&input).expect("runs");
+        let output = unet.run(&image).expect("runs");
         for (i, value) in output.into_iter().enumerate() {
             let wanted = if i == 70 { sigmoid_of_2 } else { 0.5 };
             assert!((value - wanted).abs() < 1e-3, "pixel {i}: {value}");
         }
-        let gate = Network::from_onnx(GATE).expect("loads");
+        let gate = load(GATE).expect("loads");
         assert_eq!(gate.output_shape(), [1, 1]);
-        let score = gate.run(&input).expect("runs");
+        let score = gate.run(&image).expect("runs");
         assert!((score[0] - sigmoid_of_2).abs() < 1e-3);
     }
 
     #[test]
     fn keeps_where_the_weights_come_from() {
-        let network = Network::from_onnx(GATE).expect("loads");
+        let network = load(GATE).expect("loads");
         assert_eq!(
             network.metadata()["origin"],
             "tests/fixtures/bright/make.py"
@@ -240,11 +337,11 @@ mod tests {
 
     #[test]
     fn threads_share_one_plan() {
-        let network = Network::from_onnx(GATE).expect("loads");
-        let run = |value: f32| network.run(&vec![value; 3 * PLANE]).expect("runs");
-        let alone: Vec<_> = [-0.1, 0.0, 0.1].map(run).into();
+        let network = load(GATE).expect("loads");
+        let run = |byte: u8| network.run(&vec![byte; 3 * PIXELS]).expect("runs");
+        let alone: Vec<_> = [127, 128, 129].map(run).into();
         let together: Vec<_> = std::thread::scope(|scope| {
-            let threads = [-0.1, 0.0, 0.1].map(|value| scope.spawn(move || run(value)));
+            let threads = [127, 128, 129].map(|byte| scope.spawn(move || run(byte)));
             threads
                 .map(|thread| thread.join().expect("no panic"))
                 .into()
@@ -302,12 +399,14 @@ mod tests {
 
     #[test]
     fn refuses_input_of_another_length_and_output_that_is_no_number() {
-        let network = Network::from_proto(identity(&[1, 3, 1, 1])).expect("loads");
+        let mut values = tenths();
+        values[255] = f32::NAN;
+        let network = Network::from_proto(identity(&[1, 3, 1, 1]), &values).expect("loads");
         assert_eq!(
-            network.run(&[1.0, 2.0, 3.0]).expect("runs"),
+            network.run(&[138, 148, 158]).expect("runs"),
             [1.0, 2.0, 3.0]
         );
-        let error = network.run(&[0.0; 5]).expect_err("too long");
+        let error = network.run(&[0; 5]).expect_err("too long");
         assert!(matches!(
             error,
             InferenceError::InputLength {
@@ -315,7 +414,7 @@ mod tests {
                 found: 5
             }
         ));
-        let error = network.run(&[0.0, f32::NAN, 0.0]).expect_err("no number");
+        let error = network.run(&[0, 255, 0]).expect_err("no number");
         assert!(matches!(error, InferenceError::NotFinite));
     }
 
@@ -329,7 +428,7 @@ mod tests {
             let mut model = bright.clone();
             let graph = model.graph.as_mut().expect("a graph");
             change(&mut graph.initializer[0]);
-            Network::from_onnx(&model.encode_to_vec())
+            load(&model.encode_to_vec())
         };
         with(|_| ()).expect("the model itself is good");
         let nan = |tensor: &mut TensorProto| {
@@ -362,14 +461,14 @@ mod tests {
             ..NodeProto::default()
         };
         graph.node.insert(0, constant);
-        let error = Network::from_onnx(&model.encode_to_vec()).expect_err("damaged");
+        let error = load(&model.encode_to_vec()).expect_err("damaged");
         assert!(error.to_string().contains("`mean`"), "{error}");
     }
 
     #[test]
     fn refuses_a_model_of_another_kind() {
         for shape in [&[1, 1, 2, 2][..], &[1, 3, 2, 4], &[2, 3, 2, 2], &[3]] {
-            let error = Network::from_proto(identity(shape)).expect_err("unsuitable");
+            let error = Network::from_proto(identity(shape), &tenths()).expect_err("unsuitable");
             assert!(
                 matches!(error, InferenceError::Unsuitable { what: "input", .. }),
                 "{error}"
@@ -380,13 +479,13 @@ mod tests {
     #[test]
     fn damaged_models_are_errors_or_models_but_no_panic() {
         for length in 0..UNET.len() {
-            let _ = Network::from_onnx(&UNET[..length]);
+            let _ = load(&UNET[..length]);
         }
         for at in 0..UNET.len() {
             for bits in [0x01, 0x18, 0xff] {
                 let mut flipped = UNET.to_vec();
                 flipped[at] ^= bits;
-                let _ = Network::from_onnx(&flipped);
+                let _ = load(&flipped);
             }
         }
     }

@@ -127,7 +127,7 @@ pub(super) fn not_finite(model: &ModelProto) -> Option<&str> {
 }
 
 /// The values of an f32 tensor that lies in the file itself.
-fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
+pub(super) fn floats(tensor: &TensorProto) -> Option<impl Iterator<Item = f32>> {
     let (words, _) = tensor.raw_data.as_chunks::<4>();
     let raw = words.iter().map(|word| f32::from_le_bytes(*word));
     let is_float = tensor.data_type == DataType::Float as i32;
@@ -379,7 +379,7 @@ impl GraphBuilder {
     }
 }
 
-fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
+pub(super) fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
     use tensor_shape_proto::{Dimension, dimension};
     let dimension = |&d: &usize| Dimension {
         value: Some(dimension::Value::DimValue(d as i64)),
@@ -441,10 +441,12 @@ mod tests {
         let x = graph.input("x", &[1, 3, 2, 2]);
         let (y, shape) = build(&mut graph, &x);
         let file = graph.finish("test", &y, &shape, &[("key".into(), "value".into())]);
-        let network = Network::from_onnx(&file).expect("loads");
+        let network = Network::from_onnx(&file, &std::array::from_fn(|byte| byte as f32));
+        let network = network.expect("loads");
         assert_eq!(network.metadata()["key"], "value");
-        let input: Vec<f32> = (0..12u8).map(f32::from).collect();
-        network.run(&input).expect("runs")
+        // In planes 0 to 3, 4 to 7 and 8 to 11.
+        let pixels = (0..4u8).flat_map(|pixel| [pixel, 4 + pixel, 8 + pixel]);
+        network.run(&pixels.collect::<Vec<_>>()).expect("runs")
     }
 
     fn float<'a>(weight: &'a Weights, bias: &'a [f32]) -> Filters<'a> {

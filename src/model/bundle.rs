@@ -141,15 +141,17 @@ impl Bundle {
         let manifest = Manifest::parse(text).map_err(manifest_error)?;
 
         let side = manifest.tile as usize;
+        let values = manifest.normalisation.values();
         let network = |named: &NetworkFile, output: &[usize]| {
             let file = path(&named.file);
             let bytes = read(&named.file)?;
             check_digest(&file, &bytes, &named.sha256)?;
-            let network = match Network::from_onnx(&bytes) {
+            let network = match Network::from_onnx(&bytes, &values) {
                 Ok(network) => network,
                 Err(source) => return Err(ModelError::Network { file, source }),
             };
-            check_shape(&file, "input", &network.input_shape(), &[1, 3, side, side])?;
+            let found = [1, 3, network.side(), network.side()];
+            check_shape(&file, "input", &found, &[1, 3, side, side])?;
             check_shape(&file, "output", network.output_shape(), output)?;
             Ok(network)
         };
@@ -216,7 +218,7 @@ mod tests {
             unet,
         } = Bundle::embedded().expect("embedded models load");
         let side = manifest.tile as usize;
-        assert_eq!(gate.input_shape(), [1, 3, side, side]);
+        assert_eq!(gate.side(), side);
         assert_eq!(unet.output_shape(), [1, 1, side, side]);
     }
 

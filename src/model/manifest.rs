@@ -50,6 +50,13 @@ pub struct Normalisation {
     pub std: f32,
 }
 
+impl Normalisation {
+    /// The input value of each byte.
+    pub fn values(self) -> [f32; 256] {
+        std::array::from_fn(|byte| (byte as f32 - self.mean) / self.std)
+    }
+}
+
 /// Probabilities at which decisions are cut, and the smallest ship worth naming.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

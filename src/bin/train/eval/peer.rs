@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// Python to run peers with: `python3`, or what `PYTHON` says.
+    /// Python to run peers with: what `PYTHON` says (`make test` names that of `make peers`), or `python3`.
     fn python() -> String {
         std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned())
     }
@@ -163,7 +163,10 @@ mod tests {
         let quiet = command.stderr(Stdio::null()).args(["-c", code]);
         let can = quiet.status().is_ok_and(|status| status.success());
         if !can {
-            println!("SKIPPED: {} cannot run `{code}` here", python());
+            println!(
+                "SKIPPED: {} cannot run `{code}` here: see `make peers`",
+                python()
+            );
         }
         can
     }

@@ -167,19 +167,23 @@ mod tests {
         UNet::on(Encoder::new(0.35, &FlexDevice), kind, &FlexDevice)
     }
 
+    /// What random bytes stand for, in planes.
     fn image() -> Tensor<Flex, 4> {
-        Tensor::random(
-            [1, 3, TILE, TILE],
-            Distribution::Uniform(-1.0, 1.0),
-            &FlexDevice,
-        )
+        let shape = [1, 3, TILE, TILE];
+        let bytes = Tensor::random(shape, Distribution::Uniform(0.0, 256.0), &FlexDevice).floor();
+        (bytes.clamp_max(255.0) - BYTES.mean) / BYTES.std
+    }
+
+    /// The bytes of an image in planes.
+    fn bytes(planes: Tensor<Flex, 4>) -> Vec<u8> {
+        let values = tensor_values(planes.permute([0, 2, 3, 1]));
+        let byte = |value: f32| (value * BYTES.std + BYTES.mean) as u8;
+        values.into_iter().map(byte).collect()
     }
 
     fn assert_same(file: &[u8], input: Tensor<Flex, 4>, want: Vec<f32>) {
-        let network = Network::from_onnx(file).expect("loads");
-        let got = network
-            .run(&input.into_data().to_vec::<f32>().expect("f32"))
-            .expect("runs");
+        let network = Network::from_onnx(file, &BYTES.values()).expect("loads");
+        let got = network.run(&bytes(input)).expect("runs");
         assert_eq!(got.len(), want.len());
         // Rounding differs, and a deep network of random weights magnifies it at a few pixels.
         let differences: Vec<f32> = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).collect();
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn tract_computes_of_bytes_what_the_simulation_computes() {
+    fn the_engine_computes_of_bytes_what_the_simulation_computes() {
         let mut rng = StdRng::seed_from_u64(12);
         for graph in each_operator() {
             let name = graph.name;
@@ -290,11 +294,14 @@ mod tests {
             let all = Tensor::cat(tiles.clone(), 0);
             let quantized = post_training(graph.of_bytes(), &tiles, &all, &Stop::new());
             let quantized = quantized.expect("quantizes");
-            let network = Network::from_onnx(&quantized.to_onnx(&[])).expect("loads");
+            let file = quantized.to_onnx(&[]);
+            let network = Network::from_onnx(&file, &BYTES.values()).expect("loads");
+            let engine = network.engine();
+            assert_eq!(engine.operators, engine.of, "{name}: tract is left something");
             let (mut same, mut count, mut seen) = (0, 0, Vec::new());
             for tile in tiles {
-                let planes = tensor_values(tile.clone().permute([0, 3, 1, 2]));
-                let found = network.run(&planes).expect("runs");
+                let image = bytes(tile.clone().permute([0, 3, 1, 2]));
+                let found = network.run(&image).expect("runs");
                 let want = tensor_values(quantized.simulate(tile).permute([0, 3, 1, 2]));
                 assert_eq!(found.len(), want.len());
                 for (found, want) in found.iter().zip(&want) {

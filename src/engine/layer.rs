@@ -1,0 +1,419 @@
+//! One layer, ready to run: weights packed, zero points folded into biases.
+
+use std::ops::Range;
+
+use super::arithmetic::Sum;
+use super::graph::{Filters, Node, Op, Window, mean_multiplier, multiplier};
+use super::kernels::{Dense, Depthwise, Kernel, PADDED, Patches, Pool, Rounding, Rows};
+use super::plan::Place;
+
+/// Padded rows that a full convolution keeps at once: it reads three.
+const KEPT: usize = 4;
+
+/// What a layer runs on.
+#[derive(Debug)]
+pub(super) struct Layer {
+    work: Work,
+    /// Of its first input.
+    input: Shape,
+    output: Shape,
+}
+
+/// Measures of a map.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shape {
+    height: usize,
+    width: usize,
+    channels: usize,
+    /// Bytes of a pixel.
+    pixel: usize,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// The image itself.
+    Image,
+    Pointwise(Dense),
+    Full {
+        dense: Dense,
+        window: Window,
+        padding: u8,
+    },
+    Depthwise {
+        depthwise: Depthwise,
+        window: Window,
+        /// A row outside the map.
+        outside: Vec<u8>,
+    },
+    /// The upper and the lower row that come of one.
+    Double([Dense; 2]),
+    Add(Sum),
+    Concat,
+    Upsample,
+    Pool(Pool),
+    Table(Box<[u8; 256]>),
+}
+
+/// A map.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Bytes of a row.
+    pub(super) row: usize,
+}
+
+impl<'a> View<'a> {
+    fn rows(&self, rows: Range<usize>) -> &'a [u8] {
+        &self.bytes[rows.start * self.row..rows.end * self.row]
+    }
+
+    fn row(&self, row: usize) -> &'a [u8] {
+        self.rows(row..row + 1)
+    }
+}
+
+impl Layer {
+    pub(super) fn new(nodes: &[Node], places: &[Place], node: usize, kernel: &dyn Kernel) -> Self {
+        let shape = |node: usize| Shape {
+            height: nodes[node].map.height,
+            width: nodes[node].map.width,
+            channels: nodes[node].map.channels,
+            pixel: places[node].pixel,
+        };
+        let Node {
+            op,
+            inputs,
+            map,
+            range,
+        } = &nodes[node];
+        let output = shape(node);
+        let input = inputs.first().map_or(output, |&input| shape(input));
+        // The image has none.
+        let from = inputs.first().map_or(*map, |&input| nodes[input].map);
+        let rounding = Rounding {
+            zero: map.scheme.zero,
+            range: *range,
+        };
+        let packing = Packing {
+            kernel,
+            input,
+            output,
+            zero: from.scheme.zero,
+            rounding,
+        };
+        let multipliers = |filters: &Filters| -> Vec<f32> {
+            let scales = filters.scales.iter();
+            scales
+                .map(|&scale| multiplier(from.scheme, scale, map.scheme))
+                .collect()
+        };
+        let work = match op {
+            Op::Image(_) if places[node].rows == 0 => Work::Image,
+            Op::Pointwise(filters) => Work::Pointwise(packing.dense(
+                [1, 1],
+                &[filters.weight.as_slice()],
+                filters,
+                &multipliers(filters),
+            )),
+            Op::Full(filters, window) => Work::Full {
+                dense: packing.dense(
+                    [3, 3],
+                    &[filters.weight.as_slice()],
+                    filters,
+                    &multipliers(filters),
+                ),
+                window: *window,
+                padding: from.scheme.zero,
+            },
+            Op::Depthwise(filters, window) => Work::Depthwise {
+                depthwise: packing.depthwise(filters, &multipliers(filters), *window),
+                window: *window,
+                outside: vec![from.scheme.zero; input.width * input.pixel],
+            },
+            Op::Double(filters) => {
+                let multipliers = multipliers(filters);
+                let quarter = filters.weight.len() / 4;
+                let part = |nth: usize| &filters.weight[nth * quarter..][..quarter];
+                Work::Double([[0, 1], [2, 3]].map(|[left, right]| {
+                    packing.dense([1, 1], &[part(left), part(right)], filters, &multipliers)
+                }))
+            }
+            Op::Add => Work::Add(Sum::of(
+                from.scheme,
+                nodes[inputs[1]].map.scheme,
+                map.scheme,
+                *range,
+            )),
+            Op::Concat => Work::Concat,
+            Op::Upsample => Work::Upsample,
+            Op::Pool => Work::Pool(Pool {
+                zero: from.scheme.zero,
+                multiplier: mean_multiplier(from, map.scheme),
+                rounding,
+            }),
+            Op::Image(table) | Op::Table(table) => Work::Table(table.clone()),
+        };
+        Self {
+            work,
+            input,
+            output,
+        }
+    }
+
+    /// Bytes that it needs beside its maps.
+    pub(super) fn spare(&self, kernel: &dyn Kernel) -> usize {
+        let Shape { width, pixel, .. } = self.input;
+        match self.work {
+            Work::Full { .. } => KEPT * padded_row(width, pixel),
+            Work::Depthwise { .. } => kernel.depthwise_scratch(width),
+            _ => 0,
+        }
+    }
+
+    /// Computes `rows` of its map into `out`, of its inputs.
+    pub(super) fn run(
+        &self,
+        kernel: &dyn Kernel,
+        [a, b]: [View<'_>; 2],
+        rows: Range<usize>,
+        out: &mut [u8],
+        spare: &mut [u8],
+    ) {
+        let pixel = self.output.pixel;
+        match &self.work {
+            Work::Image => {}
+            Work::Pointwise(dense) => {
+                let patches = Patches {
+                    rows: &[a.rows(rows.clone())],
+                    step: self.input.pixel,
+                    count: rows.len() * self.input.width,
+                };
+                kernel.dense(dense, patches, out);
+            }
+            Work::Full {
+                dense,
+                window,
+                padding,
+            } => self.run_full(kernel, dense, *window, *padding, a, rows, out, spare),
+            Work::Depthwise {
+                depthwise,
+                window,
+                outside,
+            } => self.run_depthwise(kernel, depthwise, *window, outside, a, rows, out, spare),
+            Work::Double(halves) => {
+                let length = self.output.width * pixel;
+                for (y, out) in rows.zip(out.chunks_exact_mut(length)) {
+                    let patches = Patches {
+                        rows: &[a.row(y / 2)],
+                        step: self.input.pixel,
+                        count: self.input.width,
+                    };
+                    kernel.dense(&halves[y % 2], patches, out);
+                }
+            }
+            Work::Add(sum) => kernel.add(sum, a.rows(rows.clone()), b.rows(rows), out),
+            Work::Concat => {
+                let channels = self.input.channels;
+                let more = self.output.channels - channels;
+                let width = self.output.width;
+                let from = |x: View<'_>| x.row / width;
+                let (a, b) = (
+                    a.rows(rows.clone()).chunks_exact(from(a)),
+                    b.rows(rows).chunks_exact(from(b)),
+                );
+                for ((a, b), out) in a.zip(b).zip(out.chunks_exact_mut(pixel)) {
+                    out[..channels].copy_from_slice(&a[..channels]);
+                    out[channels..][..more].copy_from_slice(&b[..more]);
+                }
+            }
+            Work::Upsample => {
+                let length = self.output.width * pixel;
+                for (y, out) in rows.zip(out.chunks_exact_mut(length)) {
+                    let pixels = a.row(y / 2).chunks_exact(pixel);
+                    for (from, out) in pixels.zip(out.chunks_exact_mut(2 * pixel)) {
+                        out[..pixel].copy_from_slice(from);
+                        out[pixel..].copy_from_slice(from);
+                    }
+                }
+            }
+            Work::Pool(pool) => kernel.pool(pool, a.rows(0..self.input.height), out),
+            Work::Table(table) => {
+                for (byte, out) in a.rows(rows).iter().zip(out) {
+                    *out = table[usize::from(*byte)];
+                }
+            }
+        }
+    }
+}
+
+impl Layer {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a layer's parts, taken apart once"
+    )]
+    fn run_full(
+        &self,
+        kernel: &dyn Kernel,
+        dense: &Dense,
+        window: Window,
+        padding: u8,
+        x: View<'_>,
+        rows: Range<usize>,
+        out: &mut [u8],
+        spare: &mut [u8],
+    ) {
+        let Shape {
+            height,
+            width,
+            pixel,
+            ..
+        } = self.input;
+        let length = padded_row(width, pixel);
+        let mut kept = [None; KEPT];
+        let outs = out.chunks_exact_mut(self.output.width * self.output.pixel);
+        for (y, out) in rows.zip(outs) {
+            // Rows of the padded map, which begins a row above the map.
+            let top = y * window.stride + 1 - window.top;
+            for row in top..top + 3 {
+                let slot = row % KEPT;
+                if kept[slot] == Some(row) {
+                    continue;
+                }
+                kept[slot] = Some(row);
+                let padded = &mut spare[slot * length..][..length];
+                padded.fill(padding);
+                if let Some(row) = row.checked_sub(1).filter(|&row| row < height) {
+                    padded[pixel..][..x.row].copy_from_slice(x.row(row));
+                }
+            }
+            let left = (1 - window.left) * pixel;
+            let row = |nth: usize| &spare[(top + nth) % KEPT * length..][left..length];
+            let patches = Patches {
+                rows: &[row(0), row(1), row(2)],
+                step: window.stride * pixel,
+                count: self.output.width,
+            };
+            kernel.dense(dense, patches, out);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a layer's parts, taken apart once"
+    )]
+    fn run_depthwise(
+        &self,
+        kernel: &dyn Kernel,
+        depthwise: &Depthwise,
+        window: Window,
+        outside: &[u8],
+        x: View<'_>,
+        rows: Range<usize>,
+        out: &mut [u8],
+        spare: &mut [u8],
+    ) {
+        let pair = if window.stride == 1 { 2 } else { 1 };
+        let length = self.output.width * self.output.pixel;
+        for (y, out) in rows.step_by(pair).zip(out.chunks_mut(pair * length)) {
+            let count = out.len() / length;
+            let row = |nth: usize| {
+                let row = (y * window.stride + nth).checked_sub(window.top);
+                // The fourth row counts only where two come out.
+                let inside = row.filter(|&row| row < self.input.height && nth < count + 2);
+                inside.map_or(outside, |row| x.row(row))
+            };
+            let rows = Rows {
+                rows: [row(0), row(1), row(2), row(3)],
+                width: self.input.width,
+                outputs: self.output.width,
+                count,
+            };
+            kernel.depthwise(depthwise, rows, out, spare);
+        }
+    }
+}
+
+/// Bytes of a row with a pixel of padding at both ends, and what the last patch reads beyond.
+fn padded_row(width: usize, pixel: usize) -> usize {
+    (width + 2) * pixel + 3
+}
+
+/// What all convolutions of a layer share.
+struct Packing<'a> {
+    kernel: &'a dyn Kernel,
+    input: Shape,
+    output: Shape,
+    /// Zero point of the input.
+    zero: u8,
+    rounding: Rounding,
+}
+
+impl Packing<'_> {
+    /// A dense convolution of a window of rows and columns; `parts` are weights `[outputs, rows, columns,
+    /// inputs]` whose outputs lie side by side, each in a pixel of the output.
+    fn dense(
+        &self,
+        [rows, columns]: [usize; 2],
+        parts: &[&[i8]],
+        filters: &Filters,
+        multipliers: &[f32],
+    ) -> Dense {
+        let (inputs, pixel) = (self.input.channels, self.input.pixel);
+        // What a row's four last bytes hold beyond the window weighs nothing.
+        let run = (columns * pixel).next_multiple_of(4);
+        let depth = rows * run;
+        let outputs = parts.len() * self.output.pixel;
+        let mut weight = vec![0; outputs * depth];
+        let mut bias = vec![0; outputs.next_multiple_of(PADDED)];
+        let mut multiplied = vec![0.0; bias.len()];
+        for (nth, part) in parts.iter().enumerate() {
+            for (channel, filter) in part.chunks_exact(rows * columns * inputs).enumerate() {
+                let o = nth * self.output.pixel + channel;
+                let runs = weight[o * depth..][..depth].chunks_exact_mut(run);
+                for (run, filter) in runs.zip(filter.chunks_exact(columns * inputs)) {
+                    let pixels = run.chunks_mut(pixel);
+                    for (to, from) in pixels.zip(filter.chunks_exact(inputs)) {
+                        to[..inputs].copy_from_slice(from);
+                    }
+                }
+                bias[o] = self.bias(filters.bias[channel], filter);
+                multiplied[o] = multipliers[channel];
+            }
+        }
+        Dense {
+            weight: self.kernel.pack_dense(&weight, depth),
+            depth,
+            outputs,
+            bias,
+            multipliers: multiplied,
+            rounding: self.rounding,
+        }
+    }
+
+    fn depthwise(&self, filters: &Filters, multipliers: &[f32], window: Window) -> Depthwise {
+        let channels = self.output.pixel;
+        let mut weight = filters.weight.clone();
+        weight.resize(9 * channels, 0);
+        let windows = filters.weight.chunks_exact(9).zip(&filters.bias);
+        let mut bias: Vec<i32> = windows.map(|(w, &bias)| self.bias(bias, w)).collect();
+        bias.resize(channels.next_multiple_of(PADDED), 0);
+        let mut multipliers = multipliers.to_vec();
+        multipliers.resize(bias.len(), 0.0);
+        Depthwise {
+            weight: self.kernel.pack_depthwise(&weight),
+            channels,
+            stride: window.stride,
+            left: window.left,
+            padding: self.zero,
+            bias,
+            multipliers,
+            rounding: self.rounding,
+        }
+    }
+
+    /// A bias from which the zero point's share of the products is taken.
+    fn bias(&self, bias: i32, weight: &[i8]) -> i32 {
+        let sum: i32 = weight.iter().map(|&w| i32::from(w)).sum();
+        bias - i32::from(self.zero) * sum
+    }
+}

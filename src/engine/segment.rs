@@ -1,0 +1,158 @@
+//! A graph that is ready to run on one kind of processor.
+
+use std::ops::Range;
+
+use super::graph::{Graph, Map, Node, Op};
+use super::kernels::{Kernel, runnable};
+use super::layer::{Layer, View};
+use super::plan::Plan;
+
+/// A network of bytes, ready to run. Threads share one; each has a [`Scratch`] of its own.
+#[derive(Debug)]
+pub struct Segment {
+    kernel: &'static dyn Kernel,
+    layers: Vec<Layer>,
+    nodes: Vec<Node>,
+    plan: Plan,
+    outputs: Vec<usize>,
+    /// Bytes that layers need beside their maps.
+    spare: usize,
+}
+
+/// Memory that a thread runs segments in. It grows to what a segment needs and is used again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    maps: Vec<u8>,
+    spare: Vec<u8>,
+}
+
+impl Segment {
+    /// Makes a graph ready; `outputs` are the nodes whose maps [`Segment::run`] gives.
+    ///
+    /// # Panics
+    /// If an output is no node.
+    pub fn new(graph: &Graph, outputs: &[usize]) -> Self {
+        Self::with(graph, outputs, runnable()[0])
+    }
+
+    pub(super) fn with(graph: &Graph, outputs: &[usize], kernel: &'static dyn Kernel) -> Self {
+        let nodes = graph.nodes().to_vec();
+        let plan = Plan::new(graph, outputs);
+        let layers: Vec<Layer> = (0..nodes.len())
+            .map(|node| Layer::new(&nodes, &plan.places, node, kernel))
+            .collect();
+        let spare = layers.iter().map(|layer| layer.spare(kernel)).max();
+        Self {
+            kernel,
+            layers,
+            nodes,
+            plan,
+            outputs: outputs.to_vec(),
+            spare: spare.unwrap_or(0),
+        }
+    }
+
+    /// Name of the kernel that runs it.
+    pub fn kernel(&self) -> &'static str {
+        self.kernel.name()
+    }
+
+    /// The layers.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The map of each output.
+    pub fn outputs(&self) -> impl Iterator<Item = Map> {
+        self.outputs.iter().map(|&output| self.nodes[output].map)
+    }
+
+    /// Height and width of the image, if the segment reads one.
+    pub fn image(&self) -> Option<[usize; 2]> {
+        let image = self
+            .nodes
+            .iter()
+            .find(|node| matches!(node.op, Op::Image(_)));
+        image.map(|node| [node.map.height, node.map.width])
+    }
+
+    /// Bytes of memory that a thread needs to run it.
+    pub fn memory(&self) -> usize {
+        self.plan.size + self.spare
+    }
+
+    /// Runs on an image, bytes `[height, width, 3]`, and hands each output to `take`: its number, its bytes,
+    /// and how many of them make a pixel; the channels are the first of these. Allocates nothing but what
+    /// `scratch` lacks.
+    ///
+    /// # Panics
+    /// If the image has another size.
+    pub fn run(&self, image: &[u8], scratch: &mut Scratch, take: impl FnMut(usize, &[u8], usize)) {
+        self.run_watched(image, scratch, |_| {}, take);
+    }
+
+    /// As [`Segment::run`]; `watch` hears of each node that is over.
+    ///
+    /// # Panics
+    /// If the image has another size.
+    pub fn run_watched(
+        &self,
+        image: &[u8],
+        scratch: &mut Scratch,
+        mut watch: impl FnMut(usize),
+        mut take: impl FnMut(usize, &[u8], usize),
+    ) {
+        let [height, width] = self.image().unwrap_or([0, 0]);
+        assert_eq!(image.len(), 3 * height * width, "the image's size");
+        scratch.fit(self);
+        for node in 0..self.nodes.len() {
+            self.run_layer(node, image, scratch);
+            watch(node);
+        }
+        for (nth, &output) in self.outputs.iter().enumerate() {
+            let place = self.plan.places[output];
+            take(nth, &scratch.maps[place.span()], place.pixel);
+        }
+    }
+
+    fn run_layer(&self, node: usize, image: &[u8], scratch: &mut Scratch) {
+        let places = &self.plan.places;
+        let Range { start, end } = places[node].span();
+        let (before, rest) = scratch.maps.split_at_mut(start);
+        let (out, after) = rest.split_at_mut(end - start);
+        let view = |input: usize| {
+            let place = places[input];
+            let span = place.span();
+            let bytes = match () {
+                () if span.is_empty() => image,
+                () if span.end <= start => &before[span],
+                () => &after[span.start - end..span.end - end],
+            };
+            View {
+                bytes,
+                row: place.row,
+            }
+        };
+        let inputs = &self.nodes[node].inputs;
+        let image = View {
+            bytes: image,
+            row: places[node].row,
+        };
+        let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
+        let rows = 0..places[node].rows;
+        self.layers[node].run(self.kernel, [a, b], rows, out, &mut scratch.spare);
+    }
+}
+
+impl Scratch {
+    /// Makes room for a segment.
+    fn fit(&mut self, segment: &Segment) {
+        let grow = |bytes: &mut Vec<u8>, size| {
+            if bytes.len() < size {
+                bytes.resize(size, 0);
+            }
+        };
+        grow(&mut self.maps, segment.plan.size);
+        grow(&mut self.spare, segment.spare);
+    }
+}

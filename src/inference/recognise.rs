@@ -1,0 +1,618 @@
+//! Finds what of a quantized model the engine of bytes can run.
+//!
+//! Such a model says in floats what is meant in bytes: each map passes a QuantizeLinear and a
+//! DequantizeLinear, and an operator between them is one of bytes. From the image on, all that is so is
+//! taken out of the model; tract keeps the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+
+use super::onnx::value_info;
+use crate::engine::arithmetic::{Range, Scheme, sigmoid};
+use crate::engine::{Filters, Graph, Op, Window};
+
+/// What was found in a model.
+pub(super) struct Recognised {
+    /// What the engine runs.
+    pub(super) graph: Graph,
+    /// Nodes of it whose maps, in floats, are inputs of what is left, in their order.
+    pub(super) outputs: Vec<usize>,
+    /// What is left. Its inputs are those maps and, if it reads it, the image.
+    pub(super) rest: ModelProto,
+    /// Side of the image.
+    pub(super) side: usize,
+    /// Operators that the engine runs, and all of the model.
+    pub(super) operators: [usize; 2],
+}
+
+/// A value in floats that the engine knows.
+#[derive(Clone)]
+enum Known {
+    /// What the bytes of a map stand for.
+    Map(usize),
+    /// What comes of maps, not yet in bytes, with the bounds that it is clipped to.
+    Pending {
+        op: Pending,
+        inputs: Vec<usize>,
+        bounds: [f32; 2],
+    },
+}
+
+#[derive(Clone)]
+enum Pending {
+    /// An operator that rounds its own output.
+    Op(Op),
+    Upsample,
+    Concat,
+    Sigmoid,
+    /// Nothing yet: bytes that change their scheme.
+    Same,
+}
+
+/// A constant.
+enum Constant {
+    /// Steps of -127 to 127 with their scales, one for all or one for each along an axis.
+    Bytes {
+        shape: Vec<usize>,
+        bytes: Vec<i8>,
+        scales: Vec<f32>,
+        axis: usize,
+    },
+    /// The bias of a convolution.
+    Words { words: Vec<i32>, scales: Vec<f32> },
+}
+
+struct Reader<'a> {
+    tensors: BTreeMap<&'a str, &'a TensorProto>,
+    constants: BTreeMap<&'a str, Constant>,
+    graph: Graph,
+    /// Maps by the names of their bytes.
+    bytes: BTreeMap<&'a str, usize>,
+    known: BTreeMap<&'a str, Known>,
+    image: &'a str,
+    side: usize,
+    values: &'a [f32; 256],
+}
+
+/// Finds what the engine can run of a model that reads an image `[1, 3, side, side]`, whose bytes stand for
+/// `values`; none if there is nothing.
+pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recognised> {
+    let graph = model.graph.as_ref()?;
+    let tensors: BTreeMap<&str, &TensorProto> = graph
+        .initializer
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .collect();
+    let mut inputs = graph
+        .input
+        .iter()
+        .filter(|input| !tensors.contains_key(input.name.as_str()));
+    let (input, None) = (inputs.next()?, inputs.next()) else {
+        return None;
+    };
+    let mut reader = Reader {
+        tensors,
+        constants: BTreeMap::new(),
+        graph: Graph::default(),
+        bytes: BTreeMap::new(),
+        known: BTreeMap::new(),
+        image: &input.name,
+        side: side(input)?,
+        values,
+    };
+    for node in &graph.node {
+        // What is not understood stays with tract.
+        let _ = reader.read(node);
+    }
+    reader.split(model, graph)
+}
+
+/// Operators among nodes; what only changes the form of numbers is none.
+pub(super) fn operators(nodes: &[NodeProto]) -> usize {
+    let is_operator =
+        |node: &&NodeProto| !matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
+    nodes.iter().filter(is_operator).count()
+}
+
+/// The side of an image input `[1, 3, S, S]`.
+fn side(input: &tract_onnx::pb::ValueInfoProto) -> Option<usize> {
+    use tract_onnx::pb::{tensor_shape_proto::dimension::Value, type_proto};
+    let Some(type_proto::Value::TensorType(tensor)) = &input.r#type.as_ref()?.value else {
+        return None;
+    };
+    let dims = tensor
+        .shape
+        .as_ref()?
+        .dim
+        .iter()
+        .map(|dim| match dim.value {
+            Some(Value::DimValue(size)) => usize::try_from(size).ok(),
+            _ => None,
+        });
+    let dims: Vec<usize> = dims.collect::<Option<_>>()?;
+    match dims[..] {
+        [1, 3, height, width] if height == width => Some(height),
+        _ => None,
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn read(&mut self, node: &'a NodeProto) -> Option<()> {
+        let [output] = &node.output[..] else {
+            return None;
+        };
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return None;
+        }
+        let input = |nth: usize| node.input.get(nth).map(String::as_str);
+        match node.op_type.as_str() {
+            "QuantizeLinear" => {
+                let map = self.quantize(input(0)?, input(1)?, input(2)?)?;
+                self.bytes.insert(output, map);
+            }
+            "DequantizeLinear" => {
+                if let Some(&map) = self.bytes.get(input(0)?) {
+                    let scheme = self.scheme(input(1)?, input(2)?)?;
+                    if scheme == self.graph.nodes()[map].map.scheme {
+                        self.known.insert(output, Known::Map(map));
+                    }
+                } else {
+                    let constant = self.constant(node)?;
+                    self.constants.insert(output, constant);
+                }
+            }
+            "Relu" => self.clip(input(0)?, output, [0.0, f32::INFINITY])?,
+            "Clip" => {
+                let bound = |nth: usize, default: f32| match input(nth) {
+                    None | Some("") => Some(default),
+                    Some(name) => match floats(self.tensors.get(name)?)?[..] {
+                        [bound] => Some(bound),
+                        _ => None,
+                    },
+                };
+                let bounds = [bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?];
+                self.clip(input(0)?, output, bounds)?;
+            }
+            _ => {
+                let (op, inputs) = self.operator(node)?;
+                let bounds = [f32::NEG_INFINITY, f32::INFINITY];
+                let known = Known::Pending { op, inputs, bounds };
+                self.known.insert(output, known);
+            }
+        }
+        Some(())
+    }
+
+    /// Narrows what a value may be.
+    fn clip(&mut self, input: &str, output: &'a str, [low, high]: [f32; 2]) -> Option<()> {
+        let known = match self.known.get(input)?.clone() {
+            Known::Map(map) => Known::Pending {
+                op: Pending::Same,
+                inputs: vec![map],
+                bounds: [low, high],
+            },
+            Known::Pending { op, inputs, bounds } => Known::Pending {
+                op,
+                inputs,
+                bounds: [bounds[0].max(low), bounds[1].min(high)],
+            },
+        };
+        self.known.insert(output, known);
+        Some(())
+    }
+
+    /// Puts what `value` is into bytes: the number of their map.
+    fn quantize(&mut self, value: &str, scale: &str, zero: &str) -> Option<usize> {
+        let scheme = self.scheme(scale, zero)?;
+        if value == self.image {
+            let table = self.values.map(|value| scheme.quantize(value));
+            let size = [self.side, self.side];
+            return self.graph.image(size, Box::new(table), scheme).ok();
+        }
+        let (op, inputs, [low, high]) = match self.known.get(value)?.clone() {
+            Known::Map(map) => (Pending::Same, vec![map], [f32::NEG_INFINITY, f32::INFINITY]),
+            Known::Pending { op, inputs, bounds } => (op, inputs, bounds),
+        };
+        if low.is_nan() || high.is_nan() || low > high {
+            return None;
+        }
+        let range = Range {
+            low: scheme.quantize(low),
+            high: scheme.quantize(high),
+        };
+        let graph = &mut self.graph;
+        let table = |graph: &mut Graph, map: usize, function: &dyn Fn(f32) -> f32| {
+            let from = graph.nodes()[map].map.scheme;
+            let clipped = |value: f32| function(value).max(low).min(high);
+            let op = Op::Table(Box::new(scheme.table(from, clipped)));
+            graph.push(op, &[map], scheme, range).ok()
+        };
+        match op {
+            Pending::Op(op) => graph.push(op, &inputs, scheme, range).ok(),
+            Pending::Sigmoid => table(graph, inputs[0], &sigmoid),
+            Pending::Same => table(graph, inputs[0], &|value| value),
+            Pending::Upsample | Pending::Concat => {
+                // Bytes are only moved: they take the scheme before.
+                let moved = |&map: &usize| {
+                    let same = graph.nodes()[map].map.scheme == scheme && range == Range::FULL;
+                    match same {
+                        true => Some(map),
+                        false => table(graph, map, &|value| value),
+                    }
+                };
+                let inputs: Vec<usize> = inputs.iter().map(moved).collect::<Option<_>>()?;
+                let op = match op {
+                    Pending::Concat => Op::Concat,
+                    _ => Op::Upsample,
+                };
+                graph.push(op, &inputs, scheme, Range::FULL).ok()
+            }
+        }
+    }
+
+    /// An operator on maps.
+    fn operator(&self, node: &NodeProto) -> Option<(Pending, Vec<usize>)> {
+        let map = |nth: usize| match self.known.get(node.input.get(nth)?.as_str())? {
+            Known::Map(map) => Some(*map),
+            Known::Pending { .. } => None,
+        };
+        let count = node.input.len();
+        let pending = match node.op_type.as_str() {
+            "Conv" => (Pending::Op(self.convolution(node, map(0)?)?), vec![map(0)?]),
+            "ConvTranspose" => (Pending::Op(self.double(node, map(0)?)?), vec![map(0)?]),
+            "Add" => (Pending::Op(Op::Add), vec![map(0)?, map(1)?]),
+            "Concat" if count == 2 && int(node, "axis", 0) == Some(1) => {
+                (Pending::Concat, vec![map(0)?, map(1)?])
+            }
+            "GlobalAveragePool" => (Pending::Op(Op::Pool), vec![map(0)?]),
+            "Sigmoid" => (Pending::Sigmoid, vec![map(0)?]),
+            "Resize" => {
+                let scales = floats(self.tensors.get(node.input.get(2)?.as_str())?)?;
+                let doubles = count == 3
+                    && scales == [1.0, 1.0, 2.0, 2.0]
+                    && string(node, "mode") == Some(b"nearest")
+                    && string(node, "coordinate_transformation_mode") == Some(b"asymmetric")
+                    && string(node, "nearest_mode") == Some(b"floor");
+                doubles.then_some((Pending::Upsample, vec![map(0)?]))?
+            }
+            _ => return None,
+        };
+        Some(pending)
+    }
+
+    fn convolution(&self, node: &NodeProto, map: usize) -> Option<Op> {
+        let (shape, bytes, scales) = self.weight(node, 0)?;
+        let [outputs, inputs, height, width] = shape[..] else {
+            return None;
+        };
+        let group = int(node, "group", 1)?;
+        let pads = ints(node, "pads").unwrap_or(vec![0; 4]);
+        let strides = ints(node, "strides").unwrap_or(vec![1, 1]);
+        let [stride, across] = strides[..] else {
+            return None;
+        };
+        let plain = stride == across
+            && ints(node, "dilations").is_none_or(|all| all == [1, 1])
+            && string(node, "auto_pad").is_none_or(|pad| pad == b"NOTSET");
+        if !plain {
+            return None;
+        }
+        let bias = self.bias(node, map, scales, outputs)?;
+        let filters = |weight| Filters {
+            weight,
+            scales: spread(scales, outputs),
+            bias,
+        };
+        let [top, left, bottom, right] = pads[..] else {
+            return None;
+        };
+        let window = Window {
+            stride,
+            top,
+            left,
+            bottom,
+            right,
+        };
+        let channels = self.graph.nodes()[map].map.channels;
+        match [height, width] {
+            [1, 1] if group == 1 && stride == 1 && pads == [0; 4] => {
+                Some(Op::Pointwise(filters(bytes.to_vec())))
+            }
+            [3, 3] if group == 1 => {
+                // Channels go last.
+                let at = |o: usize, tap: usize, i: usize| bytes[(o * inputs + i) * 9 + tap];
+                let weight = (0..outputs * 9 * inputs)
+                    .map(|k| at(k / (9 * inputs), k / inputs % 9, k % inputs))
+                    .collect();
+                Some(Op::Full(filters(weight), window))
+            }
+            [3, 3] if inputs == 1 && group == channels && outputs == channels => {
+                Some(Op::Depthwise(filters(bytes.to_vec()), window))
+            }
+            _ => None,
+        }
+    }
+
+    fn double(&self, node: &NodeProto, map: usize) -> Option<Op> {
+        let (shape, bytes, scales) = self.weight(node, 1)?;
+        let [inputs, outputs, 2, 2] = shape[..] else {
+            return None;
+        };
+        let doubles = ints(node, "strides").is_some_and(|all| all == [2, 2])
+            && ints(node, "pads").is_none_or(|all| all == [0; 4])
+            && ints(node, "output_padding").is_none_or(|all| all == [0; 2])
+            && ints(node, "dilations").is_none_or(|all| all == [1, 1])
+            && node.attribute.iter().all(|a| a.name != "output_shape")
+            && string(node, "auto_pad").is_none_or(|pad| pad == b"NOTSET")
+            && int(node, "group", 1) == Some(1);
+        if !doubles {
+            return None;
+        }
+        let at = |part: usize, o: usize, i: usize| bytes[(i * outputs + o) * 4 + part];
+        let weight = (0..4 * outputs * inputs)
+            .map(|k| at(k / (outputs * inputs), k / inputs % outputs, k % inputs))
+            .collect();
+        Some(Op::Double(Filters {
+            weight,
+            scales: spread(scales, outputs),
+            bias: self.bias(node, map, scales, outputs)?,
+        }))
+    }
+
+    /// Shape, bytes and scales of a node's weight, whose outputs lie along `axis`.
+    fn weight(&self, node: &NodeProto, axis: usize) -> Option<(&[usize], &[i8], &[f32])> {
+        let constant = self.constants.get(node.input.get(1)?.as_str())?;
+        let Constant::Bytes {
+            shape,
+            bytes,
+            scales,
+            axis: along,
+        } = constant
+        else {
+            return None;
+        };
+        let outputs = *shape.get(axis)?;
+        let fits = scales.len() == 1 || (*along == axis && scales.len() == outputs);
+        fits.then_some((shape, bytes, scales))
+    }
+
+    /// A node's bias in units of input scale times weight scale.
+    fn bias(
+        &self,
+        node: &NodeProto,
+        map: usize,
+        scales: &[f32],
+        outputs: usize,
+    ) -> Option<Vec<i32>> {
+        let Some(name) = node.input.get(2).filter(|name| !name.is_empty()) else {
+            return Some(vec![0; outputs]);
+        };
+        let input = self.graph.nodes()[map].map.scheme.scale;
+        let units: Vec<f32> = spread(scales, outputs).iter().map(|s| input * s).collect();
+        let values: Vec<f64> = match (
+            self.constants.get(name.as_str()),
+            self.tensors.get(name.as_str()),
+        ) {
+            (Some(Constant::Words { words, scales }), _) => {
+                let scales = spread(scales, outputs);
+                if scales == units {
+                    return (words.len() == outputs).then(|| words.clone());
+                }
+                let pairs = words.iter().zip(scales);
+                pairs
+                    .map(|(&word, scale)| f64::from(word) * f64::from(scale))
+                    .collect()
+            }
+            (None, Some(tensor)) => floats(tensor)?.into_iter().map(f64::from).collect(),
+            _ => return None,
+        };
+        if values.len() != outputs {
+            return None;
+        }
+        let word = |(value, unit): (f64, &f32)| {
+            let word = (value / f64::from(*unit)).round_ties_even();
+            (word.abs() < f64::from(i32::MAX)).then_some(word as i32)
+        };
+        values.into_iter().zip(&units).map(word).collect()
+    }
+
+    /// The scheme of a map: one scale, and a zero point of unsigned bytes, or of signed ones, which count
+    /// from -128.
+    fn scheme(&self, scale: &str, zero: &str) -> Option<Scheme> {
+        let [scale] = floats(self.tensors.get(scale)?)?[..] else {
+            return None;
+        };
+        let tensor = self.tensors.get(zero)?;
+        let [zero] = integers(tensor)?[..] else {
+            return None;
+        };
+        let signed = tensor.data_type == DataType::Int8 as i32;
+        let unsigned = tensor.data_type == DataType::Uint8 as i32;
+        let zero = u8::try_from(if signed { zero + 128 } else { zero }).ok()?;
+        (signed || unsigned).then_some(Scheme { scale, zero })
+    }
+
+    /// What a DequantizeLinear makes of a constant.
+    fn constant(&self, node: &NodeProto) -> Option<Constant> {
+        let tensor = |nth: usize| Some(*self.tensors.get(node.input.get(nth)?.as_str())?);
+        let values = tensor(0)?;
+        let scales = floats(tensor(1)?)?;
+        if let Some(zeros) = tensor(2) {
+            if integers(zeros)?.iter().any(|&zero| zero != 0) {
+                return None;
+            }
+        }
+        let numbers = integers(values)?;
+        if values.data_type == DataType::Int32 as i32 {
+            return Some(Constant::Words {
+                words: numbers,
+                scales,
+            });
+        }
+        let sizes = values.dims.iter().map(|&size| usize::try_from(size).ok());
+        let shape: Vec<usize> = sizes.collect::<Option<_>>()?;
+        let bytes: Vec<i8> = numbers
+            .iter()
+            .map(|&n| i8::try_from(n).ok())
+            .collect::<Option<_>>()?;
+        let count = shape
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size))?;
+        let axis = int(node, "axis", 1)?;
+        let fits = values.data_type == DataType::Int8 as i32 && count == bytes.len();
+        fits.then_some(Constant::Bytes {
+            shape,
+            bytes,
+            scales,
+            axis,
+        })
+    }
+
+    /// What of the model is left if the engine runs all that is known.
+    fn split(self, model: &ModelProto, graph: &GraphProto) -> Option<Recognised> {
+        let makers: BTreeMap<&str, &NodeProto> = graph
+            .node
+            .iter()
+            .flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node)))
+            .collect();
+        let mut outputs: Vec<(&str, usize)> = Vec::new();
+        let mut left: BTreeSet<&str> = BTreeSet::new();
+        let mut used: BTreeSet<&str> = BTreeSet::new();
+        let mut wanted: Vec<&str> = graph
+            .output
+            .iter()
+            .map(|value| value.name.as_str())
+            .collect();
+        while let Some(name) = wanted.pop() {
+            if name.is_empty() || !used.insert(name) {
+                continue;
+            }
+            if let Some(Known::Map(map)) = self.known.get(name) {
+                outputs.push((name, *map));
+            } else if self.known.contains_key(name) || self.bytes.contains_key(name) {
+                // Something between the engine's bytes is read elsewhere.
+                return None;
+            } else if let Some(node) = makers.get(name) {
+                left.extend(node.output.first().map(String::as_str));
+                wanted.extend(node.input.iter().map(String::as_str));
+            }
+        }
+        if outputs.is_empty() {
+            return None;
+        }
+        let is_left = |node: &&NodeProto| {
+            let first = node.output.first();
+            first.is_some_and(|name| left.contains(name.as_str()))
+        };
+        let mut node: Vec<NodeProto> = graph.node.iter().filter(is_left).cloned().collect();
+        let (total, tracts) = (operators(&graph.node), operators(&node));
+        let map = |&(name, node): &(&str, usize)| {
+            let [height, width, channels] = self.graph.nodes()[node].map.shape();
+            value_info(&format!("shipwatch.{name}"), &[1, channels, height, width])
+        };
+        // tract cannot tell an output that is an input.
+        node.extend(outputs.iter().map(|(name, _)| NodeProto {
+            op_type: "Identity".to_owned(),
+            name: (*name).to_owned(),
+            input: vec![format!("shipwatch.{name}")],
+            output: vec![(*name).to_owned()],
+            ..NodeProto::default()
+        }));
+        let image = graph
+            .input
+            .iter()
+            .filter(|value| used.contains(value.name.as_str()));
+        let tensors = graph.initializer.iter();
+        let rest = GraphProto {
+            input: outputs.iter().map(map).chain(image.cloned()).collect(),
+            initializer: tensors
+                .filter(|t| used.contains(t.name.as_str()))
+                .cloned()
+                .collect(),
+            output: graph.output.clone(),
+            name: graph.name.clone(),
+            ..GraphProto::default()
+        };
+        let counts = [total - tracts, total];
+        let rest = ModelProto {
+            ir_version: model.ir_version,
+            opset_import: model.opset_import.clone(),
+            graph: Some(GraphProto { node, ..rest }),
+            ..ModelProto::default()
+        };
+        let maps: Vec<usize> = outputs.iter().map(|(_, map)| *map).collect();
+        let (graph, outputs) = self.graph.trimmed(&maps);
+        Some(Recognised {
+            outputs,
+            graph,
+            rest,
+            side: self.side,
+            operators: counts,
+        })
+    }
+}
+
+/// One scale for each output.
+fn spread(scales: &[f32], outputs: usize) -> Vec<f32> {
+    match scales {
+        [scale] => vec![*scale; outputs],
+        _ => scales.to_vec(),
+    }
+}
+
+fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
+    Some(super::onnx::floats(tensor)?.collect())
+}
+
+/// The values of an integer tensor.
+fn integers(tensor: &TensorProto) -> Option<Vec<i32>> {
+    let raw = &tensor.raw_data;
+    let plain = || tensor.int32_data.iter().copied();
+    Some(match DataType::try_from(tensor.data_type).ok()? {
+        DataType::Int8 => raw
+            .iter()
+            .map(|&byte| i32::from(byte as i8))
+            .chain(plain())
+            .collect(),
+        DataType::Uint8 => raw
+            .iter()
+            .map(|&byte| i32::from(byte))
+            .chain(plain())
+            .collect(),
+        DataType::Int32 => {
+            let (words, _) = raw.as_chunks::<4>();
+            let words = words.iter().map(|word| i32::from_le_bytes(*word));
+            words.chain(plain()).collect()
+        }
+        _ => return None,
+    })
+}
+
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a tract_onnx::pb::AttributeProto> {
+    node.attribute
+        .iter()
+        .find(|attribute| attribute.name == name)
+}
+
+/// A number of 0 or above.
+fn int(node: &NodeProto, name: &str, default: usize) -> Option<usize> {
+    match attribute(node, name) {
+        Some(attribute) => usize::try_from(attribute.i).ok(),
+        None => Some(default),
+    }
+}
+
+fn ints(node: &NodeProto, name: &str) -> Option<Vec<usize>> {
+    let ints = attribute(node, name)?.ints.iter();
+    // A negative one is none that fits anything.
+    Some(
+        ints.map(|&i| usize::try_from(i).unwrap_or(usize::MAX))
+            .collect(),
+    )
+}
+
+fn string<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [u8]> {
+    attribute(node, name).map(|attribute| attribute.s.as_slice())
+}
