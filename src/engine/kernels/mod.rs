@@ -5,6 +5,10 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -22,6 +26,13 @@ pub(super) fn runnable() -> Vec<&'static dyn Kernel> {
     #[cfg(target_arch = "x86_64")]
     if avx512::runs() {
         kernels.push(&avx512::Avx512);
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        if neon_dot::runs() {
+            kernels.push(&neon::Neon(neon_dot::Dot));
+        }
+        kernels.push(&neon::Neon(neon::Long));
     }
     kernels.push(PORTABLE);
     kernels

@@ -297,7 +297,10 @@ mod tests {
             let file = quantized.to_onnx(&[]);
             let network = Network::from_onnx(&file, &BYTES.values()).expect("loads");
             let engine = network.engine();
-            assert_eq!(engine.operators, engine.of, "{name}: tract is left something");
+            assert_eq!(
+                engine.operators, engine.of,
+                "{name}: tract is left something"
+            );
             let (mut same, mut count, mut seen) = (0, 0, Vec::new());
             for tile in tiles {
                 let image = bytes(tile.clone().permute([0, 3, 1, 2]));

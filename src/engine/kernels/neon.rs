@@ -1,0 +1,675 @@
+//! AArch64: what kernels with NEON share, and the one for processors that have no more, such as the
+//! Cortex-A53, A57 and A72.
+//!
+//! Bytes become signed by a flip of their highest bit, which takes 128 from each: packed weights begin with
+//! what that takes from the sums. Four products make a step ([`Products`]); a register holds the sums of
+//! four outputs.
+#![expect(
+    unsafe_code,
+    reason = "intrinsics of NEON, which every AArch64 processor has, on pointers that were checked"
+)]
+
+use std::arch::aarch64::*;
+use std::fmt;
+
+use super::super::arithmetic::Sum;
+use super::portable;
+use super::{Dense, Depthwise, Kernel, Line, Lines, Patches, Pool, Rounding, Rows};
+
+/// Outputs of a block, whose weights of a step make a line.
+const LANES: usize = 16;
+
+/// Registers of a block's sums.
+const QUADS: usize = LANES / 4;
+
+/// Lines of a block of a packed depthwise weight: what the flip takes, then two places of the window in
+/// four rows, each of three columns.
+const WINDOW: usize = 1 + 2 * COLUMNS;
+const COLUMNS: usize = 3;
+
+/// Bytes of patches that all outputs are made of before the next ones are read: half of a first cache.
+const NEAR: usize = 16 << 10;
+
+/// Four products added to each of four sums.
+pub(super) trait Products: fmt::Debug + Send + Sync {
+    /// Name of the kernel.
+    const NAME: &'static str;
+
+    /// Most patches whose sums are kept at once.
+    const PATCHES: usize;
+
+    /// Where in a register the `nth` of the four factors of a sum lies.
+    fn place(sum: usize, nth: usize) -> usize;
+
+    /// The `STEP`th four bytes of a register, as [`Products::broadcast`] takes them.
+    fn spread<const STEP: i32>(x: int8x16_t) -> int8x16_t;
+
+    /// Adds products of each sum's four weights and the same four spread bytes.
+    fn broadcast<const STEP: i32>(sums: int32x4_t, weight: int8x16_t, x: int8x16_t) -> int32x4_t;
+
+    /// Registers of four rows' bytes, each of four channels in their places.
+    fn weave(rows: [int8x16_t; 4]) -> [int8x16_t; QUADS];
+
+    /// Adds products of each sum's four weights and its own four bytes.
+    fn add(sums: int32x4_t, weight: int8x16_t, x: int8x16_t) -> int32x4_t;
+}
+
+/// Products by long multiplication: two of them fit an i16, since weights are -127 at least.
+#[derive(Debug)]
+pub(super) struct Long;
+
+impl Products for Long {
+    const NAME: &'static str = "neon";
+
+    const PATCHES: usize = 4;
+
+    fn place(sum: usize, nth: usize) -> usize {
+        nth / 2 * 8 + 2 * sum + nth % 2
+    }
+
+    #[inline(always)]
+    fn spread<const STEP: i32>(x: int8x16_t) -> int8x16_t {
+        const PAIRS: [u8; 16] = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3];
+        // SAFETY: NEON is there; sixteen bytes are read of as many.
+        unsafe {
+            let pairs = vaddq_u8(vld1q_u8(PAIRS.as_ptr()), vdupq_n_u8(4 * STEP as u8));
+            vqtbl1q_s8(x, pairs)
+        }
+    }
+
+    #[inline(always)]
+    fn broadcast<const STEP: i32>(sums: int32x4_t, weight: int8x16_t, x: int8x16_t) -> int32x4_t {
+        Self::add(sums, weight, x)
+    }
+
+    #[inline(always)]
+    fn weave(rows: [int8x16_t; 4]) -> [int8x16_t; QUADS] {
+        let pairs = zip_bytes(rows);
+        // SAFETY: NEON is there.
+        let halves = |upper: int16x8_t, lower: int16x8_t| unsafe {
+            let (upper, lower) = (vreinterpretq_s64_s16(upper), vreinterpretq_s64_s16(lower));
+            [vzip1q_s64(upper, lower), vzip2q_s64(upper, lower)].map(|x| vreinterpretq_s8_s64(x))
+        };
+        let [[a, b], [c, d]] = [0, 1].map(|half| halves(pairs[0][half], pairs[1][half]));
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn add(sums: int32x4_t, weight: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: NEON is there.
+        unsafe {
+            let products = vmull_s8(vget_low_s8(weight), vget_low_s8(x));
+            vpadalq_s16(sums, vmlal_high_s8(products, weight, x))
+        }
+    }
+}
+
+/// Bytes of the first two rows and of the last two in turn: of the first channels and of the last.
+#[inline(always)]
+pub(super) fn zip_bytes([a, b, c, d]: [int8x16_t; 4]) -> [[int16x8_t; 2]; 2] {
+    // SAFETY: NEON is there.
+    unsafe {
+        [
+            [vzip1q_s8(a, b), vzip2q_s8(a, b)],
+            [vzip1q_s8(c, d), vzip2q_s8(c, d)],
+        ]
+        .map(|pair| pair.map(|x| vreinterpretq_s16_s8(x)))
+    }
+}
+
+/// A kernel by one way to multiply.
+#[derive(Debug)]
+pub(super) struct Neon<P>(pub(super) P);
+
+impl<P: Products> Kernel for Neon<P> {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    /// `[outputs / 16]` blocks: what the flip takes, then `[depth / 4]` lines.
+    fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines {
+        let block = 1 + depth / 4;
+        let outputs = weight.len() / depth;
+        let mut lines = vec![Line([0; 64]); outputs.div_ceil(LANES) * block];
+        for (o, filter) in weight.chunks_exact(depth).enumerate() {
+            let lines = &mut lines[o / LANES * block..][..block];
+            pack_flip(&mut lines[0], o % LANES, filter);
+            let (quads, _) = filter.as_chunks::<4>();
+            for (line, quad) in lines[1..].iter_mut().zip(quads) {
+                for (nth, &w) in quad.iter().enumerate() {
+                    line.0[place::<P>(o % LANES, nth)] = w;
+                }
+            }
+        }
+        lines
+    }
+
+    fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]) {
+        let run = layer.check(&patches, out);
+        let blocks = layer.outputs.div_ceil(LANES);
+        assert!(layer.weight.len() == blocks * (1 + layer.depth / 4));
+        // SAFETY: patches, weights and output were checked.
+        unsafe { dense::<P>(layer, patches, run, out) }
+    }
+
+    /// [`blocks`] of [`WINDOW`] lines; the rows of the second place are a row further down.
+    fn pack_depthwise(&self, weight: &[i8]) -> Lines {
+        let (windows, _) = weight.as_chunks::<9>();
+        let mut lines = Lines::new();
+        for channel in blocks(windows.len()) {
+            let mut block = [Line([0; 64]); WINDOW];
+            for (c, window) in windows[channel..].iter().take(LANES).enumerate() {
+                pack_flip(&mut block[0], c, window);
+                for (tap, &w) in window.iter().enumerate() {
+                    for lower in 0..2 {
+                        let line = 1 + lower * COLUMNS + tap % 3;
+                        block[line].0[place::<P>(c, tap / 3 + lower)] = w;
+                    }
+                }
+            }
+            lines.extend(block);
+        }
+        lines
+    }
+
+    fn depthwise_scratch(&self, width: usize) -> usize {
+        (width + 2) * 64
+    }
+
+    fn depthwise(&self, layer: &Depthwise, rows: Rows, out: &mut [u8], scratch: &mut [u8]) {
+        layer.check(&rows, out);
+        assert!(layer.weight.len() == layer.channels.div_ceil(LANES) * WINDOW);
+        assert!(scratch.len() >= self.depthwise_scratch(rows.width));
+        for (block, channel) in blocks(layer.channels).enumerate() {
+            let block = Block {
+                layer,
+                rows,
+                weight: &layer.weight[block * WINDOW..][..WINDOW],
+                channel,
+            };
+            // SAFETY: rows, weights, output and scratch were checked.
+            unsafe {
+                block.weave::<P>(scratch);
+                match layer.stride {
+                    1 => block.rows::<P, 1>(scratch, out),
+                    _ => block.rows::<P, 2>(scratch, out),
+                }
+            }
+        }
+    }
+
+    fn add(&self, sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
+        assert!(a.len() == out.len() && b.len() == out.len());
+        match out.len() {
+            // SAFETY: all three have one length, which is that of a register at least.
+            LANES.. => unsafe { add(sum, a, b, out) },
+            _ => portable::add(sum, a, b, out),
+        }
+    }
+
+    fn pool(&self, pool: &Pool, pixels: &[u8], out: &mut [u8]) {
+        assert!(!out.is_empty() && pixels.len().is_multiple_of(out.len()));
+        match out.len() {
+            // SAFETY: pixels are whole and have a register's channels at least.
+            LANES.. => unsafe { mean(pool, pixels, out) },
+            _ => portable::pool(pool, pixels, out),
+        }
+    }
+}
+
+/// Where in a line the `nth` of the four weights of an output lies.
+fn place<P: Products>(output: usize, nth: usize) -> usize {
+    output / 4 * 16 + P::place(output % 4, nth)
+}
+
+/// Writes what the flip of all bytes takes from an output's sum.
+fn pack_flip(line: &mut Line, output: usize, weight: &[i8]) {
+    let taken: i32 = weight.iter().map(|&w| 128 * i32::from(w)).sum();
+    let bytes = taken.to_ne_bytes().map(|byte| byte as i8);
+    line.0[4 * output..][..4].copy_from_slice(&bytes);
+}
+
+/// First of the sixteen that each block has: the last block ends where they do, so that it may share some
+/// with the one before.
+fn blocks(count: usize) -> impl Iterator<Item = usize> {
+    let last = count.saturating_sub(LANES);
+    (0..count).step_by(LANES).map(move |at| at.min(last))
+}
+
+/// What turns sums into bytes.
+#[derive(Clone, Copy)]
+struct Finish {
+    zero: int16x8_t,
+    low: uint8x16_t,
+    high: uint8x16_t,
+}
+
+impl Finish {
+    #[inline(always)]
+    fn new(rounding: Rounding) -> Self {
+        // SAFETY: NEON is there.
+        unsafe {
+            Self {
+                zero: vdupq_n_s16(i16::from(rounding.zero)),
+                low: vdupq_n_u8(rounding.range.low),
+                high: vdupq_n_u8(rounding.range.high),
+            }
+        }
+    }
+
+    /// Scaled sums as bytes. Narrowing saturates, which is the clamp to a byte: what is beyond an i16 is
+    /// beyond a byte as well.
+    #[inline(always)]
+    fn bytes(&self, [a, b, c, d]: [float32x4_t; QUADS]) -> uint8x16_t {
+        // SAFETY: NEON is there.
+        unsafe {
+            let low = vqmovn_s32(vcvtnq_s32_f32(a));
+            let low = vqmovn_high_s32(low, vcvtnq_s32_f32(b));
+            let high = vqmovn_s32(vcvtnq_s32_f32(c));
+            let high = vqmovn_high_s32(high, vcvtnq_s32_f32(d));
+            let bytes = vqmovun_s16(vqaddq_s16(low, self.zero));
+            let bytes = vqmovun_high_s16(bytes, vqaddq_s16(high, self.zero));
+            vminq_u8(vmaxq_u8(bytes, self.low), self.high)
+        }
+    }
+
+    /// Sums of `N` registers as bytes.
+    #[inline(always)]
+    fn sums<const N: usize>(
+        &self,
+        sums: [int32x4_t; N],
+        multipliers: [float32x4_t; N],
+    ) -> uint8x16_t {
+        // SAFETY: NEON is there.
+        unsafe {
+            let mut scaled = [vdupq_n_f32(0.0); QUADS];
+            for n in 0..N {
+                scaled[n] = vmulq_f32(vcvtq_f32_s32(sums[n]), multipliers[n]);
+            }
+            self.bytes(scaled)
+        }
+    }
+}
+
+/// `N` registers of words.
+///
+/// # Safety
+/// `from` has as many.
+#[inline(always)]
+unsafe fn words<const N: usize>(from: *const i32) -> [int32x4_t; N] {
+    // SAFETY: as above.
+    unsafe { std::array::from_fn(|n| vld1q_s32(from.add(4 * n))) }
+}
+
+/// `N` registers of floats.
+///
+/// # Safety
+/// `from` has as many.
+#[inline(always)]
+unsafe fn floats<const N: usize>(from: *const f32) -> [float32x4_t; N] {
+    // SAFETY: as above.
+    unsafe { std::array::from_fn(|n| vld1q_f32(from.add(4 * n))) }
+}
+
+/// What `N` registers of sums start with.
+///
+/// # Safety
+/// `bias` has as many words, and `taken` is a line of a packed weight.
+#[inline(always)]
+unsafe fn start<const N: usize>(bias: *const i32, taken: *const Line) -> [int32x4_t; N] {
+    // SAFETY: as above; a line has four registers.
+    unsafe {
+        let (bias, taken) = (words::<N>(bias), words::<N>(taken.cast()));
+        std::array::from_fn(|n| vaddq_s32(bias[n], taken[n]))
+    }
+}
+
+/// Signed bytes, 128 less than unsigned ones.
+#[inline(always)]
+fn flip(bytes: uint8x16_t) -> int8x16_t {
+    // SAFETY: NEON is there.
+    unsafe { vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(128))) }
+}
+
+/// The first `count` of sixteen bytes; the others are 0.
+///
+/// # Safety
+/// `from` has so many.
+#[inline(always)]
+unsafe fn load(from: *const u8, count: usize) -> uint8x16_t {
+    // SAFETY: as above; `some` has sixteen.
+    unsafe {
+        if count >= LANES {
+            return vld1q_u8(from);
+        }
+        let mut some = [0; LANES];
+        std::ptr::copy_nonoverlapping(from, some.as_mut_ptr(), count);
+        vld1q_u8(some.as_ptr())
+    }
+}
+
+/// Stores the first `count` of sixteen bytes.
+///
+/// # Safety
+/// `to` has room for so many.
+#[inline(always)]
+unsafe fn store(mut to: *mut u8, mut bytes: uint8x16_t, count: usize) {
+    // SAFETY: each store is of bytes that are left.
+    unsafe {
+        if count >= LANES {
+            vst1q_u8(to, bytes);
+            return;
+        }
+        if count & 8 != 0 {
+            vst1_u8(to, vget_low_u8(bytes));
+            (to, bytes) = (to.add(8), vextq_u8::<8>(bytes, bytes));
+        }
+        if count & 4 != 0 {
+            let four = vgetq_lane_u32::<0>(vreinterpretq_u32_u8(bytes));
+            to.cast::<u32>().write_unaligned(four);
+            (to, bytes) = (to.add(4), vextq_u8::<4>(bytes, bytes));
+        }
+        if count & 2 != 0 {
+            let two = vgetq_lane_u16::<0>(vreinterpretq_u16_u8(bytes));
+            to.cast::<u16>().write_unaligned(two);
+            (to, bytes) = (to.add(2), vextq_u8::<2>(bytes, bytes));
+        }
+        if count & 1 != 0 {
+            to.write(vgetq_lane_u8::<0>(bytes));
+        }
+    }
+}
+
+/// # Safety
+/// As [`Dense::check`] has it, with `run` bytes of a patch in each row, and a packed weight of all outputs.
+unsafe fn dense<P: Products>(layer: &Dense, patches: Patches, run: usize, out: &mut [u8]) {
+    let near = (NEAR / (patches.rows.len() * patches.step).max(1)).max(P::PATCHES);
+    for first in (0..patches.count).step_by(near) {
+        let count = near.min(patches.count - first);
+        for block in 0..layer.outputs.div_ceil(LANES) {
+            let tiles = Tiles {
+                layer,
+                patches,
+                run,
+                block,
+            };
+            // SAFETY: patches and blocks are among those that were checked.
+            unsafe {
+                match (layer.outputs - block * LANES).div_ceil(4) {
+                    1 => tiles.all::<P, 1>(first, count, out),
+                    2 => tiles.all::<P, 2>(first, count, out),
+                    3 => tiles.all::<P, 3>(first, count, out),
+                    _ => tiles.all::<P, 4>(first, count, out),
+                }
+            }
+        }
+    }
+}
+
+/// Outputs of a block, of all patches.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    layer: &'a Dense,
+    patches: Patches<'a>,
+    run: usize,
+    block: usize,
+}
+
+impl Tiles<'_> {
+    /// `count` patches from `first` on.
+    ///
+    /// # Safety
+    /// As [`dense`]; the patches and the block exist, and the block has more than `4 * (N - 1)` outputs.
+    unsafe fn all<P: Products, const N: usize>(self, first: usize, count: usize, out: &mut [u8]) {
+        let tiles = count.div_ceil(P::PATCHES);
+        for tile in 0..tiles {
+            // As even as can be.
+            let (from, to) = (count * tile / tiles, count * (tile + 1) / tiles);
+            let at = first + from;
+            // SAFETY: as above.
+            unsafe {
+                match to - from {
+                    1 => self.tile::<P, N, 1>(at, out),
+                    2 => self.tile::<P, N, 2>(at, out),
+                    3 => self.tile::<P, N, 3>(at, out),
+                    4 => self.tile::<P, N, 4>(at, out),
+                    5 => self.tile::<P, N, 5>(at, out),
+                    _ => self.tile::<P, N, 6>(at, out),
+                }
+            }
+        }
+    }
+
+    /// `M` patches from `from` on by `N` registers of outputs.
+    ///
+    /// # Safety
+    /// As [`Tiles::all`].
+    unsafe fn tile<P: Products, const N: usize, const M: usize>(self, from: usize, out: &mut [u8]) {
+        let Self {
+            layer,
+            patches,
+            run,
+            block,
+        } = self;
+        let first = block * LANES;
+        // SAFETY: lines of a block, and of the padded bias and multipliers, exist; a patch has `run` bytes
+        // in each row; only outputs that exist are stored.
+        unsafe {
+            let line = layer.weight.as_ptr().add(block * (1 + layer.depth / 4));
+            let mut sums = [start::<N>(layer.bias.as_ptr().add(first), line); M];
+            let mut weight = line.add(1).cast::<i8>();
+            for row in patches.rows {
+                let patch = row.as_ptr().add(from * patches.step);
+                let whole = run / 16 * 16;
+                for at in (0..whole).step_by(16) {
+                    let patch = patch.add(at);
+                    let x = std::array::from_fn(|m| flip(vld1q_u8(patch.add(m * patches.step))));
+                    step::<P, N, M, 0>(&mut sums, weight, x);
+                    step::<P, N, M, 1>(&mut sums, weight.add(64), x);
+                    step::<P, N, M, 2>(&mut sums, weight.add(128), x);
+                    step::<P, N, M, 3>(&mut sums, weight.add(192), x);
+                    weight = weight.add(256);
+                }
+                for at in (whole..run).step_by(4) {
+                    let patch = patch.add(at);
+                    let x = std::array::from_fn(|m| {
+                        let four = patch.add(m * patches.step).cast::<u32>();
+                        flip(vreinterpretq_u8_u32(vdupq_n_u32(four.read_unaligned())))
+                    });
+                    step::<P, N, M, 0>(&mut sums, weight, x);
+                    weight = weight.add(64);
+                }
+            }
+            let multipliers = floats::<N>(layer.multipliers.as_ptr().add(first));
+            let done = Finish::new(layer.rounding);
+            let stored = (layer.outputs - first).min(LANES);
+            let out = out.as_mut_ptr().add(from * layer.outputs + first);
+            for (m, sums) in sums.into_iter().enumerate() {
+                store(
+                    out.add(m * layer.outputs),
+                    done.sums(sums, multipliers),
+                    stored,
+                );
+            }
+        }
+    }
+}
+
+/// Adds products of the `STEP`th four bytes of each patch.
+///
+/// # Safety
+/// `weight` is a line.
+#[inline(always)]
+unsafe fn step<P: Products, const N: usize, const M: usize, const STEP: i32>(
+    sums: &mut [[int32x4_t; N]; M],
+    weight: *const i8,
+    x: [int8x16_t; M],
+) {
+    // SAFETY: as above.
+    let w: [int8x16_t; N] = unsafe { std::array::from_fn(|n| vld1q_s8(weight.add(16 * n))) };
+    for m in 0..M {
+        let x = P::spread::<STEP>(x[m]);
+        for n in 0..N {
+            sums[m][n] = P::broadcast::<STEP>(sums[m][n], w[n], x);
+        }
+    }
+}
+
+/// A block of channels of a depthwise convolution.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    layer: &'a Depthwise,
+    rows: Rows<'a>,
+    /// Of this block.
+    weight: &'a [Line],
+    /// The first channel.
+    channel: usize,
+}
+
+impl Block<'_> {
+    /// Stores a line for each pixel of a row that goes in, and one of padding at both ends.
+    ///
+    /// # Safety
+    /// As [`Depthwise::check`] has it; `woven` has room.
+    unsafe fn weave<P: Products>(&self, woven: &mut [u8]) {
+        let count = self.layer.channels;
+        let used = count.min(LANES);
+        let to = woven.as_mut_ptr().cast::<i8>();
+        // SAFETY: sixteen channels are read, or all of fewer.
+        unsafe {
+            let write = |line: usize, rows: [uint8x16_t; 4]| {
+                let woven = P::weave(rows.map(|row| flip(row)));
+                for (v, woven) in woven.into_iter().enumerate() {
+                    vst1q_s8(to.add(64 * line + 16 * v), woven);
+                }
+            };
+            let padding = [vdupq_n_u8(self.layer.padding); 4];
+            write(0, padding);
+            for x in 0..self.rows.width {
+                let at = x * count + self.channel;
+                write(
+                    1 + x,
+                    self.rows.rows.map(|row| load(row.as_ptr().add(at), used)),
+                );
+            }
+            write(1 + self.rows.width, padding);
+        }
+    }
+
+    /// All rows that come out.
+    ///
+    /// # Safety
+    /// As [`Depthwise::check`] has it, with stride `S`; `woven` are lines by [`Block::weave`].
+    unsafe fn rows<P: Products, const S: usize>(&self, woven: &[u8], out: &mut [u8]) {
+        let Self { layer, rows, .. } = *self;
+        let count = layer.channels;
+        // SAFETY: outputs exist, and the lines that each is made of.
+        unsafe {
+            let mut to = out.as_mut_ptr().add(self.channel);
+            for y in 0..rows.count {
+                let mut from = woven.as_ptr().cast::<i8>().add((1 - layer.left) * 64);
+                let mut left = rows.outputs;
+                while left >= 2 {
+                    self.outputs::<P, S, 2>(y, from, to);
+                    (from, to) = (from.add(2 * S * 64), to.add(2 * count));
+                    left -= 2;
+                }
+                if left > 0 {
+                    self.outputs::<P, S, 1>(y, from, to);
+                    to = to.add(count);
+                }
+            }
+        }
+    }
+
+    /// `M` outputs of row `y` side by side.
+    ///
+    /// # Safety
+    /// `from` has the lines that they are made of, `to` room for them.
+    #[inline(always)]
+    unsafe fn outputs<P: Products, const S: usize, const M: usize>(
+        &self,
+        y: usize,
+        from: *const i8,
+        to: *mut u8,
+    ) {
+        let Self { layer, channel, .. } = *self;
+        // SAFETY: as above; bias and multipliers are padded.
+        unsafe {
+            let bias = layer.bias.as_ptr().add(channel);
+            let mut sums = [start::<QUADS>(bias, self.weight.as_ptr()); M];
+            let weight = self.weight.as_ptr().add(1 + y * COLUMNS).cast::<i8>();
+            for column in 0..COLUMNS {
+                for v in 0..QUADS {
+                    let w = vld1q_s8(weight.add(64 * column + 16 * v));
+                    for m in 0..M {
+                        let x = vld1q_s8(from.add(64 * (S * m + column) + 16 * v));
+                        sums[m][v] = P::add(sums[m][v], w, x);
+                    }
+                }
+            }
+            let multipliers = floats::<QUADS>(layer.multipliers.as_ptr().add(channel));
+            let done = Finish::new(layer.rounding);
+            for (m, sums) in sums.into_iter().enumerate() {
+                let bytes = done.sums(sums, multipliers);
+                store(to.add(m * layer.channels), bytes, layer.channels);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `a`, `b` and `out` have one length, sixteen at least.
+unsafe fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
+    let done = Finish::new(Rounding {
+        zero: sum.zero,
+        range: sum.range,
+    });
+    for at in blocks(out.len()) {
+        // SAFETY: sixteen bytes from `at` on exist.
+        unsafe {
+            let term = |bytes: &[u8], nth: usize| {
+                let (bytes, zero) = (vld1q_u8(bytes.as_ptr().add(at)), vdup_n_u8(sum.zeros[nth]));
+                let low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(bytes), zero));
+                let high = vreinterpretq_s16_u16(vsubl_u8(vget_high_u8(bytes), zero));
+                let centred = [
+                    vmovl_s16(vget_low_s16(low)),
+                    vmovl_high_s16(low),
+                    vmovl_s16(vget_low_s16(high)),
+                    vmovl_high_s16(high),
+                ];
+                centred.map(|x| vmulq_n_f32(vcvtq_f32_s32(x), sum.multipliers[nth]))
+            };
+            let (a, b) = (term(a, 0), term(b, 1));
+            let scaled = std::array::from_fn(|v| vaddq_f32(a[v], b[v]));
+            vst1q_u8(out.as_mut_ptr().add(at), done.bytes(scaled));
+        }
+    }
+}
+
+/// # Safety
+/// `pixels` are whole pixels of `out`'s length, which is sixteen at least.
+unsafe fn mean(pool: &Pool, pixels: &[u8], out: &mut [u8]) {
+    let channels = out.len();
+    let count = pixels.len() / channels;
+    let done = Finish::new(pool.rounding);
+    for at in blocks(channels) {
+        // SAFETY: sixteen channels from `at` on exist.
+        unsafe {
+            let mut sums = [vdupq_n_s32(-i32::from(pool.zero) * count as i32); QUADS];
+            for pixel in 0..count {
+                let bytes = vld1q_u8(pixels.as_ptr().add(pixel * channels + at));
+                let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes)));
+                let high = vreinterpretq_s16_u16(vmovl_high_u8(bytes));
+                sums = [
+                    vaddw_s16(sums[0], vget_low_s16(low)),
+                    vaddw_high_s16(sums[1], low),
+                    vaddw_s16(sums[2], vget_low_s16(high)),
+                    vaddw_high_s16(sums[3], high),
+                ];
+            }
+            let bytes = done.sums(sums, [vdupq_n_f32(pool.multiplier); QUADS]);
+            vst1q_u8(out.as_mut_ptr().add(at), bytes);
+        }
+    }
+}
