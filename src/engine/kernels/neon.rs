@@ -61,7 +61,7 @@ pub(super) struct Long;
 impl Products for Long {
     const NAME: &'static str = "neon";
 
-    const PATCHES: usize = 4;
+    const PATCHES: usize = 3;
 
     fn place(sum: usize, nth: usize) -> usize {
         nth / 2 * 8 + 2 * sum + nth % 2
@@ -420,6 +420,7 @@ impl Tiles<'_> {
     ///
     /// # Safety
     /// As [`dense`]; the patches and the block exist, and the block has more than `4 * (N - 1)` outputs.
+    #[inline(never)]
     unsafe fn all<P: Products, const N: usize>(self, first: usize, count: usize, out: &mut [u8]) {
         let tiles = count.div_ceil(P::PATCHES);
         for tile in 0..tiles {
@@ -432,9 +433,10 @@ impl Tiles<'_> {
                     1 => self.tile::<P, N, 1>(at, out),
                     2 => self.tile::<P, N, 2>(at, out),
                     3 => self.tile::<P, N, 3>(at, out),
-                    4 => self.tile::<P, N, 4>(at, out),
-                    5 => self.tile::<P, N, 5>(at, out),
-                    _ => self.tile::<P, N, 6>(at, out),
+                    4 if P::PATCHES > 3 => self.tile::<P, N, 4>(at, out),
+                    5 if P::PATCHES > 4 => self.tile::<P, N, 5>(at, out),
+                    6 if P::PATCHES > 5 => self.tile::<P, N, 6>(at, out),
+                    _ => unreachable!("no more than there are"),
                 }
             }
         }
