@@ -130,7 +130,8 @@ impl<P: Products> Kernel for Neon<P> {
     fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines {
         let block = 1 + depth / 4;
         let outputs = weight.len() / depth;
-        let mut lines = vec![Line([0; 64]); outputs.div_ceil(LANES) * block];
+        // One more, which is loaded behind the last step.
+        let mut lines = vec![Line([0; 64]); outputs.div_ceil(LANES) * block + 1];
         for (o, filter) in weight.chunks_exact(depth).enumerate() {
             let lines = &mut lines[o / LANES * block..][..block];
             pack_flip(&mut lines[0], o % LANES, filter);
@@ -147,7 +148,7 @@ impl<P: Products> Kernel for Neon<P> {
     fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]) {
         let run = layer.check(&patches, out);
         let blocks = layer.outputs.div_ceil(LANES);
-        assert!(layer.weight.len() == blocks * (1 + layer.depth / 4));
+        assert!(layer.weight.len() == blocks * (1 + layer.depth / 4) + 1);
         // SAFETY: patches, weights and output were checked.
         unsafe { dense::<P>(layer, patches, run, out) }
     }
@@ -189,10 +190,11 @@ impl<P: Products> Kernel for Neon<P> {
             };
             // SAFETY: rows, weights, output and scratch were checked.
             unsafe {
-                block.weave::<P>(scratch);
-                match layer.stride {
-                    1 => block.rows::<P, 1>(scratch, out),
-                    _ => block.rows::<P, 2>(scratch, out),
+                match (layer.channels >= LANES, layer.stride) {
+                    (true, 1) => block.rows::<P, true, 1>(scratch, out),
+                    (true, _) => block.rows::<P, true, 2>(scratch, out),
+                    (false, 1) => block.rows::<P, false, 1>(scratch, out),
+                    (false, _) => block.rows::<P, false, 2>(scratch, out),
                 }
             }
         }
@@ -435,7 +437,6 @@ impl Tiles<'_> {
                     3 => self.tile::<P, N, 3>(at, out),
                     4 if P::PATCHES > 3 => self.tile::<P, N, 4>(at, out),
                     5 if P::PATCHES > 4 => self.tile::<P, N, 5>(at, out),
-                    6 if P::PATCHES > 5 => self.tile::<P, N, 6>(at, out),
                     _ => unreachable!("no more than there are"),
                 }
             }
@@ -460,16 +461,17 @@ impl Tiles<'_> {
             let line = layer.weight.as_ptr().add(block * (1 + layer.depth / 4));
             let mut sums = [start::<N>(layer.bias.as_ptr().add(first), line); M];
             let mut weight = line.add(1).cast::<i8>();
+            let mut w: [int8x16_t; N] = std::array::from_fn(|n| vld1q_s8(weight.add(16 * n)));
             for row in patches.rows {
                 let patch = row.as_ptr().add(from * patches.step);
                 let whole = run / 16 * 16;
                 for at in (0..whole).step_by(16) {
                     let patch = patch.add(at);
                     let x = std::array::from_fn(|m| flip(vld1q_u8(patch.add(m * patches.step))));
-                    step::<P, N, M, 0>(&mut sums, weight, x);
-                    step::<P, N, M, 1>(&mut sums, weight.add(64), x);
-                    step::<P, N, M, 2>(&mut sums, weight.add(128), x);
-                    step::<P, N, M, 3>(&mut sums, weight.add(192), x);
+                    step::<P, N, M, 0>(&mut sums, &mut w, x, weight.add(64));
+                    step::<P, N, M, 1>(&mut sums, &mut w, x, weight.add(128));
+                    step::<P, N, M, 2>(&mut sums, &mut w, x, weight.add(192));
+                    step::<P, N, M, 3>(&mut sums, &mut w, x, weight.add(256));
                     weight = weight.add(256);
                 }
                 for at in (whole..run).step_by(4) {
@@ -478,7 +480,7 @@ impl Tiles<'_> {
                         let four = patch.add(m * patches.step).cast::<u32>();
                         flip(vreinterpretq_u8_u32(vdupq_n_u32(four.read_unaligned())))
                     });
-                    step::<P, N, M, 0>(&mut sums, weight, x);
+                    step::<P, N, M, 0>(&mut sums, &mut w, x, weight.add(64));
                     weight = weight.add(64);
                 }
             }
@@ -486,34 +488,33 @@ impl Tiles<'_> {
             let done = Finish::new(layer.rounding);
             let stored = (layer.outputs - first).min(LANES);
             let out = out.as_mut_ptr().add(from * layer.outputs + first);
-            for (m, sums) in sums.into_iter().enumerate() {
-                store(
-                    out.add(m * layer.outputs),
-                    done.sums(sums, multipliers),
-                    stored,
-                );
+            let bytes = sums.map(|sums| done.sums(sums, multipliers));
+            for (m, bytes) in bytes.into_iter().enumerate() {
+                store(out.add(m * layer.outputs), bytes, stored);
             }
         }
     }
 }
 
-/// Adds products of the `STEP`th four bytes of each patch.
+/// Adds products of the `STEP`th four bytes of each patch and loads the weights of the next step, each as
+/// soon as its register is free.
 ///
 /// # Safety
-/// `weight` is a line.
+/// `next` is a line.
 #[inline(always)]
 unsafe fn step<P: Products, const N: usize, const M: usize, const STEP: i32>(
     sums: &mut [[int32x4_t; N]; M],
-    weight: *const i8,
+    w: &mut [int8x16_t; N],
     x: [int8x16_t; M],
+    next: *const i8,
 ) {
-    // SAFETY: as above.
-    let w: [int8x16_t; N] = unsafe { std::array::from_fn(|n| vld1q_s8(weight.add(16 * n))) };
-    for m in 0..M {
-        let x = P::spread::<STEP>(x[m]);
-        for n in 0..N {
-            sums[m][n] = P::broadcast::<STEP>(sums[m][n], w[n], x);
+    let x = x.map(|x| P::spread::<STEP>(x));
+    for n in 0..N {
+        for m in 0..M {
+            sums[m][n] = P::broadcast::<STEP>(sums[m][n], w[n], x[m]);
         }
+        // SAFETY: as above.
+        w[n] = unsafe { vld1q_s8(next.add(16 * n)) };
     }
 }
 
@@ -529,15 +530,58 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Channels of the block, which are [`LANES`] if it is `WHOLE`.
+    #[inline(always)]
+    fn used<const WHOLE: bool>(&self) -> usize {
+        match WHOLE {
+            true => LANES,
+            false => self.layer.channels,
+        }
+    }
+
+    /// All rows that come out.
+    ///
+    /// # Safety
+    /// As [`Depthwise::check`] has it, with stride `S`; `woven` has room.
+    #[inline(never)]
+    unsafe fn rows<P: Products, const WHOLE: bool, const S: usize>(
+        &self,
+        woven: &mut [u8],
+        out: &mut [u8],
+    ) {
+        let Self { layer, rows, .. } = *self;
+        let count = layer.channels;
+        // SAFETY: outputs exist, and the lines that each is made of.
+        unsafe {
+            self.weave::<P, WHOLE>(woven);
+            let mut to = out.as_mut_ptr().add(self.channel);
+            for y in 0..rows.count {
+                let mut from = woven.as_ptr().cast::<i8>().add((1 - layer.left) * 64);
+                let mut left = rows.outputs;
+                while left >= 4 {
+                    self.outputs::<P, WHOLE, S, 4>(y, from, to);
+                    (from, to) = (from.add(4 * S * 64), to.add(4 * count));
+                    left -= 4;
+                }
+                while left > 0 {
+                    self.outputs::<P, WHOLE, S, 1>(y, from, to);
+                    (from, to) = (from.add(S * 64), to.add(count));
+                    left -= 1;
+                }
+            }
+        }
+    }
+
     /// Stores a line for each pixel of a row that goes in, and one of padding at both ends.
     ///
     /// # Safety
-    /// As [`Depthwise::check`] has it; `woven` has room.
-    unsafe fn weave<P: Products>(&self, woven: &mut [u8]) {
+    /// As [`Block::rows`].
+    #[inline(always)]
+    unsafe fn weave<P: Products, const WHOLE: bool>(&self, woven: &mut [u8]) {
         let count = self.layer.channels;
-        let used = count.min(LANES);
+        let used = self.used::<WHOLE>();
         let to = woven.as_mut_ptr().cast::<i8>();
-        // SAFETY: sixteen channels are read, or all of fewer.
+        // SAFETY: the block's channels are read of each row.
         unsafe {
             let write = |line: usize, rows: [uint8x16_t; 4]| {
                 let woven = P::weave(rows.map(|row| flip(row)));
@@ -547,49 +591,20 @@ impl Block<'_> {
             };
             let padding = [vdupq_n_u8(self.layer.padding); 4];
             write(0, padding);
+            let rows = self.rows.rows.map(|row| row.as_ptr().add(self.channel));
             for x in 0..self.rows.width {
-                let at = x * count + self.channel;
-                write(
-                    1 + x,
-                    self.rows.rows.map(|row| load(row.as_ptr().add(at), used)),
-                );
+                write(1 + x, rows.map(|row| load(row.add(x * count), used)));
             }
             write(1 + self.rows.width, padding);
         }
     }
 
-    /// All rows that come out.
-    ///
-    /// # Safety
-    /// As [`Depthwise::check`] has it, with stride `S`; `woven` are lines by [`Block::weave`].
-    unsafe fn rows<P: Products, const S: usize>(&self, woven: &[u8], out: &mut [u8]) {
-        let Self { layer, rows, .. } = *self;
-        let count = layer.channels;
-        // SAFETY: outputs exist, and the lines that each is made of.
-        unsafe {
-            let mut to = out.as_mut_ptr().add(self.channel);
-            for y in 0..rows.count {
-                let mut from = woven.as_ptr().cast::<i8>().add((1 - layer.left) * 64);
-                let mut left = rows.outputs;
-                while left >= 2 {
-                    self.outputs::<P, S, 2>(y, from, to);
-                    (from, to) = (from.add(2 * S * 64), to.add(2 * count));
-                    left -= 2;
-                }
-                if left > 0 {
-                    self.outputs::<P, S, 1>(y, from, to);
-                    to = to.add(count);
-                }
-            }
-        }
-    }
-
-    /// `M` outputs of row `y` side by side.
+    /// `M` outputs of row `y` side by side, 4 at most.
     ///
     /// # Safety
     /// `from` has the lines that they are made of, `to` room for them.
     #[inline(always)]
-    unsafe fn outputs<P: Products, const S: usize, const M: usize>(
+    unsafe fn outputs<P: Products, const WHOLE: bool, const S: usize, const M: usize>(
         &self,
         y: usize,
         from: *const i8,
@@ -601,20 +616,26 @@ impl Block<'_> {
             let bias = layer.bias.as_ptr().add(channel);
             let mut sums = [start::<QUADS>(bias, self.weight.as_ptr()); M];
             let weight = self.weight.as_ptr().add(1 + y * COLUMNS).cast::<i8>();
-            for column in 0..COLUMNS {
-                for v in 0..QUADS {
-                    let w = vld1q_s8(weight.add(64 * column + 16 * v));
+            for v in 0..QUADS {
+                let column =
+                    |from: *const i8, column: usize| vld1q_s8(from.add(64 * column + 16 * v));
+                let w: [int8x16_t; COLUMNS] = std::array::from_fn(|nth| column(weight, nth));
+                // As many columns as four outputs of stride 2 are made of.
+                let mut x = [vdupq_n_s8(0); COLUMNS + 6];
+                for (nth, x) in x.iter_mut().enumerate().take(COLUMNS + S * (M - 1)) {
+                    *x = column(from, nth);
+                }
+                for nth in 0..COLUMNS {
                     for m in 0..M {
-                        let x = vld1q_s8(from.add(64 * (S * m + column) + 16 * v));
-                        sums[m][v] = P::add(sums[m][v], w, x);
+                        sums[m][v] = P::add(sums[m][v], w[nth], x[S * m + nth]);
                     }
                 }
             }
             let multipliers = floats::<QUADS>(layer.multipliers.as_ptr().add(channel));
             let done = Finish::new(layer.rounding);
-            for (m, sums) in sums.into_iter().enumerate() {
-                let bytes = done.sums(sums, multipliers);
-                store(to.add(m * layer.channels), bytes, layer.channels);
+            let bytes = sums.map(|sums| done.sums(sums, multipliers));
+            for (m, bytes) in bytes.into_iter().enumerate() {
+                store(to.add(m * layer.channels), bytes, self.used::<WHOLE>());
             }
         }
     }

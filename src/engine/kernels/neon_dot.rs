@@ -22,7 +22,7 @@ pub(super) fn runs() -> bool {
 impl Products for Dot {
     const NAME: &'static str = "neon-dot";
 
-    const PATCHES: usize = 6;
+    const PATCHES: usize = 5;
 
     fn place(sum: usize, nth: usize) -> usize {
         4 * sum + nth
@@ -48,7 +48,7 @@ impl Products for Dot {
                 weight = in(vreg) weight,
                 x = in(vreg) x,
                 step = const STEP,
-                options(pure, nomem, nostack, preserves_flags),
+                options(nomem, nostack, preserves_flags),
             );
         }
         sums
@@ -75,7 +75,7 @@ impl Products for Dot {
                 sums = inout(vreg) sums,
                 weight = in(vreg) weight,
                 x = in(vreg) x,
-                options(pure, nomem, nostack, preserves_flags),
+                options(nomem, nostack, preserves_flags),
             );
         }
         sums
