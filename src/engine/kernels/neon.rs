@@ -474,8 +474,18 @@ impl Tiles<'_> {
                     step::<P, N, M, 3>(&mut sums, &mut w, x, weight.add(256));
                     weight = weight.add(256);
                 }
-                for at in (whole..run).step_by(4) {
-                    let patch = patch.add(at);
+                let patch = patch.add(whole);
+                if run - whole >= 8 {
+                    let x = std::array::from_fn(|m| {
+                        let eight = vld1_u8(patch.add(m * patches.step));
+                        flip(vcombine_u8(eight, eight))
+                    });
+                    step::<P, N, M, 0>(&mut sums, &mut w, x, weight.add(64));
+                    step::<P, N, M, 1>(&mut sums, &mut w, x, weight.add(128));
+                    weight = weight.add(128);
+                }
+                if run % 8 != 0 {
+                    let patch = patch.add(run - whole - 4);
                     let x = std::array::from_fn(|m| {
                         let four = patch.add(m * patches.step).cast::<u32>();
                         flip(vreinterpretq_u8_u32(vdupq_n_u32(four.read_unaligned())))
@@ -558,10 +568,15 @@ impl Block<'_> {
             for y in 0..rows.count {
                 let mut from = woven.as_ptr().cast::<i8>().add((1 - layer.left) * 64);
                 let mut left = rows.outputs;
-                while left >= 4 {
+                while WHOLE && left >= 4 {
                     self.outputs::<P, WHOLE, S, 4>(y, from, to);
                     (from, to) = (from.add(4 * S * 64), to.add(4 * count));
                     left -= 4;
+                }
+                while WHOLE && left >= 2 {
+                    self.outputs::<P, WHOLE, S, 2>(y, from, to);
+                    (from, to) = (from.add(2 * S * 64), to.add(2 * count));
+                    left -= 2;
                 }
                 while left > 0 {
                     self.outputs::<P, WHOLE, S, 1>(y, from, to);
@@ -613,30 +628,52 @@ impl Block<'_> {
         let Self { layer, channel, .. } = *self;
         // SAFETY: as above; bias and multipliers are padded.
         unsafe {
-            let bias = layer.bias.as_ptr().add(channel);
-            let mut sums = [start::<QUADS>(bias, self.weight.as_ptr()); M];
-            let weight = self.weight.as_ptr().add(1 + y * COLUMNS).cast::<i8>();
-            for v in 0..QUADS {
-                let column =
-                    |from: *const i8, column: usize| vld1q_s8(from.add(64 * column + 16 * v));
-                let w: [int8x16_t; COLUMNS] = std::array::from_fn(|nth| column(weight, nth));
-                // As many columns as four outputs of stride 2 are made of.
-                let mut x = [vdupq_n_s8(0); COLUMNS + 6];
-                for (nth, x) in x.iter_mut().enumerate().take(COLUMNS + S * (M - 1)) {
-                    *x = column(from, nth);
-                }
-                for nth in 0..COLUMNS {
-                    for m in 0..M {
-                        sums[m][v] = P::add(sums[m][v], w[nth], x[S * m + nth]);
-                    }
-                }
-            }
             let multipliers = floats::<QUADS>(layer.multipliers.as_ptr().add(channel));
             let done = Finish::new(layer.rounding);
-            let bytes = sums.map(|sums| done.sums(sums, multipliers));
+            let [a, b, c, d] = [
+                self.sums::<P, S, M>(y, 0, from),
+                self.sums::<P, S, M>(y, 1, from),
+                self.sums::<P, S, M>(y, 2, from),
+                self.sums::<P, S, M>(y, 3, from),
+            ];
+            let bytes: [uint8x16_t; M] =
+                std::array::from_fn(|m| done.sums([a[m], b[m], c[m], d[m]], multipliers));
             for (m, bytes) in bytes.into_iter().enumerate() {
                 store(to.add(m * layer.channels), bytes, self.used::<WHOLE>());
             }
+        }
+    }
+
+    /// Sums of the `v`th four channels.
+    ///
+    /// # Safety
+    /// As [`Block::outputs`].
+    #[inline(always)]
+    unsafe fn sums<P: Products, const S: usize, const M: usize>(
+        &self,
+        y: usize,
+        v: usize,
+        from: *const i8,
+    ) -> [int32x4_t; M] {
+        // SAFETY: as above.
+        unsafe {
+            let bias = self.layer.bias.as_ptr().add(self.channel + 4 * v);
+            let taken = self.weight.as_ptr().cast::<i32>().add(4 * v);
+            let mut sums = [vaddq_s32(vld1q_s32(bias), vld1q_s32(taken)); M];
+            let weight = self.weight.as_ptr().add(1 + y * COLUMNS).cast::<i8>();
+            let column = |from: *const i8, column: usize| vld1q_s8(from.add(64 * column + 16 * v));
+            let w: [int8x16_t; COLUMNS] = std::array::from_fn(|nth| column(weight, nth));
+            // As many columns as four outputs of stride 2 are made of.
+            let mut x = [vdupq_n_s8(0); COLUMNS + 6];
+            for (nth, x) in x.iter_mut().enumerate().take(COLUMNS + S * (M - 1)) {
+                *x = column(from, nth);
+            }
+            for nth in 0..COLUMNS {
+                for m in 0..M {
+                    sums[m] = P::add(sums[m], w[nth], x[S * m + nth]);
+                }
+            }
+            sums
         }
     }
 }
@@ -652,9 +689,11 @@ unsafe fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
         // SAFETY: sixteen bytes from `at` on exist.
         unsafe {
             let term = |bytes: &[u8], nth: usize| {
-                let (bytes, zero) = (vld1q_u8(bytes.as_ptr().add(at)), vdup_n_u8(sum.zeros[nth]));
-                let low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(bytes), zero));
-                let high = vreinterpretq_s16_u16(vsubl_u8(vget_high_u8(bytes), zero));
+                let bytes = vld1q_u8(bytes.as_ptr().add(at));
+                let zero = vdupq_n_u8(sum.zeros[nth]);
+                let low = vsubl_u8(vget_low_u8(bytes), vget_low_u8(zero));
+                let low = vreinterpretq_s16_u16(low);
+                let high = vreinterpretq_s16_u16(vsubl_high_u8(bytes, zero));
                 let centred = [
                     vmovl_s16(vget_low_s16(low)),
                     vmovl_high_s16(low),
