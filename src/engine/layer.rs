@@ -31,8 +31,7 @@ struct Shape {
 
 #[derive(Debug)]
 enum Work {
-    /// The image itself.
-    Image,
+    Image(Box<[u8; 256]>),
     Pointwise(Dense),
     Full {
         dense: Dense,
@@ -45,8 +44,8 @@ enum Work {
         /// A row outside the map.
         outside: Vec<u8>,
     },
-    /// The upper and the lower row that come of one.
-    Double([Dense; 2]),
+    /// Of a pixel the two that come of it in the upper row, then those in the lower one.
+    Double(Dense),
     Add(Sum),
     Concat,
     Upsample,
@@ -108,7 +107,7 @@ impl Layer {
                 .collect()
         };
         let work = match op {
-            Op::Image(_) if places[node].rows == 0 => Work::Image,
+            Op::Image(table) => Work::Image(table.clone()),
             Op::Pointwise(filters) => Work::Pointwise(packing.dense(
                 [1, 1],
                 &[filters.weight.as_slice()],
@@ -133,10 +132,8 @@ impl Layer {
             Op::Double(filters) => {
                 let multipliers = multipliers(filters);
                 let quarter = filters.weight.len() / 4;
-                let part = |nth: usize| &filters.weight[nth * quarter..][..quarter];
-                Work::Double([[0, 1], [2, 3]].map(|[left, right]| {
-                    packing.dense([1, 1], &[part(left), part(right)], filters, &multipliers)
-                }))
+                let parts: Vec<&[i8]> = filters.weight.chunks_exact(quarter).collect();
+                Work::Double(packing.dense([1, 1], &parts, filters, &multipliers))
             }
             Op::Add => Work::Add(Sum::of(
                 from.scheme,
@@ -151,7 +148,7 @@ impl Layer {
                 multiplier: mean_multiplier(from, map.scheme),
                 rounding,
             }),
-            Op::Image(table) | Op::Table(table) => Work::Table(table.clone()),
+            Op::Table(table) => Work::Table(table.clone()),
         };
         Self {
             work,
@@ -166,6 +163,7 @@ impl Layer {
         match self.work {
             Work::Full { .. } => KEPT * padded_row(width, pixel),
             Work::Depthwise { .. } => kernel.depthwise_scratch(width),
+            Work::Double(_) => 2 * self.output.width * self.output.pixel,
             _ => 0,
         }
     }
@@ -181,7 +179,12 @@ impl Layer {
     ) {
         let pixel = self.output.pixel;
         match &self.work {
-            Work::Image => {}
+            Work::Image(table) => {
+                let (pixels, _) = a.rows(rows).as_chunks::<3>();
+                for (from, out) in pixels.iter().zip(out.chunks_exact_mut(pixel)) {
+                    out[..3].copy_from_slice(&from.map(|byte| table[usize::from(byte)]));
+                }
+            }
             Work::Pointwise(dense) => {
                 let patches = Patches {
                     rows: &[a.rows(rows.clone())],
@@ -200,15 +203,18 @@ impl Layer {
                 window,
                 outside,
             } => self.run_depthwise(kernel, depthwise, *window, outside, a, rows, out, spare),
-            Work::Double(halves) => {
+            Work::Double(dense) => {
                 let length = self.output.width * pixel;
-                for (y, out) in rows.zip(out.chunks_exact_mut(length)) {
+                let four = &mut spare[..2 * length];
+                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
                     let patches = Patches {
-                        rows: &[a.row(y / 2)],
+                        rows: &[a.row(y)],
                         step: self.input.pixel,
                         count: self.input.width,
                     };
-                    kernel.dense(&halves[y % 2], patches, out);
+                    kernel.dense(dense, patches, four);
+                    let (upper, lower) = out.split_at_mut(length);
+                    part(four, pixel, upper, lower);
                 }
             }
             Work::Add(sum) => kernel.add(sum, a.rows(rows.clone()), b.rows(rows), out),
@@ -228,12 +234,10 @@ impl Layer {
             }
             Work::Upsample => {
                 let length = self.output.width * pixel;
-                for (y, out) in rows.zip(out.chunks_exact_mut(length)) {
-                    let pixels = a.row(y / 2).chunks_exact(pixel);
-                    for (from, out) in pixels.zip(out.chunks_exact_mut(2 * pixel)) {
-                        out[..pixel].copy_from_slice(from);
-                        out[pixel..].copy_from_slice(from);
-                    }
+                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
+                    let (upper, lower) = out.split_at_mut(length);
+                    repeat(a.row(y), pixel, upper);
+                    lower.copy_from_slice(upper);
                 }
             }
             Work::Pool(pool) => kernel.pool(pool, a.rows(0..self.input.height), out),
@@ -329,6 +333,54 @@ impl Layer {
                 count,
             };
             kernel.depthwise(depthwise, rows, out, spare);
+        }
+    }
+}
+
+/// Repeats each pixel once. Known sizes are copied by a move or two, others by a call.
+fn repeat(row: &[u8], pixel: usize, out: &mut [u8]) {
+    fn by<const N: usize>(row: &[u8], out: &mut [u8]) {
+        let (pixels, _) = row.as_chunks::<N>();
+        let (pairs, _) = out.as_chunks_mut::<N>();
+        for (pixel, pair) in pixels.iter().zip(pairs.chunks_exact_mut(2)) {
+            pair.fill(*pixel);
+        }
+    }
+    match pixel {
+        16 => by::<16>(row, out),
+        32 => by::<32>(row, out),
+        48 => by::<48>(row, out),
+        96 => by::<96>(row, out),
+        _ => {
+            for (from, pair) in row.chunks_exact(pixel).zip(out.chunks_exact_mut(2 * pixel)) {
+                pair[..pixel].copy_from_slice(from);
+                pair[pixel..].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// Parts squares of 2x2 pixels, one behind the other, into two rows.
+fn part(squares: &[u8], pixel: usize, upper: &mut [u8], lower: &mut [u8]) {
+    fn by<const N: usize>(squares: &[u8], upper: &mut [u8], lower: &mut [u8]) {
+        let (halves, _) = squares.as_chunks::<N>();
+        let (upper, _) = upper.as_chunks_mut::<N>();
+        let (lower, _) = lower.as_chunks_mut::<N>();
+        for ((square, upper), lower) in halves.chunks_exact(2).zip(upper).zip(lower) {
+            (*upper, *lower) = (square[0], square[1]);
+        }
+    }
+    match pixel {
+        1 => by::<2>(squares, upper, lower),
+        2 => by::<4>(squares, upper, lower),
+        _ => {
+            let pairs = upper
+                .chunks_exact_mut(2 * pixel)
+                .zip(lower.chunks_exact_mut(2 * pixel));
+            for (square, (upper, lower)) in squares.chunks_exact(4 * pixel).zip(pairs) {
+                upper.copy_from_slice(&square[..2 * pixel]);
+                lower.copy_from_slice(&square[2 * pixel..]);
+            }
         }
     }
 }

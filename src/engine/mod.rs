@@ -8,8 +8,18 @@ pub mod arithmetic;
 mod graph;
 mod kernels;
 mod layer;
+#[cfg(test)]
+mod noise;
 mod plan;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use graph::{Filters, Graph, Map, Node, Op, Refusal, Window};
 pub use segment::{Scratch, Segment};
+
+/// Names of the kernels that this processor can run, fastest first.
+pub fn kernels() -> Vec<&'static str> {
+    let runnable = kernels::runnable();
+    runnable.into_iter().map(|kernel| kernel.name()).collect()
+}

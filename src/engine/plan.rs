@@ -41,7 +41,8 @@ impl Plan {
     pub(super) fn new(graph: &Graph, outputs: &[usize]) -> Self {
         let nodes = graph.nodes();
         let place = |(at, pixel): (usize, usize)| {
-            let copied = outputs.contains(&at) || !nodes[at].op.is_identity();
+            let unpadded = pixel == nodes[at].map.channels;
+            let copied = outputs.contains(&at) || !nodes[at].op.is_identity() || !unpadded;
             Place {
                 offset: 0,
                 pixel,

@@ -27,34 +27,28 @@ pub struct Scratch {
 }
 
 impl Segment {
-    /// Makes a graph ready; `outputs` are the nodes whose maps [`Segment::run`] gives.
+    /// Makes a graph ready for a kernel, one of [`kernels`](super::kernels()) by its name; `outputs` are the
+    /// nodes whose maps [`Segment::run`] gives. None if this processor cannot run the kernel.
     ///
     /// # Panics
     /// If an output is no node.
-    pub fn new(graph: &Graph, outputs: &[usize]) -> Self {
-        Self::with(graph, outputs, runnable()[0])
-    }
-
-    pub(super) fn with(graph: &Graph, outputs: &[usize], kernel: &'static dyn Kernel) -> Self {
+    pub fn new(graph: &Graph, outputs: &[usize], kernel: &str) -> Option<Self> {
+        let mut kernels = runnable().into_iter();
+        let kernel = kernels.find(|known| known.name() == kernel)?;
         let nodes = graph.nodes().to_vec();
         let plan = Plan::new(graph, outputs);
         let layers: Vec<Layer> = (0..nodes.len())
             .map(|node| Layer::new(&nodes, &plan.places, node, kernel))
             .collect();
         let spare = layers.iter().map(|layer| layer.spare(kernel)).max();
-        Self {
+        Some(Self {
             kernel,
             layers,
             nodes,
             plan,
             outputs: outputs.to_vec(),
             spare: spare.unwrap_or(0),
-        }
-    }
-
-    /// Name of the kernel that runs it.
-    pub fn kernel(&self) -> &'static str {
-        self.kernel.name()
+        })
     }
 
     /// The layers.
@@ -136,7 +130,7 @@ impl Segment {
         let inputs = &self.nodes[node].inputs;
         let image = View {
             bytes: image,
-            row: places[node].row,
+            row: 3 * self.nodes[node].map.width,
         };
         let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
         let rows = 0..places[node].rows;

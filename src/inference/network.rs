@@ -9,8 +9,12 @@ use tract_onnx::prelude::*;
 
 use super::onnx;
 use super::operators::{Planes, RunSegment};
-use super::recognise::{operators, recognise};
+use super::recognise::{Recognised, operators, recognise};
 use crate::contain::contain;
+use crate::engine;
+
+/// The variable that forces a kernel of the engine.
+const KERNEL: &str = "SHIPWATCH_KERNEL";
 
 /// A network that is ready to run on an image's bytes. Threads share one plan.
 pub struct Network {
@@ -30,6 +34,22 @@ pub struct Engine {
     pub of: usize,
     /// The kernel that it runs them with; none if it runs none.
     pub kernel: Option<&'static str>,
+    /// Whether the model is a quantized one, of which it should run all.
+    pub quantized: bool,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} operators in the int8 engine",
+            self.operators, self.of
+        )?;
+        match self.kernel {
+            Some(kernel) => write!(f, " ({kernel})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why a network could not be loaded or run.
@@ -66,6 +86,14 @@ pub enum InferenceError {
     /// A value of the output is not a number, or infinite.
     #[error("the network returned a value that is not finite; its weights are damaged or overflow")]
     NotFinite,
+    /// `SHIPWATCH_KERNEL` names no kernel that this processor runs.
+    #[error("{KERNEL} is `{wanted}`, but this processor runs: {}. Name one of these, or leave {KERNEL} out for the fastest", known.join(", "))]
+    Kernel {
+        /// The name given.
+        wanted: String,
+        /// The kernels there are, fastest first.
+        known: Vec<&'static str>,
+    },
     /// An operator failed.
     #[error("the network failed: {0}")]
     Run(String),
@@ -77,7 +105,8 @@ impl Network {
     /// # Errors
     /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Damaged`] if a weight
     /// is no number, [`InferenceError::Unsuitable`] unless it has one input `[1, 3, S, S] f32` and one
-    /// f32 output of known shape.
+    /// f32 output of known shape, [`InferenceError::Kernel`] if the environment asks for an engine's kernel
+    /// that there is not.
     pub fn from_onnx(bytes: &[u8], values: &[f32; 256]) -> Result<Self, InferenceError> {
         let proto = tract_onnx::onnx()
             .proto_model_for_read(&mut &bytes[..])
@@ -85,13 +114,16 @@ impl Network {
         Self::from_proto(proto, values)
     }
 
-    fn from_proto(proto: ModelProto, values: &[f32; 256]) -> Result<Self, InferenceError> {
+    pub(super) fn from_proto(
+        proto: ModelProto,
+        values: &[f32; 256],
+    ) -> Result<Self, InferenceError> {
         if let Some(tensor) = onnx::not_finite(&proto) {
             let tensor = tensor.to_owned();
             return Err(InferenceError::Damaged { tensor });
         }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let prepared = contain(|| prepare(&proto, values))
+        let prepared = contain(|| prepare(&proto, recognise(&proto, values), values))
             .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
         let Prepared { plan, side, engine } = prepared;
         let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
@@ -156,6 +188,20 @@ impl Network {
     }
 }
 
+/// A network that tract runs alone, as the model says.
+#[cfg(test)]
+pub(super) fn in_tract(proto: &ModelProto, values: &[f32; 256]) -> Network {
+    let Prepared { plan, side, engine } = prepare(proto, None, values).expect("loads");
+    let output_shape = shape("output", plan.model().output_fact(0).expect("one")).expect("known");
+    Network {
+        plan,
+        side,
+        output_shape,
+        metadata: BTreeMap::new(),
+        engine,
+    }
+}
+
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
@@ -173,8 +219,11 @@ struct Prepared {
 
 /// A plan that reads an image's bytes: what the engine knows is one operator of it, and the rest is as the
 /// model has it.
-fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, InferenceError> {
-    let recognised = recognise(proto, values);
+fn prepare(
+    proto: &ModelProto,
+    recognised: Option<Recognised>,
+    values: &[f32; 256],
+) -> Result<Prepared, InferenceError> {
     let rest = recognised.as_ref().map_or(proto, |found| &found.rest);
     let mut model = tract_onnx::onnx()
         .model_for_proto_model(rest)
@@ -192,21 +241,15 @@ fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, Inferenc
             square(&shape("input", model.input_fact(0).map_err(load)?)?)?
         }
     };
+    let kernel = kernel()?;
     let segment = recognised
         .as_ref()
-        .map(|found| RunSegment::new(&found.graph, &found.outputs));
+        .and_then(|found| RunSegment::new(&found.graph, &found.outputs, kernel));
     let engine = Engine {
-        operators: recognised.as_ref().map_or(0, |found| found.operators[0]),
-        of: recognised.as_ref().map_or_else(
-            || {
-                proto
-                    .graph
-                    .as_ref()
-                    .map_or(0, |graph| operators(&graph.node))
-            },
-            |found| found.operators[1],
-        ),
-        kernel: segment.as_ref().map(RunSegment::kernel),
+        operators: operators(proto) - operators(rest),
+        of: operators(proto),
+        kernel: segment.as_ref().map(|_| kernel),
+        quantized: is_quantized(proto),
     };
     let planes = image.map(|image| {
         let values = Arc::new(*values);
@@ -236,6 +279,29 @@ fn prepare(proto: &ModelProto, values: &[f32; 256]) -> Result<Prepared, Inferenc
         .and_then(|model| model.into_runnable())
         .map_err(load)?;
     Ok(Prepared { plan, side, engine })
+}
+
+fn is_quantized(proto: &ModelProto) -> bool {
+    let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+    nodes
+        .into_iter()
+        .any(|node| node.op_type == "QuantizeLinear")
+}
+
+/// The kernel that the environment asks for, or the fastest.
+fn kernel() -> Result<&'static str, InferenceError> {
+    let known = engine::kernels();
+    let wanted = std::env::var_os(KERNEL).unwrap_or_default();
+    match known
+        .iter()
+        .find(|name| wanted.is_empty() || wanted == **name)
+    {
+        Some(name) => Ok(name),
+        None => Err(InferenceError::Kernel {
+            wanted: wanted.to_string_lossy().into_owned(),
+            known,
+        }),
+    }
 }
 
 /// The side of an input `[1, 3, S, S]`.
@@ -308,6 +374,7 @@ mod tests {
             operators: 0,
             of: 2,
             kernel: None,
+            quantized: false,
         };
         assert_eq!(unet.engine(), none);
         assert_eq!(unet.output_shape(), [1, 1, 64, 64]);

@@ -30,19 +30,15 @@ struct Output {
 }
 
 impl RunSegment {
-    pub(super) fn new(graph: &Graph, outputs: &[usize]) -> Self {
-        let segment = Segment::new(graph, outputs);
+    /// None if this processor cannot run the kernel.
+    pub(super) fn new(graph: &Graph, outputs: &[usize], kernel: &str) -> Option<Self> {
+        let segment = Segment::new(graph, outputs, kernel)?;
         let output = |map: Map| Output {
             map,
             values: std::array::from_fn(|byte| map.scheme.dequantize(byte as u8)),
         };
         let outputs = segment.outputs().map(output).collect();
-        Self(Arc::new(Prepared { segment, outputs }))
-    }
-
-    /// Name of the kernel that runs it.
-    pub(super) fn kernel(&self) -> &'static str {
-        self.0.segment.kernel()
+        Some(Self(Arc::new(Prepared { segment, outputs })))
     }
 }
 

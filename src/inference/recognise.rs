@@ -23,8 +23,6 @@ pub(super) struct Recognised {
     pub(super) rest: ModelProto,
     /// Side of the image.
     pub(super) side: usize,
-    /// Operators that the engine runs, and all of the model.
-    pub(super) operators: [usize; 2],
 }
 
 /// A value in floats that the engine knows.
@@ -109,11 +107,16 @@ pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recog
     reader.split(model, graph)
 }
 
-/// Operators among nodes; what only changes the form of numbers is none.
-pub(super) fn operators(nodes: &[NodeProto]) -> usize {
-    let is_operator =
-        |node: &&NodeProto| !matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
-    nodes.iter().filter(is_operator).count()
+/// Operators of a model; what only changes the form of numbers or maps is none.
+pub(super) fn operators(model: &ModelProto) -> usize {
+    let form = |node: &NodeProto| {
+        matches!(
+            node.op_type.as_str(),
+            "QuantizeLinear" | "DequantizeLinear" | "Flatten" | "Reshape" | "Identity" | "Constant"
+        )
+    };
+    let nodes = model.graph.iter().flat_map(|graph| &graph.node);
+    nodes.filter(|node| !form(node)).count()
 }
 
 /// The side of an image input `[1, 3, S, S]`.
@@ -491,9 +494,6 @@ impl<'a> Reader<'a> {
             }
             if let Some(Known::Map(map)) = self.known.get(name) {
                 outputs.push((name, *map));
-            } else if self.known.contains_key(name) || self.bytes.contains_key(name) {
-                // Something between the engine's bytes is read elsewhere.
-                return None;
             } else if let Some(node) = makers.get(name) {
                 left.extend(node.output.first().map(String::as_str));
                 wanted.extend(node.input.iter().map(String::as_str));
@@ -507,7 +507,6 @@ impl<'a> Reader<'a> {
             first.is_some_and(|name| left.contains(name.as_str()))
         };
         let mut node: Vec<NodeProto> = graph.node.iter().filter(is_left).cloned().collect();
-        let (total, tracts) = (operators(&graph.node), operators(&node));
         let map = |&(name, node): &(&str, usize)| {
             let [height, width, channels] = self.graph.nodes()[node].map.shape();
             value_info(&format!("shipwatch.{name}"), &[1, channels, height, width])
@@ -535,7 +534,6 @@ impl<'a> Reader<'a> {
             name: graph.name.clone(),
             ..GraphProto::default()
         };
-        let counts = [total - tracts, total];
         let rest = ModelProto {
             ir_version: model.ir_version,
             opset_import: model.opset_import.clone(),
@@ -549,7 +547,6 @@ impl<'a> Reader<'a> {
             graph,
             rest,
             side: self.side,
-            operators: counts,
         })
     }
 }
@@ -615,4 +612,263 @@ fn ints(node: &NodeProto, name: &str) -> Option<Vec<usize>> {
 
 fn string<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [u8]> {
     attribute(node, name).map(|attribute| attribute.s.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::super::network::{Network, in_tract};
+    use super::super::onnx::{ByteFilters, Bytes, Filters as Weights, GraphBuilder, Value};
+    use super::*;
+
+    const SIDE: usize = 8;
+
+    /// Steps of the map that models end with.
+    const STEP: f32 = 0.125;
+
+    fn values() -> [f32; 256] {
+        std::array::from_fn(|byte| (byte as f32 - 128.0) / 128.0)
+    }
+
+    /// Bytes that look random.
+    fn noise(seed: usize, count: usize) -> impl Iterator<Item = u8> {
+        let mut state = seed as u64 + 0x9e37_79b9_7f4a_7c15;
+        (0..count).map(move |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as u8
+        })
+    }
+
+    fn filters(shape: [usize; 4], outputs: usize) -> ByteFilters {
+        let weights = noise(outputs, shape.iter().product());
+        ByteFilters {
+            shape: shape.to_vec(),
+            bytes: weights.map(|byte| (byte as i8).max(-127)).collect(),
+            scales: (0..outputs).map(|o| 0.002 + 0.0005 * o as f32).collect(),
+            bias: (0..outputs).map(|o| 300 * o as i32 - 500).collect(),
+        }
+    }
+
+    fn bytes(filters: &ByteFilters, input_scale: f32) -> Weights<'_> {
+        Weights::Bytes {
+            filters,
+            input_scale,
+        }
+    }
+
+    /// A model of the image's bytes and what `build` makes of them.
+    fn model(build: impl FnOnce(&mut GraphBuilder, &Bytes) -> (Value, usize, usize)) -> ModelProto {
+        let mut graph = GraphBuilder::default();
+        let image = graph.input("image", &[1, 3, SIDE, SIDE]);
+        let image = graph.quantize(&image, 1.0 / 128.0, 128);
+        let (output, channels, side) = build(&mut graph, &image);
+        let shape = [1, channels, side, side];
+        let file = graph.finish("test", &output, &shape, &[]);
+        ModelProto::decode(&file[..]).expect("a model")
+    }
+
+    /// A 3x3 convolution of stride 2, another of each channel, and one of pixels.
+    fn chain(graph: &mut GraphBuilder, image: &Bytes) -> Bytes {
+        let x = graph.dequantize("a.in", image);
+        let x = graph.conv(
+            "a",
+            &x,
+            bytes(&filters([5, 3, 3, 3], 5), 1.0 / 128.0),
+            2,
+            [0, 0, 1, 1],
+        );
+        let x = graph.quantize(&x, 0.02, 100);
+        let x = graph.dequantize("b.in", &x);
+        let x = graph.conv("b", &x, bytes(&filters([5, 1, 3, 3], 5), 0.02), 1, [1; 4]);
+        let x = graph.quantize(&x, 0.03, 90);
+        let x = graph.dequantize("c.in", &x);
+        let x = graph.conv("c", &x, bytes(&filters([6, 5, 1, 1], 6), 0.03), 1, [0; 4]);
+        graph.quantize(&x, STEP / 4.0, 128)
+    }
+
+    /// Runs a model on some images, and compares what tract makes of it alone: sums in floats may fall on
+    /// another side of a tie.
+    fn compare(model: &ModelProto, [operators, of]: [usize; 2]) {
+        let network = Network::from_proto(model.clone(), &values()).expect("loads");
+        let engine = network.engine();
+        assert_eq!([engine.operators, engine.of], [operators, of]);
+        assert_eq!(engine.kernel.is_some(), operators > 0);
+        let alone = in_tract(model, &values());
+        let (mut same, mut count, mut least, mut most) = (0, 0, f32::MAX, f32::MIN);
+        for seed in 0..12 {
+            let image: Vec<u8> = noise(seed, 3 * SIDE * SIDE).collect();
+            let found = network.run(&image).expect("runs");
+            let want = alone.run(&image).expect("runs");
+            assert_eq!(found.len(), want.len());
+            for (found, want) in found.iter().zip(&want) {
+                assert!((found - want).abs() <= 2.0 * STEP, "{found} and {want}");
+                same += usize::from((found - want).abs() < STEP / 100.0);
+                count += 1;
+                (least, most) = (least.min(*found), most.max(*found));
+            }
+        }
+        assert!(same * 100 >= count * 98, "{same} of {count}");
+        assert!(most - least > 0.05, "hardly more than a constant");
+    }
+
+    fn node(kind: &str, input: &str, output: &str) -> NodeProto {
+        NodeProto {
+            op_type: kind.to_owned(),
+            name: output.to_owned(),
+            input: vec![input.to_owned()],
+            output: vec![output.to_owned()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn graph(model: &mut ModelProto) -> &mut GraphProto {
+        model.graph.as_mut().expect("a graph")
+    }
+
+    fn simple() -> ModelProto {
+        model(|graph, image| {
+            let x = chain(graph, image);
+            (graph.dequantize("output", &x), 6, 4)
+        })
+    }
+
+    #[test]
+    fn a_chain_of_convolutions_is_the_engines() {
+        compare(&simple(), [3, 3]);
+    }
+
+    #[test]
+    fn what_moves_bytes_and_what_adds_them_is_the_engines() {
+        let model = model(|graph, image| {
+            let x = chain(graph, image);
+            let up = graph.dequantize("up.in", &x);
+            let up = graph.upsample_2x("up", &up);
+            let up = graph.quantize(&up, STEP / 4.0, 128);
+            let one = graph.dequantize("add.in0", &up);
+            let other = graph.dequantize("add.in1", &up);
+            let sum = graph.add("add", &one, &other);
+            // The sum has another scheme than what it is joined with, and the two are brought to a third.
+            let sum = graph.quantize(&sum, STEP / 2.0, 120);
+            let sum = graph.dequantize("join.in0", &sum);
+            let up = graph.dequantize("join.in1", &up);
+            let joined = graph.concat("join", &sum, &up);
+            let joined = graph.quantize(&joined, STEP, 130);
+            (graph.dequantize("output", &joined), 12, 8)
+        });
+        compare(&model, [6, 6]);
+    }
+
+    #[test]
+    fn means_and_the_sigmoid_are_the_engines() {
+        let model = model(|graph, image| {
+            let x = chain(graph, image);
+            let x = graph.dequantize("double.in", &x);
+            let x = graph.conv_transpose_2x2(
+                "double",
+                &x,
+                bytes(&filters([6, 2, 2, 2], 2), STEP / 4.0),
+            );
+            let x = graph.quantize(&x, STEP, 128);
+            let x = graph.dequantize("sigmoid.in", &x);
+            let x = graph.sigmoid("sigmoid", &x);
+            let x = graph.quantize(&x, 1.0 / 256.0, 0);
+            let output = graph.dequantize("all", &x);
+            let mean = graph.dequantize("pool.in", &x);
+            let mean = graph.global_average_pool("pool", &mean);
+            let mean = graph.quantize(&mean, 1.0 / 256.0, 0);
+            // Both are read: the mean is added to each pixel, which is left to tract.
+            let mean = graph.dequantize("mean", &mean);
+            (graph.add("output", &output, &mean), 2, 8)
+        });
+        compare(&model, [6, 7]);
+    }
+
+    #[test]
+    fn signed_bytes_are_unsigned_ones_that_count_from_128() {
+        let mut model = simple();
+        for tensor in &mut graph(&mut model).initializer {
+            if tensor.data_type == DataType::Uint8 as i32 {
+                tensor.data_type = DataType::Int8 as i32;
+                tensor.raw_data[0] ^= 0x80;
+            }
+        }
+        compare(&model, [3, 3]);
+        let run = |model: ModelProto| {
+            let network = Network::from_proto(model, &values()).expect("loads");
+            let image: Vec<u8> = noise(3, 3 * SIDE * SIDE).collect();
+            network.run(&image).expect("runs")
+        };
+        assert_eq!(run(model), run(simple()));
+    }
+
+    #[test]
+    fn a_clip_before_the_quantizer_narrows_what_comes_out() {
+        let mut model = simple();
+        let graph = graph(&mut model);
+        let at = graph
+            .node
+            .iter()
+            .position(|node| node.op_type == "QuantizeLinear" && node.input[0] == "b");
+        let at = at.expect("b is quantized");
+        graph.node[at].input[0] = "clipped".to_owned();
+        graph.node.insert(at, node("Relu", "b", "clipped"));
+        compare(&model, [4, 4]);
+        let clipped = recognise(&model, &values()).expect("recognised");
+        let ranges: Vec<Range> = clipped
+            .graph
+            .nodes()
+            .iter()
+            .map(|node| node.range)
+            .collect();
+        assert_eq!(ranges[2], Range { low: 90, high: 255 });
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_to_tract() {
+        // At the end.
+        let mut model = simple();
+        graph(&mut model).output[0].name = "absolute".to_owned();
+        graph(&mut model)
+            .node
+            .push(node("Abs", "output", "absolute"));
+        compare(&model, [3, 4]);
+
+        // On the image itself as well.
+        let sum = NodeProto {
+            input: vec!["output".to_owned(), "mean".to_owned()],
+            ..node("Add", "", "sum")
+        };
+        let mut model = simple();
+        graph(&mut model).output[0].name = "sum".to_owned();
+        graph(&mut model)
+            .node
+            .push(node("ReduceMean", "image", "mean"));
+        graph(&mut model).node.push(sum);
+        compare(&model, [3, 5]);
+
+        // Between the engine's bytes: tract runs what it reads from the map before on.
+        let mut model = simple();
+        let last = graph(&mut model).node.last_mut().expect("nodes");
+        let bytes = std::mem::replace(&mut last.input[0], "same".to_owned());
+        let at = graph(&mut model).node.len() - 1;
+        let same = node("Identity", &bytes, "same");
+        graph(&mut model).node.insert(at, same);
+        compare(&model, [2, 3]);
+    }
+
+    #[test]
+    fn numbers_that_the_engine_cannot_hold_are_left_to_tract() {
+        let mut model = simple();
+        let bias = graph(&mut model)
+            .initializer
+            .iter_mut()
+            .find(|t| t.name == "b.bias.words");
+        let words = &mut bias.expect("a bias").raw_data;
+        words[..4].copy_from_slice(&i32::MAX.to_le_bytes());
+        // What comes before is still the engine's.
+        compare(&model, [1, 3]);
+    }
 }

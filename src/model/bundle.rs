@@ -9,7 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{Manifest, ManifestError, NetworkFile};
-use crate::inference::{InferenceError, Network};
+use crate::inference::{Engine, InferenceError, Network};
 
 /// The manifest's name within a bundle's folder.
 pub const MANIFEST: &str = "manifest.toml";
@@ -92,7 +92,7 @@ impl Bundle {
             ($name:literal) => {
                 include_bytes!(concat!(
                     env!("CARGO_MANIFEST_DIR"),
-                    "/models/base-f32/",
+                    "/models/base-int8/",
                     $name
                 ))
             };
@@ -153,6 +153,7 @@ impl Bundle {
             let found = [1, 3, network.side(), network.side()];
             check_shape(&file, "input", &found, &[1, 3, side, side])?;
             check_shape(&file, "output", network.output_shape(), output)?;
+            tell_engine(&file, network.engine());
             Ok(network)
         };
         let gate = network(&manifest.gate, &[1, 1])?;
@@ -163,6 +164,14 @@ impl Bundle {
             gate,
             unet,
         })
+    }
+}
+
+/// Warns of a quantized network that tract runs a part of: tract is slower on bytes than on floats.
+fn tell_engine(file: &str, engine: Engine) {
+    match engine.quantized && engine.operators < engine.of {
+        true => log::warn!("{file}: only {engine}; the rest is slow"),
+        false => log::debug!("{file}: {engine}"),
     }
 }
 

@@ -32,9 +32,15 @@ pub(crate) fn run(args: CheckArgs) -> Result<Exit, Failure> {
     let models = args.models.or_else(|| config?.models);
     let bundle = match &models {
         Some(dir) => report.check("models", Exit::Config, load(dir))?,
-        None => report.check("models", Exit::Software, embedded())?,
+        None => report.check("models", Exit::Config, embedded())?,
     };
     if let Some(bundle) = bundle {
+        let engines = format!(
+            "gate: {}; U-Net: {}",
+            bundle.gate.engine(),
+            bundle.unet.engine()
+        );
+        report.check("engine", Exit::Software, passed((), engines))?;
         report.check("self-test", Exit::Software, self_test(bundle))?;
     }
     Ok(report.exit)
@@ -151,13 +157,14 @@ fn creatable(folder: &Path) -> anyhow::Result<Passed<()>> {
 }
 
 fn load(dir: &Path) -> anyhow::Result<Passed<Bundle>> {
-    let bundle = Bundle::load(dir)?;
+    // The error says all by itself, its cause as well.
+    let bundle = Bundle::load(dir).map_err(anyhow::Error::msg)?;
     let detail = format!("{} from {}", title(&bundle), dir.display());
     passed(bundle, detail)
 }
 
 fn embedded() -> anyhow::Result<Passed<Bundle>> {
-    let bundle = Bundle::embedded()?;
+    let bundle = Bundle::embedded().map_err(anyhow::Error::msg)?;
     let detail = format!("{}, built in", title(&bundle));
     passed(bundle, detail)
 }

@@ -4,6 +4,8 @@
 //! made and at the entry of each function, so that the loops need not.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -24,8 +26,13 @@ static PORTABLE: &dyn Kernel = &portable::Portable;
 pub(super) fn runnable() -> Vec<&'static dyn Kernel> {
     let mut kernels: Vec<&'static dyn Kernel> = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    if avx512::runs() {
-        kernels.push(&avx512::Avx512);
+    {
+        if avx512::runs() {
+            kernels.push(&avx512::Avx512);
+        }
+        if is_x86_feature_detected!("avx2") {
+            kernels.push(&avx2::Avx2);
+        }
     }
     #[cfg(target_arch = "aarch64")]
     {
