@@ -10,7 +10,8 @@ use std::arch::asm;
 
 use super::neon::{Products, zip_bytes};
 
-/// Products by `sdot`. Its intrinsics are unstable.
+/// Products by `sdot`, whose intrinsics are unstable. As far as the compiler knows it does something beside:
+/// else it would reorder what it knows no latency of, and one product would wait for another.
 #[derive(Debug)]
 pub(super) struct Dot;
 
