@@ -1,9 +1,10 @@
-//! The built-in models on the sample scene: the same ships as when they were released.
+//! The built-in models on the sample scene: the same ships as when they were released, by every kernel.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
+use shipwatch::engine::kernels;
 use shipwatch::mask::{Mask, Rle};
 use shipwatch::metrics::iou;
 
@@ -11,7 +12,7 @@ const SCENE: &str = "tests/data/sentinel2-ports/images/algiers.jpg";
 const GOLDEN: &str = "tests/fixtures/golden/algiers.csv";
 const SIZE: (u32, u32) = (1351, 1126);
 
-/// Float kernels differ between processors, so masks may differ by a pixel here and there.
+/// Decoders of JPEG differ between processors by a step here and there, and masks by a pixel.
 const LEAST_IOU: f64 = 0.95;
 
 /// Ships of a file in the challenge's form, each as a mask.
@@ -26,15 +27,21 @@ fn ships(csv: &str) -> Vec<Mask> {
         .collect()
 }
 
+/// What `shipwatch detect` says of the scene with a kernel of the engine.
+fn detect(kernel: &str) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Command::new(env!("CARGO_BIN_EXE_shipwatch"))
+        .args(["detect", "--format", "csv", "--gsd", "10"])
+        .arg(root.join(SCENE))
+        .env("SHIPWATCH_KERNEL", kernel)
+        .output()
+        .expect("the binary starts")
+}
+
 #[test]
 fn the_sample_scene_has_the_ships_it_had() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let scene = root.join(SCENE);
-    let output = Command::new(env!("CARGO_BIN_EXE_shipwatch"))
-        .args(["detect", "--format", "csv", "--gsd", "10"])
-        .arg(scene)
-        .output()
-        .expect("the binary starts");
+    let output = detect(kernels()[0]);
     assert!(
         output.status.success(),
         "{}",
@@ -54,4 +61,30 @@ fn the_sample_scene_has_the_ships_it_had() {
             "ship {index} of {GOLDEN}: best IoU {best}"
         );
     }
+}
+
+#[test]
+fn each_kernel_finds_the_same_ships() {
+    let [fastest, others @ ..] = &kernels()[..] else {
+        panic!("there is always a kernel");
+    };
+    let wanted = detect(fastest);
+    // Without a name the fastest is taken.
+    for kernel in others.iter().copied().chain([""]) {
+        let found = detect(kernel);
+        assert!(found.status.success(), "{kernel}");
+        assert!(found.stdout == wanted.stdout, "{kernel}");
+    }
+}
+
+#[test]
+fn a_kernel_that_there_is_not_is_a_clear_error() {
+    let output = detect("abacus");
+    assert_eq!(output.status.code(), Some(78));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.contains("SHIPWATCH_KERNEL is `abacus`"),
+        "{message}"
+    );
+    assert!(message.contains("portable"), "{message}");
 }

@@ -1,10 +1,14 @@
 //! What others say of the files in `models`.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use image::RgbImage;
+use image::imageops::crop_imm;
 use prost::Message;
+use shipwatch::model::Bundle;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::type_proto::Value as Type;
@@ -13,14 +17,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Python with the package `onnx`, as `make peers` installs it: what `PYTHON` says, or `python3`.
-fn python() -> Option<String> {
+/// Python with a package, as `make peers` installs it: what `PYTHON` says, or `python3`.
+fn python(package: &str) -> Option<String> {
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let found = Command::new(&python).args(["-c", "import onnx"]).output();
+    let import = format!("import {package}");
+    let found = Command::new(&python).args(["-c", &import]).output();
     if found.is_ok_and(|output| output.status.success()) {
         return Some(python);
     }
-    println!("SKIPPED: {python} has no package onnx here: run `make peers`, then `make test`");
+    println!("SKIPPED: {python} has no package {package} here: run `make peers`, then `make test`");
     None
 }
 
@@ -48,7 +53,7 @@ fn shipped() -> Vec<PathBuf> {
 
 #[test]
 fn onnx_finds_no_fault_with_the_shipped_models() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("onnx") else { return };
     let models = shipped();
     let output = check(&python, &models);
     let faults = String::from_utf8_lossy(&output.stderr);
@@ -60,7 +65,7 @@ fn onnx_finds_no_fault_with_the_shipped_models() {
 /// Only full checks look at shapes.
 #[test]
 fn a_model_that_promises_another_shape_is_found() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("onnx") else { return };
     let bytes = fs::read(root().join("models/small-f32/gate.onnx")).expect("a model");
     let mut model = ModelProto::decode(&bytes[..]).expect("an ONNX model");
     let graph = model.graph.as_mut().expect("a graph");
@@ -79,4 +84,88 @@ fn a_model_that_promises_another_shape_is_found() {
     let faults = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{faults}");
     assert!(faults.contains("wrong.onnx"), "{faults}");
+}
+
+/// Tiles of the sample scene, half over half, and some of noise.
+fn tiles(side: u32) -> Vec<RgbImage> {
+    let scene = root().join("tests/data/sentinel2-ports/images/algiers.jpg");
+    let scene = image::open(scene).expect("the scene").into_rgb8();
+    let along = |size: u32| (0..=size - side).step_by(side as usize / 2);
+    let places = along(scene.height()).flat_map(|y| along(scene.width()).map(move |x| (x, y)));
+    let mut tiles: Vec<RgbImage> = places
+        .map(|(x, y)| crop_imm(&scene, x, y, side, side).to_image())
+        .collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    tiles.extend((0..4).map(|_| {
+        RgbImage::from_fn(side, side, |_, _| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            image::Rgb([32, 40, 48].map(|shift| (state >> shift) as u8))
+        })
+    }));
+    tiles
+}
+
+/// What ONNX Runtime's integers and the engine's make of the same tiles: probabilities are bytes, and
+/// differ where a sum lies on a tie, of which each makes its own.
+#[test]
+fn onnx_runtime_computes_the_bytes_that_the_engine_computes() {
+    let Some(python) = python("onnxruntime") else {
+        return;
+    };
+    let folder = root().join("models/base-int8");
+    let bundle = Bundle::load(&folder).expect("a bundle");
+    let mut peer = Command::new(python)
+        .arg(root().join("tests/onnx_runtime.py"))
+        .args(["--mean", "128", "--std", "128"])
+        .args([folder.join("gate.onnx"), folder.join("unet.onnx")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python starts");
+    let mut requests = peer.stdin.take().expect("piped");
+    let mut answers = peer.stdout.take().expect("piped");
+    let mut ask = |which: u8, tile: &RgbImage| -> Vec<f32> {
+        requests.write_all(&[which]).expect("asks");
+        requests.write_all(tile.as_raw()).expect("asks");
+        requests.flush().expect("asks");
+        let mut count = [0; 4];
+        answers.read_exact(&mut count).expect("an answer");
+        let mut bytes = vec![0; 4 * u32::from_le_bytes(count) as usize];
+        answers.read_exact(&mut bytes).expect("an answer");
+        let (words, _) = bytes.as_chunks::<4>();
+        words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    };
+    for (which, network) in [&bundle.gate, &bundle.unet].into_iter().enumerate() {
+        // How many probabilities differ by so many steps.
+        let mut differences = [0usize; 257];
+        let tiles = tiles(network.side() as u32);
+        assert!(tiles.len() >= 100);
+        for tile in &tiles {
+            let found = network.run(tile.as_raw()).expect("runs");
+            let want = ask(which as u8, tile);
+            assert_eq!(found.len(), want.len());
+            for (found, want) in found.iter().zip(&want) {
+                let steps = (256.0 * (found - want)).abs().round();
+                differences[steps as usize] += 1;
+            }
+        }
+        let count: usize = differences.iter().sum();
+        let equal = differences[0] as f64 / count as f64;
+        let reach = differences
+            .iter()
+            .rposition(|&count| count > 0)
+            .expect("some");
+        println!(
+            "{}: {count} probabilities of {} tiles, {:.4} % equal, the others by up to {reach} of 256 steps: {:?}",
+            ["gate", "U-Net"][which],
+            tiles.len(),
+            100.0 * equal,
+            &differences[..=reach.min(8)]
+        );
+        assert!(equal >= 0.99, "{equal}: {:?}", &differences[..=reach]);
+    }
+    drop(requests);
+    assert!(peer.wait().expect("ends").success());
 }

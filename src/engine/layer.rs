@@ -1,10 +1,9 @@
-//! One layer, ready to run: weights packed, zero points folded into biases.
-
-use std::ops::Range;
+//! One layer, ready to run.
 
 use super::arithmetic::Sum;
 use super::graph::{Filters, Node, Op, Window, mean_multiplier, multiplier};
-use super::kernels::{Dense, Depthwise, Kernel, PADDED, Patches, Pool, Rounding, Rows};
+use super::kernels::{Dense, Depthwise, Kernel, Patches, Pool, Rounding, Rows};
+use super::pack::{Packing, Shape};
 use super::plan::Place;
 
 /// Padded rows that a full convolution keeps at once: it reads three.
@@ -17,16 +16,6 @@ pub(super) struct Layer {
     /// Of its first input.
     input: Shape,
     output: Shape,
-}
-
-/// Measures of a map.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shape {
-    height: usize,
-    width: usize,
-    channels: usize,
-    /// Bytes of a pixel.
-    pixel: usize,
 }
 
 #[derive(Debug)]
@@ -62,12 +51,8 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn rows(&self, rows: Range<usize>) -> &'a [u8] {
-        &self.bytes[rows.start * self.row..rows.end * self.row]
-    }
-
     fn row(&self, row: usize) -> &'a [u8] {
-        self.rows(row..row + 1)
+        &self.bytes[row * self.row..][..self.row]
     }
 }
 
@@ -168,28 +153,27 @@ impl Layer {
         }
     }
 
-    /// Computes `rows` of its map into `out`, of its inputs.
+    /// Computes its map into `out`, of its inputs.
     pub(super) fn run(
         &self,
         kernel: &dyn Kernel,
         [a, b]: [View<'_>; 2],
-        rows: Range<usize>,
         out: &mut [u8],
         spare: &mut [u8],
     ) {
         let pixel = self.output.pixel;
         match &self.work {
             Work::Image(table) => {
-                let (pixels, _) = a.rows(rows).as_chunks::<3>();
+                let (pixels, _) = a.bytes.as_chunks::<3>();
                 for (from, out) in pixels.iter().zip(out.chunks_exact_mut(pixel)) {
                     out[..3].copy_from_slice(&from.map(|byte| table[usize::from(byte)]));
                 }
             }
             Work::Pointwise(dense) => {
                 let patches = Patches {
-                    rows: &[a.rows(rows.clone())],
+                    rows: &[a.bytes],
                     step: self.input.pixel,
-                    count: rows.len() * self.input.width,
+                    count: self.input.height * self.input.width,
                 };
                 kernel.dense(dense, patches, out);
             }
@@ -197,16 +181,16 @@ impl Layer {
                 dense,
                 window,
                 padding,
-            } => self.run_full(kernel, dense, *window, *padding, a, rows, out, spare),
+            } => self.run_full(kernel, dense, *window, *padding, a, out, spare),
             Work::Depthwise {
                 depthwise,
                 window,
                 outside,
-            } => self.run_depthwise(kernel, depthwise, *window, outside, a, rows, out, spare),
+            } => self.run_depthwise(kernel, depthwise, *window, outside, a, out, spare),
             Work::Double(dense) => {
                 let length = self.output.width * pixel;
                 let four = &mut spare[..2 * length];
-                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
+                for (y, out) in (0..).zip(out.chunks_exact_mut(2 * length)) {
                     let patches = Patches {
                         rows: &[a.row(y)],
                         step: self.input.pixel,
@@ -217,16 +201,13 @@ impl Layer {
                     part(four, pixel, upper, lower);
                 }
             }
-            Work::Add(sum) => kernel.add(sum, a.rows(rows.clone()), b.rows(rows), out),
+            Work::Add(sum) => kernel.add(sum, a.bytes, b.bytes, out),
             Work::Concat => {
                 let channels = self.input.channels;
                 let more = self.output.channels - channels;
                 let width = self.output.width;
                 let from = |x: View<'_>| x.row / width;
-                let (a, b) = (
-                    a.rows(rows.clone()).chunks_exact(from(a)),
-                    b.rows(rows).chunks_exact(from(b)),
-                );
+                let (a, b) = (a.bytes.chunks_exact(from(a)), b.bytes.chunks_exact(from(b)));
                 for ((a, b), out) in a.zip(b).zip(out.chunks_exact_mut(pixel)) {
                     out[..channels].copy_from_slice(&a[..channels]);
                     out[channels..][..more].copy_from_slice(&b[..more]);
@@ -234,15 +215,15 @@ impl Layer {
             }
             Work::Upsample => {
                 let length = self.output.width * pixel;
-                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
+                for (y, out) in (0..).zip(out.chunks_exact_mut(2 * length)) {
                     let (upper, lower) = out.split_at_mut(length);
                     repeat(a.row(y), pixel, upper);
                     lower.copy_from_slice(upper);
                 }
             }
-            Work::Pool(pool) => kernel.pool(pool, a.rows(0..self.input.height), out),
+            Work::Pool(pool) => kernel.pool(pool, a.bytes, out),
             Work::Table(table) => {
-                for (byte, out) in a.rows(rows).iter().zip(out) {
+                for (byte, out) in a.bytes.iter().zip(out) {
                     *out = table[usize::from(*byte)];
                 }
             }
@@ -262,7 +243,6 @@ impl Layer {
         window: Window,
         padding: u8,
         x: View<'_>,
-        rows: Range<usize>,
         out: &mut [u8],
         spare: &mut [u8],
     ) {
@@ -275,7 +255,7 @@ impl Layer {
         let length = padded_row(width, pixel);
         let mut kept = [None; KEPT];
         let outs = out.chunks_exact_mut(self.output.width * self.output.pixel);
-        for (y, out) in rows.zip(outs) {
+        for (y, out) in (0..).zip(outs) {
             // Rows of the padded map, which begins a row above the map.
             let top = y * window.stride + 1 - window.top;
             for row in top..top + 3 {
@@ -312,13 +292,13 @@ impl Layer {
         window: Window,
         outside: &[u8],
         x: View<'_>,
-        rows: Range<usize>,
         out: &mut [u8],
         spare: &mut [u8],
     ) {
         let pair = if window.stride == 1 { 2 } else { 1 };
         let length = self.output.width * self.output.pixel;
-        for (y, out) in rows.step_by(pair).zip(out.chunks_mut(pair * length)) {
+        for (nth, out) in out.chunks_mut(pair * length).enumerate() {
+            let y = nth * pair;
             let count = out.len() / length;
             let row = |nth: usize| {
                 let row = (y * window.stride + nth).checked_sub(window.top);
@@ -388,84 +368,4 @@ fn part(squares: &[u8], pixel: usize, upper: &mut [u8], lower: &mut [u8]) {
 /// Bytes of a row with a pixel of padding at both ends, and what the last patch reads beyond.
 fn padded_row(width: usize, pixel: usize) -> usize {
     (width + 2) * pixel + 3
-}
-
-/// What all convolutions of a layer share.
-struct Packing<'a> {
-    kernel: &'a dyn Kernel,
-    input: Shape,
-    output: Shape,
-    /// Zero point of the input.
-    zero: u8,
-    rounding: Rounding,
-}
-
-impl Packing<'_> {
-    /// A dense convolution of a window of rows and columns; `parts` are weights `[outputs, rows, columns,
-    /// inputs]` whose outputs lie side by side, each in a pixel of the output.
-    fn dense(
-        &self,
-        [rows, columns]: [usize; 2],
-        parts: &[&[i8]],
-        filters: &Filters,
-        multipliers: &[f32],
-    ) -> Dense {
-        let (inputs, pixel) = (self.input.channels, self.input.pixel);
-        // What a row's four last bytes hold beyond the window weighs nothing.
-        let run = (columns * pixel).next_multiple_of(4);
-        let depth = rows * run;
-        let outputs = parts.len() * self.output.pixel;
-        let mut weight = vec![0; outputs * depth];
-        let mut bias = vec![0; outputs.next_multiple_of(PADDED)];
-        let mut multiplied = vec![0.0; bias.len()];
-        for (nth, part) in parts.iter().enumerate() {
-            for (channel, filter) in part.chunks_exact(rows * columns * inputs).enumerate() {
-                let o = nth * self.output.pixel + channel;
-                let runs = weight[o * depth..][..depth].chunks_exact_mut(run);
-                for (run, filter) in runs.zip(filter.chunks_exact(columns * inputs)) {
-                    let pixels = run.chunks_mut(pixel);
-                    for (to, from) in pixels.zip(filter.chunks_exact(inputs)) {
-                        to[..inputs].copy_from_slice(from);
-                    }
-                }
-                bias[o] = self.bias(filters.bias[channel], filter);
-                multiplied[o] = multipliers[channel];
-            }
-        }
-        Dense {
-            weight: self.kernel.pack_dense(&weight, depth),
-            depth,
-            outputs,
-            bias,
-            multipliers: multiplied,
-            rounding: self.rounding,
-        }
-    }
-
-    fn depthwise(&self, filters: &Filters, multipliers: &[f32], window: Window) -> Depthwise {
-        let channels = self.output.pixel;
-        let mut weight = filters.weight.clone();
-        weight.resize(9 * channels, 0);
-        let windows = filters.weight.chunks_exact(9).zip(&filters.bias);
-        let mut bias: Vec<i32> = windows.map(|(w, &bias)| self.bias(bias, w)).collect();
-        bias.resize(channels.next_multiple_of(PADDED), 0);
-        let mut multipliers = multipliers.to_vec();
-        multipliers.resize(bias.len(), 0.0);
-        Depthwise {
-            weight: self.kernel.pack_depthwise(&weight),
-            channels,
-            stride: window.stride,
-            left: window.left,
-            padding: self.zero,
-            bias,
-            multipliers,
-            rounding: self.rounding,
-        }
-    }
-
-    /// A bias from which the zero point's share of the products is taken.
-    fn bias(&self, bias: i32, weight: &[i8]) -> i32 {
-        let sum: i32 = weight.iter().map(|&w| i32::from(w)).sum();
-        bias - i32::from(self.zero) * sum
-    }
 }

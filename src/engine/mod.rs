@@ -10,6 +10,7 @@ mod kernels;
 mod layer;
 #[cfg(test)]
 mod noise;
+mod pack;
 mod plan;
 mod segment;
 #[cfg(test)]

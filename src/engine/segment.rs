@@ -133,8 +133,7 @@ impl Segment {
             row: 3 * self.nodes[node].map.width,
         };
         let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
-        let rows = 0..places[node].rows;
-        self.layers[node].run(self.kernel, [a, b], rows, out, &mut scratch.spare);
+        self.layers[node].run(self.kernel, [a, b], out, &mut scratch.spare);
     }
 }
 

@@ -383,21 +383,21 @@ unsafe fn channels<const N: usize>(
         let bias = words::<N>(layer.bias.as_ptr().add(channel));
         let multipliers = floats::<N>(layer.multipliers.as_ptr().add(channel));
         for y in 0..rows.count {
-            let mut weight = [[_mm512_setzero_si512(); COLUMNS]; N];
-            for (v, weight) in weight.iter_mut().enumerate() {
-                let line = ((block + v) * 2 + y) * COLUMNS;
-                for (column, weight) in weight.iter_mut().enumerate() {
-                    *weight = _mm512_load_si512(layer.weight.as_ptr().add(line + column).cast());
+            let mut weight = [[_mm512_setzero_si512(); N]; COLUMNS];
+            for (column, weight) in weight.iter_mut().enumerate() {
+                for (v, weight) in weight.iter_mut().enumerate() {
+                    let line = ((block + v) * 2 + y) * COLUMNS + column;
+                    *weight = _mm512_load_si512(layer.weight.as_ptr().add(line).cast());
                 }
             }
             let mut from = woven.add((1 - layer.left) * N * 64).cast_const();
             let mut to = out.as_mut_ptr().add(y * rows.outputs * count + channel);
             for _ in 0..rows.outputs {
                 let mut sums = bias;
-                for column in 0..COLUMNS {
+                for (column, weight) in weight.iter().enumerate() {
                     for v in 0..N {
                         let x = _mm512_loadu_si512(from.add((column * N + v) * 64).cast());
-                        sums[v] = _mm512_dpbusd_epi32(sums[v], x, weight[v][column]);
+                        sums[v] = _mm512_dpbusd_epi32(sums[v], x, weight[v]);
                     }
                 }
                 let bytes = finish(&done, sums, multipliers);

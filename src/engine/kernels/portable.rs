@@ -6,6 +6,9 @@ use super::{Dense, Depthwise, Kernel, Lines, Patches, Pool, Rounding, Rows, byte
 /// Channels whose sums lie on the stack at once.
 const BLOCK: usize = 64;
 
+/// Outputs that are summed at once.
+const LANES: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Portable;
 
@@ -14,21 +17,41 @@ impl Kernel for Portable {
         "portable"
     }
 
-    fn pack_dense(&self, weight: &[i8], _depth: usize) -> Lines {
-        lines(weight)
+    /// `[outputs / 16][depth][16]`, so that compilers make vectors of sums.
+    fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines {
+        let outputs = weight.len() / depth;
+        let mut packed = vec![0; outputs.next_multiple_of(LANES) * depth];
+        for (o, filter) in weight.chunks_exact(depth).enumerate() {
+            let block = &mut packed[o / LANES * LANES * depth..];
+            let places = block[o % LANES..].iter_mut().step_by(LANES);
+            for (to, &from) in places.zip(filter) {
+                *to = from;
+            }
+        }
+        lines(&packed)
     }
 
     fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]) {
         let run = layer.check(&patches, out);
-        let filters = bytes(&layer.weight);
+        let (taps, _) = bytes(&layer.weight).as_chunks::<LANES>();
         for (nth, pixel) in out.chunks_exact_mut(layer.outputs).enumerate() {
             let at = nth * patches.step;
-            for (o, byte) in pixel.iter_mut().enumerate() {
-                let filter = &filters[o * layer.depth..][..layer.depth];
-                let pieces = patches.rows.iter().zip(filter.chunks_exact(run));
-                let sums = pieces.map(|(row, filter)| dot(&row[at..][..run], filter));
-                let sum = layer.bias[o] + sums.sum::<i32>();
-                *byte = round(sum, layer.multipliers[o], layer.rounding);
+            for (block, outputs) in pixel.chunks_mut(LANES).enumerate() {
+                let first = block * LANES;
+                let (bias, _) = layer.bias[first..].as_chunks::<LANES>();
+                let mut sums = bias[0];
+                let taps = &taps[block * layer.depth..][..layer.depth];
+                for (row, taps) in patches.rows.iter().zip(taps.chunks_exact(run)) {
+                    for (&x, taps) in row[at..][..run].iter().zip(taps) {
+                        for (sum, &w) in sums.iter_mut().zip(taps) {
+                            *sum += product(x, w);
+                        }
+                    }
+                }
+                let multipliers = &layer.multipliers[first..];
+                for ((byte, sum), &multiplier) in outputs.iter_mut().zip(sums).zip(multipliers) {
+                    *byte = round(sum, multiplier, layer.rounding);
+                }
             }
         }
     }
@@ -54,7 +77,7 @@ impl Kernel for Portable {
                         let inside = column.filter(|&column| column < rows.width);
                         let row = rows.rows[y + tap / 3];
                         let value = inside.map_or(layer.padding, |x| row[x * channels + c]);
-                        sum += i32::from(value) * i32::from(weight);
+                        sum += product(value, weight);
                     }
                     *byte = round(sum, layer.multipliers[c], layer.rounding);
                 }
@@ -63,13 +86,13 @@ impl Kernel for Portable {
     }
 }
 
-fn round(sum: i32, multiplier: f32, rounding: Rounding) -> u8 {
-    requantize(sum, multiplier, rounding.zero, rounding.range)
+/// Both fit into 16 bits, and so does their product, for weights reach from -127 to 127.
+fn product(x: u8, weight: i8) -> i32 {
+    i32::from(i16::from(x) * i16::from(weight))
 }
 
-fn dot(bytes: &[u8], filter: &[i8]) -> i32 {
-    let products = bytes.iter().zip(filter);
-    products.map(|(&x, &w)| i32::from(x) * i32::from(w)).sum()
+fn round(sum: i32, multiplier: f32, rounding: Rounding) -> u8 {
+    requantize(sum, multiplier, rounding.zero, rounding.range)
 }
 
 pub(super) fn add(sum: &Sum, a: &[u8], b: &[u8], out: &mut [u8]) {
