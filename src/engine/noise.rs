@@ -31,6 +31,7 @@ impl Noise {
         // Now and then all at an end, where sums are largest.
         match self.below(8) {
             0 => vec![255; count],
+            1 => vec![0; count],
             _ => (0..count).map(|_| (self.next() >> 32) as u8).collect(),
         }
     }

@@ -7,6 +7,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -29,6 +33,13 @@ pub(super) fn runnable() -> Vec<&'static dyn Kernel> {
         if is_x86_feature_detected!("avx2") {
             kernels.push(&avx2::Avx2);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        if neon_dot::runs() {
+            kernels.push(&neon::Neon(neon_dot::Dot));
+        }
+        kernels.push(&neon::Neon(neon::Long));
     }
     kernels.push(PORTABLE);
     kernels
