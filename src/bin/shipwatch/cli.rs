@@ -65,7 +65,7 @@ pub(crate) struct DetectArgs {
     pub(crate) format: Format,
 
     /// Threads that look at tiles; as many as there are processors by default
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 
     /// Write each frame with outlined ships and their scores into this folder, as PNG
@@ -163,7 +163,7 @@ pub(crate) struct BenchArgs {
     /// Threads that look at tiles; as many as there are processors by default, and one with --model
     ///
     /// With --model, each of them runs the network at the same time, on pictures of its own.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 
     /// Length of the measured part in seconds
@@ -287,6 +287,15 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    /// More than processors have cores; many more would stall the machine.
+    const MOST: usize = 1024;
+    match text.parse() {
+        Ok(count) if NonZeroUsize::get(count) <= MOST => Ok(count),
+        _ => Err(format!("must be a whole number from 1 to {MOST}")),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 86_400.0;
     match text.parse() {
@@ -313,6 +322,15 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for wrong in ["0", "-1", "nan", "inf", "1e300", "soon", ""] {
             assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn threads_are_no_more_than_a_machine_can_run() {
+        assert_eq!(threads("1"), Ok(NonZeroUsize::MIN));
+        assert!(threads("1024").is_ok());
+        for wrong in ["0", "-1", "1025", "100000000", "1.5", ""] {
+            assert!(threads(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -10,6 +10,7 @@ mod table;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -30,7 +31,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<Exit, Failure> {
     } = args;
     match model {
         Some(file) => {
-            let threads = threads.map_or(1, usize::from);
+            let threads = threads.unwrap_or(NonZeroUsize::MIN);
             let plan = network::Plan {
                 threads,
                 length: seconds,

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -20,6 +19,7 @@ use super::layers::{self, Layer};
 use super::picture::picture;
 use super::table::{self, row};
 use super::warm_up;
+use crate::detect::use_threads;
 use crate::exit::{Exit, Failure, OrExit};
 
 /// How bytes become inputs of a network that does not say.
@@ -31,7 +31,7 @@ const USUAL: Normalisation = Normalisation {
 /// What is measured of a network.
 pub(super) struct Plan {
     /// Threads that run it at the same time, each on a picture of its own.
-    pub(super) threads: usize,
+    pub(super) threads: NonZeroUsize,
     pub(super) length: Duration,
     /// Whether each layer is measured, too, for as long again.
     pub(super) layers: bool,
@@ -85,9 +85,8 @@ pub(super) fn measure(file: &Path, plan: &Plan) -> Result<Report, Failure> {
         return Err(Failure::new(Exit::Config, error));
     }
 
-    // What fails, fails here, before threads wait for one another.
-    network.run(&image).map_err(fails)?;
-    let measured = run_threads(&network, &image, plan).map_err(fails)?;
+    use_threads(Some(plan.threads))?;
+    let measured = run_threads(&network, &image, plan.length).map_err(fails)?;
     let layers = match plan.layers {
         true => Some(layers::measure(&network, &image, plan.length).map_err(fails)?),
         false => None,
@@ -99,7 +98,7 @@ pub(super) fn measure(file: &Path, plan: &Plan) -> Result<Report, Failure> {
         model: file.display().to_string(),
         side: network.side(),
         engine: network.engine(),
-        threads: plan.threads,
+        threads: plan.threads.get(),
         seconds: measured.wall.as_secs_f64(),
         picture: Figures::of(&times),
         cpu_ms: (measured.cpu).map(|cpu| milliseconds(cpu) / times.len() as f64),
@@ -143,41 +142,34 @@ struct Measured {
     board: Boards,
 }
 
-/// Warms threads up and lets them run the network at the same time.
-fn run_threads(network: &Network, image: &[u8], plan: &Plan) -> Result<Measured, InferenceError> {
-    let barrier = Barrier::new(plan.threads + 1);
-    let run = || {
-        let image = image.to_vec();
-        let work = || network.run(&image).map(drop);
-        let warm = timed(warm_up(plan.length), work);
-        // All are warm, and the board is read; then all begin.
-        barrier.wait();
-        barrier.wait();
-        warm.and_then(|_| timed(plan.length, work))
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..plan.threads).map(|_| scope.spawn(run)).collect();
-        barrier.wait();
-        let start = Board::now();
-        // Before times pile up.
-        let peak_memory = peak_memory();
-        let (begun, cpu) = (Instant::now(), cpu_time());
-        barrier.wait();
-        let times = threads.into_iter().map(|thread| match thread.join() {
-            Ok(times) => times,
-            Err(panic) => std::panic::resume_unwind(panic),
+/// Lets all threads run the network at the same time, first to warm up.
+fn run_threads(
+    network: &Network,
+    image: &[u8],
+    length: Duration,
+) -> Result<Measured, InferenceError> {
+    let run = |length| {
+        let times = rayon::broadcast(|_| {
+            let image = image.to_vec();
+            timed(length, || network.run(&image).map(drop))
         });
-        let times = times.collect::<Result<_, _>>()?;
-        let wall = begun.elapsed();
-        let cpu = cpu_time().zip(cpu).map(|(after, before)| after - before);
-        let end = Board::now();
-        Ok(Measured {
-            times,
-            wall,
-            cpu,
-            peak_memory,
-            board: Boards { start, end },
-        })
+        times.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    run(warm_up(length))?;
+    // Before times pile up.
+    let peak_memory = peak_memory();
+    let start = Board::now();
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    let times = run(length)?;
+    let wall = begun.elapsed();
+    let cpu = cpu_time().zip(cpu).map(|(after, before)| after - before);
+    let end = Board::now();
+    Ok(Measured {
+        times,
+        wall,
+        cpu,
+        peak_memory,
+        board: Boards { start, end },
     })
 }
 
