@@ -77,7 +77,7 @@ fn main() {
 
 /// What the last layer takes in so many runs of all.
 fn time(segment: &Segment, image: &[u8], scratch: &mut Scratch, runs: u64) -> Duration {
-    let last = segment.nodes().len() - 1;
+    let last = segment.layers().len() - 1;
     let mut time = Duration::ZERO;
     for _ in 0..runs {
         let mut before = Instant::now();

@@ -219,14 +219,15 @@ impl Network {
 /// A network that tract runs alone, as the model says.
 #[cfg(test)]
 pub(super) fn in_tract(proto: &ModelProto, values: &[f32; 256]) -> Network {
-    let Prepared { plan, side, engine } = prepare(proto.clone(), None, values).expect("loads");
-    let output_shape = shape("output", plan.model().output_fact(0).expect("one")).expect("known");
+    let prepared = prepare(proto.clone(), None, values).expect("loads");
+    let output = prepared.plan.model().output_fact(0).expect("one");
     Network {
-        plan,
-        side,
-        output_shape,
+        output_shape: shape("output", output).expect("known"),
+        plan: prepared.plan,
+        side: prepared.side,
         metadata: BTreeMap::new(),
-        engine,
+        engine: prepared.engine,
+        segment: None,
     }
 }
 
