@@ -74,11 +74,6 @@ impl Segment {
         self.image
     }
 
-    /// Bytes of memory that a thread needs to run it.
-    pub fn memory(&self) -> usize {
-        self.plan.size + self.spare
-    }
-
     /// Runs on an image, bytes `[height, width, 3]`, and hands each output to `take`: its number, its bytes,
     /// and how many of them make a pixel; the channels are the first of these. Allocates nothing but what
     /// `scratch` lacks.
