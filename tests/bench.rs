@@ -76,7 +76,7 @@ fn people_get_a_table() {
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
     for start in [
         "bright 1\n",
-        "gate: 0 of 4 operators in the int8 engine\n",
+        "gate: 0 of 3 operators in the int8 engine\n",
         "decode ",
         "gate, all tiles ",
         "segment, all tiles ",
