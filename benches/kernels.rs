@@ -54,7 +54,7 @@ fn main() {
             let layer = segment.layers().last().expect("a layer");
             let rate = match layer.products {
                 0 => Throughput::Bytes(layer.output.iter().product::<usize>() as u64),
-                products => Throughput::Elements(products as u64),
+                products => Throughput::Elements(products),
             };
             let shape = |shape: [usize; 3]| shape.map(|size| size.to_string()).join("x");
             let name = format!(

@@ -7,8 +7,9 @@ use super::arithmetic::{Range, Scheme};
 /// Largest side of a map and most channels: sizes stay far from any overflow.
 const MOST: usize = 1 << 14;
 
-/// Largest map, in bytes.
+/// Largest map, in bytes, and all maps together, with the padding that a plan may add.
 const LARGEST: usize = 1 << 28;
+const ALL: usize = 1 << 30;
 
 /// Bytes of a map, `[height, width, channels]` in row-major order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,7 +85,7 @@ pub struct Node {
     pub inputs: Vec<usize>,
     /// What comes out.
     pub map: Map,
-    /// The bytes that it may write.
+    /// The bytes that it may write; all of them where bytes are only moved or looked up.
     pub range: Range,
 }
 
@@ -105,6 +106,8 @@ impl std::error::Error for Refusal {}
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
     nodes: Vec<Node>,
+    /// Of all maps.
+    bytes: usize,
 }
 
 impl Graph {
@@ -267,7 +270,11 @@ impl Graph {
             ..node.clone()
         });
         let nodes = nodes.collect();
-        (Self { nodes }, outputs.iter().map(|&o| number(o)).collect())
+        let bytes = self.bytes;
+        (
+            Self { nodes, bytes },
+            outputs.iter().map(|&o| number(o)).collect(),
+        )
     }
 
     fn keep(&mut self, op: Op, inputs: &[usize], map: Map, range: Range) -> Result<usize, Refusal> {
@@ -279,10 +286,15 @@ impl Graph {
         } = map;
         let sizes = [height, width, channels];
         check(sizes.iter().all(|size| (1..=MOST).contains(size)), "a size")?;
-        // With the padding that a plan may add.
-        check(height * width * (channels + 3) <= LARGEST, "a smaller map")?;
+        // A product of all three would overflow where a word has 32 bits.
+        check(height * width <= LARGEST / (channels + 3), "a smaller map")?;
+        let bytes = self.bytes + height * width * (channels + 3);
+        check(bytes <= ALL, "smaller maps")?;
         check(scheme.scale.is_normal() && scheme.scale > 0.0, "a scale")?;
         check(range.low <= range.high, "a range")?;
+        let moves = matches!(op, Op::Image(_) | Op::Table(_) | Op::Concat | Op::Upsample);
+        check(!moves || range == Range::FULL, "the whole range")?;
+        self.bytes = bytes;
         self.nodes.push(Node {
             op,
             inputs: inputs.to_vec(),

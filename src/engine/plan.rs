@@ -12,7 +12,8 @@ const ALIGNMENT: usize = 64;
 pub(super) struct Place {
     /// First byte.
     pub(super) offset: usize,
-    /// Bytes of a pixel: channels, and padding if a dense convolution reads it.
+    /// Bytes of a pixel: channels, and padding to whole groups of four if a convolution of pixels reads the
+    /// map, or one that has its pixels.
     pub(super) pixel: usize,
     /// Bytes of a row.
     pub(super) row: usize,

@@ -12,19 +12,19 @@ pub struct Summary {
     /// Height, width and channels of its map.
     pub output: [usize; 3],
     /// Products that it adds up; none but in a convolution.
-    pub products: usize,
+    pub products: u64,
 }
 
 impl Summary {
     pub(super) fn of(node: &Node, nodes: &[Node]) -> Self {
         let input = node.inputs.first().map_or(node.map, |&at| nodes[at].map);
-        let places = |map: Map| map.height * map.width;
+        let places = |map: Map| (map.height * map.width) as u64;
         // Each weight meets each place of the map on whose grid the window moves.
         let products = match &node.op {
             Op::Pointwise(filters) | Op::Full(filters, _) | Op::Depthwise(filters, _) => {
-                filters.weight.len() * places(node.map)
+                filters.weight.len() as u64 * places(node.map)
             }
-            Op::Double(filters) => filters.weight.len() * places(input),
+            Op::Double(filters) => filters.weight.len() as u64 * places(input),
             _ => 0,
         };
         Self {

@@ -167,7 +167,8 @@ impl Network {
     }
 
     fn check_length(&self, image: &[u8]) -> Result<(), InferenceError> {
-        let (wanted, found) = (3 * self.side * self.side, image.len());
+        let wanted = self.side.saturating_mul(self.side).saturating_mul(3);
+        let found = image.len();
         match found == wanted {
             true => Ok(()),
             false => Err(InferenceError::InputLength { wanted, found }),
@@ -179,7 +180,8 @@ impl Network {
         self.segment.as_ref().map_or(&[], RunSegment::layers)
     }
 
-    /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over.
+    /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over,
+    /// and may run no network meanwhile.
     ///
     /// # Errors
     /// [`InferenceError::InputLength`].

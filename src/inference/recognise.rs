@@ -8,11 +8,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::onnx::value_info;
 use crate::engine::arithmetic::{Range, Scheme, sigmoid};
 use crate::engine::{Filters, Graph, Op, Window};
+
+/// What names begin with that are put into a model.
+const PREFIX: &str = "shipwatch.";
 
 /// The first operator set whose quantizers have a scale for each channel.
 const OPSET: i64 = 13;
@@ -55,7 +58,7 @@ enum Pending {
 
 /// A constant.
 enum Constant<'a> {
-    /// Steps of -127 to 127 with their scales, one for all or one for each along an axis.
+    /// Steps with their scales, one for all or one for each along an axis.
     Bytes {
         shape: Vec<usize>,
         /// As the file has them: most of a model's memory.
@@ -83,8 +86,9 @@ struct Reader<'a> {
 /// `values`; none if there is nothing.
 pub(super) fn recognise(model: &ModelProto, values: &[f32; 256]) -> Option<Recognised> {
     let default = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let mut opsets = model.opset_import.iter();
-    if opsets.any(|opset| default(&opset.domain) && opset.version < OPSET) {
+    let opsets = model.opset_import.iter();
+    let opsets = opsets.filter(|opset| default(&opset.domain));
+    if opsets.map(|opset| opset.version).min() < Some(OPSET) {
         return None;
     }
     let graph = model.graph.as_ref()?;
@@ -135,6 +139,9 @@ fn side(input: &tract_onnx::pb::ValueInfoProto) -> Option<usize> {
     let Some(type_proto::Value::TensorType(tensor)) = &input.r#type.as_ref()?.value else {
         return None;
     };
+    if tensor.elem_type != DataType::Float as i32 {
+        return None;
+    }
     let dims = tensor
         .shape
         .as_ref()?
@@ -248,7 +255,7 @@ impl<'a> Reader<'a> {
             let from = graph.nodes()[map].map.scheme;
             let clipped = |value: f32| function(value).max(low).min(high);
             let op = Op::Table(Box::new(scheme.table(from, clipped)));
-            graph.push(op, &[map], scheme, range).ok()
+            graph.push(op, &[map], scheme, Range::FULL).ok()
         };
         match op {
             Pending::Op(op) => graph.push(op, &inputs, scheme, range).ok(),
@@ -488,7 +495,8 @@ impl<'a> Reader<'a> {
             .iter()
             .try_fold(1usize, |n, &size| n.checked_mul(size))?;
         let axis = int(node, "axis", 1)?;
-        let fits = values.data_type == DataType::Int8 as i32 && count == bytes.len();
+        let is_bytes = values.data_type == DataType::Int8 as i32;
+        let fits = is_bytes && count > 0 && count == bytes.len();
         fits.then_some(Constant::Bytes {
             shape,
             bytes,
@@ -519,11 +527,17 @@ impl<'a> Reader<'a> {
             if let Some(Known::Map(map)) = self.known.get(name) {
                 outputs.push((name, *map));
             } else if let Some(node) = makers.get(name) {
+                // What graphs within a node read is not known here.
+                let inner = |a: &AttributeProto| a.g.is_some() || !a.graphs.is_empty();
+                if node.attribute.iter().any(inner) {
+                    return None;
+                }
                 left.extend(node.output.first().map(String::as_str));
                 wanted.extend(node.input.iter().map(String::as_str));
             }
         }
-        if outputs.is_empty() {
+        let taken = makers.keys().any(|name| name.starts_with(PREFIX));
+        if outputs.is_empty() || taken {
             return None;
         }
         let is_left = |node: &&NodeProto| {
@@ -533,13 +547,13 @@ impl<'a> Reader<'a> {
         let mut node: Vec<NodeProto> = graph.node.iter().filter(is_left).cloned().collect();
         let map = |&(name, node): &(&str, usize)| {
             let [height, width, channels] = self.graph.nodes()[node].map.shape();
-            value_info(&format!("shipwatch.{name}"), &[1, channels, height, width])
+            value_info(&format!("{PREFIX}{name}"), &[1, channels, height, width])
         };
         // tract cannot tell an output that is an input.
         node.extend(outputs.iter().map(|(name, _)| NodeProto {
             op_type: "Identity".to_owned(),
             name: (*name).to_owned(),
-            input: vec![format!("shipwatch.{name}")],
+            input: vec![format!("{PREFIX}{name}")],
             output: vec![(*name).to_owned()],
             ..NodeProto::default()
         }));
@@ -611,7 +625,7 @@ fn integers(tensor: &TensorProto) -> Option<Vec<i32>> {
     })
 }
 
-fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a tract_onnx::pb::AttributeProto> {
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
     node.attribute
         .iter()
         .find(|attribute| attribute.name == name)
@@ -927,5 +941,49 @@ mod tests {
             }
         }
         assert!(loaded > 500, "only {loaded} loaded");
+    }
+
+    #[test]
+    fn what_the_engine_may_not_take_out_is_left_to_tract() {
+        let none = |change: fn(&mut ModelProto)| {
+            let mut model = simple();
+            change(&mut model);
+            assert!(recognise(&model, &values()).is_none());
+        };
+        none(|model| model.opset_import.clear());
+        none(|model| model.opset_import[0].version = 12);
+        none(|model| {
+            use tract_onnx::pb::type_proto::Value as Type;
+            let image = graph(model).input[0].r#type.as_mut().expect("a type");
+            if let Some(Type::TensorType(tensor)) = &mut image.value {
+                tensor.elem_type = DataType::Int32 as i32;
+            }
+        });
+        // A name that the engine would give.
+        none(|model| {
+            let taken = node("Abs", "image", "shipwatch.output");
+            graph(model).node.push(taken);
+        });
+        // A graph within a node, which may read any value.
+        none(|model| {
+            let mut branch = node("If", "output", "either");
+            branch.attribute.push(AttributeProto {
+                name: "then_branch".to_owned(),
+                g: Some(GraphProto::default()),
+                ..AttributeProto::default()
+            });
+            graph(model).output[0].name = "either".to_owned();
+            graph(model).node.push(branch);
+        });
+        // A weight of very many outputs without a value.
+        let mut model = simple();
+        let tensors = &mut graph(&mut model).initializer;
+        let weight = tensors
+            .iter_mut()
+            .find(|t| t.name == "a.weight.bytes")
+            .expect("a weight");
+        weight.dims = vec![1 << 42, 0, 3, 3];
+        weight.raw_data.clear();
+        assert!(recognise(&model, &values()).is_none_or(|found| found.graph.nodes().len() == 1));
     }
 }

@@ -12,8 +12,7 @@ use super::{Dense, Depthwise, Kernel, Line, Lines, PADDED, Patches, Pool, Roundi
 /// Outputs whose sums share a register.
 const LANES: usize = 16;
 
-/// Bytes of a packed depthwise weight of so many channels: two places of the window in four rows, three
-/// columns.
+/// Columns of a window.
 const COLUMNS: usize = 3;
 
 #[derive(Debug)]

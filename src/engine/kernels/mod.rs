@@ -54,7 +54,7 @@ pub(super) trait Kernel: fmt::Debug + Send + Sync {
     /// it; `depth` is a multiple of 4.
     fn pack_dense(&self, weight: &[i8], depth: usize) -> Lines;
 
-    /// Convolves patches: the outputs of patch `i` go to `out[i * step..][..outputs]`.
+    /// Convolves patches: the outputs of patch `i` go to `out[i * outputs..][..outputs]`.
     fn dense(&self, layer: &Dense, patches: Patches, out: &mut [u8]);
 
     /// The weight `[channels, 9]` of a depthwise convolution, in the order in which [`Kernel::depthwise`]

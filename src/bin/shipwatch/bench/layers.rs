@@ -19,7 +19,7 @@ pub(super) struct Layer {
     input: [usize; 3],
     output: [usize; 3],
     min_us: f64,
-    multiply_accumulates: usize,
+    multiply_accumulates: u64,
 }
 
 /// Runs the layers on an image, again and again.
@@ -61,7 +61,7 @@ pub(super) fn measure(
 pub(super) fn write(f: &mut impl fmt::Write, layers: &[Layer]) -> fmt::Result {
     let head = ["layer", "in", "out", "us, least", "million MACs", "GMAC/s"];
     let mut rows = vec![row(head)];
-    let mut kinds: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, (f64, u64)> = BTreeMap::new();
     for (nth, layer) in layers.iter().enumerate() {
         let (us, products) = (layer.min_us, layer.multiply_accumulates);
         let name = format!("{nth:>3} {}", layer.name);
@@ -86,7 +86,7 @@ pub(super) fn write(f: &mut impl fmt::Write, layers: &[Layer]) -> fmt::Result {
     table::write(f, &rows)
 }
 
-fn cells(name: String, [input, output]: [String; 2], us: f64, products: usize) -> Vec<String> {
+fn cells(name: String, [input, output]: [String; 2], us: f64, products: u64) -> Vec<String> {
     // Thousands of them each microsecond are milliards each second.
     let rate = match products {
         0 => "-".to_owned(),
