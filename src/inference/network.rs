@@ -123,28 +123,11 @@ impl Network {
             return Err(InferenceError::Damaged { tensor });
         }
         // tract looks names up without asking whether they exist, and panics on a malformed model.
-        let metadata = properties(&proto);
-        let prepared = contain(|| {
+        contain(|| {
             let recognised = recognise(&proto, values);
             prepare(proto, recognised, values)
-        });
-        let prepared = prepared
-            .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))?;
-        let Prepared {
-            plan,
-            side,
-            engine,
-            segment,
-        } = prepared;
-        let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
-        Ok(Self {
-            plan,
-            side,
-            output_shape,
-            metadata,
-            engine,
-            segment,
         })
+        .unwrap_or_else(|| Err(InferenceError::Load("the model is malformed".into())))
     }
 
     /// Runs the network on an image, bytes `[S, S, 3]` in row-major order, and returns its output likewise.
@@ -221,16 +204,7 @@ impl Network {
 /// A network that tract runs alone, as the model says.
 #[cfg(test)]
 pub(super) fn in_tract(proto: &ModelProto, values: &[f32; 256]) -> Network {
-    let prepared = prepare(proto.clone(), None, values).expect("loads");
-    let output = prepared.plan.model().output_fact(0).expect("one");
-    Network {
-        output_shape: shape("output", output).expect("known"),
-        plan: prepared.plan,
-        side: prepared.side,
-        metadata: BTreeMap::new(),
-        engine: prepared.engine,
-        segment: None,
-    }
+    prepare(proto.clone(), None, values).expect("loads")
 }
 
 impl fmt::Debug for Network {
@@ -240,13 +214,6 @@ impl fmt::Debug for Network {
             .field("output_shape", &self.output_shape)
             .finish_non_exhaustive()
     }
-}
-
-struct Prepared {
-    plan: Arc<TypedRunnableModel>,
-    side: usize,
-    engine: Engine,
-    segment: Option<RunSegment>,
 }
 
 /// The `metadata_props` of an ONNX model that is not to be run.
@@ -274,7 +241,8 @@ fn prepare(
     proto: ModelProto,
     recognised: Option<Recognised>,
     values: &[f32; 256],
-) -> Result<Prepared, InferenceError> {
+) -> Result<Network, InferenceError> {
+    let metadata = properties(&proto);
     let (of, quantized) = (operators(&proto), is_quantized(&proto));
     let kernel = kernel()?;
     // Whatever is not needed any more goes at once: weights are most of the memory that loading takes.
@@ -335,9 +303,12 @@ fn prepare(
         .into_optimized()
         .and_then(|model| model.into_runnable())
         .map_err(load)?;
-    Ok(Prepared {
+    let output_shape = shape("output", plan.model().output_fact(0).map_err(load)?)?;
+    Ok(Network {
         plan,
         side,
+        output_shape,
+        metadata,
         engine,
         segment,
     })

@@ -61,21 +61,6 @@ impl Output {
         let [height, width, channels] = self.map.shape();
         [1, channels, height, width]
     }
-
-    /// A map's bytes, pixels of `pixel` bytes, as planes of values.
-    fn planes(&self, bytes: &[u8], pixel: usize) -> TractResult<Tensor> {
-        let plane = self.map.height * self.map.width;
-        let mut tensor = Tensor::zero::<f32>(&self.shape())?;
-        let mut view = tensor.try_as_plain_ram_mut()?;
-        let values = view.as_slice_mut::<f32>()?;
-        for (channel, values) in values.chunks_exact_mut(plane).enumerate() {
-            let bytes = bytes[channel..].iter().step_by(pixel);
-            for (value, &byte) in values.iter_mut().zip(bytes) {
-                *value = self.values[usize::from(byte)];
-            }
-        }
-        Ok(tensor)
-    }
 }
 
 impl PartialEq for RunSegment {
@@ -104,7 +89,8 @@ impl EvalOp for RunSegment {
         let mut found = tvec![];
         SCRATCH.with_borrow_mut(|scratch| {
             segment.run(image, scratch, |nth, bytes, pixel| {
-                found.push(outputs[nth].planes(bytes, pixel));
+                let Output { map, values } = &outputs[nth];
+                found.push(planes(bytes, pixel, map.shape(), values));
             });
         });
         let tensors = found.into_iter().map(|tensor| Ok(tensor?.into_tvalue()));
@@ -147,14 +133,8 @@ impl EvalOp for Planes {
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let image = inputs[0].try_as_plain_ram()?;
         let image = image.as_slice::<u8>()?;
-        let mut tensor = Tensor::zero::<f32>(&[1, 3, self.side, self.side])?;
-        let mut view = tensor.try_as_plain_ram_mut()?;
-        let planes = view.as_slice_mut::<f32>()?;
-        for (channel, plane) in planes.chunks_exact_mut(self.side * self.side).enumerate() {
-            for (value, &byte) in plane.iter_mut().zip(image[channel..].iter().step_by(3)) {
-                *value = self.values[usize::from(byte)];
-            }
-        }
+        let shape = [self.side, self.side, 3];
+        let tensor = planes(image, 3, shape, &self.values)?;
         Ok(tvec![tensor.into_tvalue()])
     }
 }
@@ -166,6 +146,24 @@ impl TypedOp for Planes {
         check_image(inputs, self.side, self.side)?;
         Ok(tvec![f32::fact([1, 3, self.side, self.side])])
     }
+}
+
+/// The values of a map's bytes, pixels of `pixel` bytes, as planes `[1, channels, height, width]`.
+fn planes(
+    bytes: &[u8],
+    pixel: usize,
+    [height, width, channels]: [usize; 3],
+    values: &[f32; 256],
+) -> TractResult<Tensor> {
+    let mut tensor = Tensor::zero::<f32>(&[1, channels, height, width])?;
+    let mut view = tensor.try_as_plain_ram_mut()?;
+    let planes = view.as_slice_mut::<f32>()?;
+    for (channel, plane) in planes.chunks_exact_mut(height * width).enumerate() {
+        for (value, &byte) in plane.iter_mut().zip(bytes[channel..].iter().step_by(pixel)) {
+            *value = values[usize::from(byte)];
+        }
+    }
+    Ok(tensor)
 }
 
 fn check_image(inputs: &[&TypedFact], height: usize, width: usize) -> TractResult<()> {
