@@ -245,28 +245,15 @@ impl fmt::Display for Report {
             encode,
         } = &self.stages;
         let (full, empty) = (&self.full, &self.empty);
-        let mut rows = vec![row(["ms", "runs", "median", "p95", "p99", "least"])];
-        rows.extend(
-            [
-                ("decode", decode),
-                ("gate, all tiles", gate),
-                ("segment, all tiles", segment),
-                ("encode", encode),
-                ("full frame", &full.figures),
-                ("empty frame", &empty.figures),
-            ]
-            .map(|(name, figures)| {
-                let ms = |ms: f64| format!("{ms:.2}");
-                vec![
-                    name.to_owned(),
-                    figures.runs.to_string(),
-                    ms(figures.median_ms),
-                    ms(figures.p95_ms),
-                    ms(figures.p99_ms),
-                    ms(figures.min_ms),
-                ]
-            }),
-        );
+        let rows = [
+            Figures::head(),
+            decode.row("decode", 2),
+            gate.row("gate, all tiles", 2),
+            segment.row("segment, all tiles", 2),
+            encode.row("encode", 2),
+            full.figures.row("full frame", 2),
+            empty.figures.row("empty frame", 2),
+        ];
         table::write(f, &rows)?;
         writeln!(f)?;
         let rate = |frames: &Frames| format!("{:.2}", frames.per_second);

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::table::row;
+
 /// Fewest runs of which quarters are compared.
 const COMPARABLE: usize = 8;
 
@@ -33,6 +35,24 @@ impl Figures {
             p99_ms: milliseconds(percentile(&times, 99)),
             min_ms: milliseconds(times[0]),
         }
+    }
+
+    /// What the cells of [`Figures::row`] are.
+    pub(super) fn head() -> Vec<String> {
+        row(["ms", "runs", "median", "p95", "p99", "least"])
+    }
+
+    /// A row of a table, milliseconds to so many digits.
+    pub(super) fn row(&self, name: &str, digits: usize) -> Vec<String> {
+        let ms = |ms: f64| format!("{ms:.digits$}");
+        vec![
+            name.to_owned(),
+            self.runs.to_string(),
+            ms(self.median_ms),
+            ms(self.p95_ms),
+            ms(self.p99_ms),
+            ms(self.min_ms),
+        ]
     }
 }
 

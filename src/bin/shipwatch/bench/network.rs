@@ -186,19 +186,10 @@ impl fmt::Display for Report {
             self.seconds,
             side = self.side
         )?;
-        let ms = |ms: f64| format!("{ms:.3}");
-        let mut head = row(["ms", "runs", "median", "p95", "p99", "least"]);
-        let mut picture = vec![
-            "a picture".to_owned(),
-            self.picture.runs.to_string(),
-            ms(self.picture.median_ms),
-            ms(self.picture.p95_ms),
-            ms(self.picture.p99_ms),
-            ms(self.picture.min_ms),
-        ];
+        let (mut head, mut picture) = (Figures::head(), self.picture.row("a picture", 3));
         if let Some(cpu) = self.cpu_ms {
             head.push("CPU".to_owned());
-            picture.push(ms(cpu));
+            picture.push(format!("{cpu:.3}"));
         }
         table::write(f, &[head, picture])?;
         writeln!(f)?;
