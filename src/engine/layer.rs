@@ -1,7 +1,7 @@
 //! One layer, ready to run.
 
 use super::arithmetic::Sum;
-use super::graph::{Filters, Node, Op, Window, mean_multiplier, multiplier};
+use super::graph::{Node, Op, Window, mean_multiplier};
 use super::kernels::{Dense, Depthwise, Kernel, Patches, Pool, Rounding, Rows};
 use super::pack::{Packing, Shape};
 use super::plan::Place;
@@ -82,43 +82,28 @@ impl Layer {
             kernel,
             input,
             output,
-            zero: from.scheme.zero,
+            schemes: [from.scheme, map.scheme],
             rounding,
-        };
-        let multipliers = |filters: &Filters| -> Vec<f32> {
-            let scales = filters.scales.iter();
-            scales
-                .map(|&scale| multiplier(from.scheme, scale, map.scheme))
-                .collect()
         };
         let work = match op {
             Op::Image(table) => Work::Image(table.clone()),
-            Op::Pointwise(filters) => Work::Pointwise(packing.dense(
-                [1, 1],
-                &[filters.weight.as_slice()],
-                filters,
-                &multipliers(filters),
-            )),
+            Op::Pointwise(filters) => {
+                Work::Pointwise(packing.dense([1, 1], &[&filters.weight], filters))
+            }
             Op::Full(filters, window) => Work::Full {
-                dense: packing.dense(
-                    [3, 3],
-                    &[filters.weight.as_slice()],
-                    filters,
-                    &multipliers(filters),
-                ),
+                dense: packing.dense([3, 3], &[&filters.weight], filters),
                 window: *window,
                 padding: from.scheme.zero,
             },
             Op::Depthwise(filters, window) => Work::Depthwise {
-                depthwise: packing.depthwise(filters, &multipliers(filters), *window),
+                depthwise: packing.depthwise(filters, *window),
                 window: *window,
                 outside: vec![from.scheme.zero; input.width * input.pixel],
             },
             Op::Double(filters) => {
-                let multipliers = multipliers(filters);
                 let quarter = filters.weight.len() / 4;
                 let parts: Vec<&[i8]> = filters.weight.chunks_exact(quarter).collect();
-                Work::Double(packing.dense([1, 1], &parts, filters, &multipliers))
+                Work::Double(packing.dense([1, 1], &parts, filters))
             }
             Op::Add => Work::Add(Sum::of(
                 from.scheme,

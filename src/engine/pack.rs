@@ -1,6 +1,7 @@
 //! Weights in the order of a kernel, with the zero point of what comes in folded into the bias.
 
-use super::graph::{Filters, Window};
+use super::arithmetic::Scheme;
+use super::graph::{Filters, Window, multiplier};
 use super::kernels::{Dense, Depthwise, Kernel, PADDED, Rounding};
 
 /// Measures of a map.
@@ -18,8 +19,8 @@ pub(super) struct Packing<'a> {
     pub(super) kernel: &'a dyn Kernel,
     pub(super) input: Shape,
     pub(super) output: Shape,
-    /// Zero point of the input.
-    pub(super) zero: u8,
+    /// Of input and output.
+    pub(super) schemes: [Scheme; 2],
     pub(super) rounding: Rounding,
 }
 
@@ -31,7 +32,6 @@ impl Packing<'_> {
         [rows, columns]: [usize; 2],
         parts: &[&[i8]],
         filters: &Filters,
-        multipliers: &[f32],
     ) -> Dense {
         let (inputs, pixel) = (self.input.channels, self.input.pixel);
         // What a row's four last bytes hold beyond the window weighs nothing.
@@ -40,7 +40,7 @@ impl Packing<'_> {
         let outputs = parts.len() * self.output.pixel;
         let mut weight = vec![0; outputs * depth];
         let mut bias = vec![0; outputs.next_multiple_of(PADDED)];
-        let mut multiplied = vec![0.0; bias.len()];
+        let mut multipliers = vec![0.0; bias.len()];
         for (nth, part) in parts.iter().enumerate() {
             for (channel, filter) in part.chunks_exact(rows * columns * inputs).enumerate() {
                 let o = nth * self.output.pixel + channel;
@@ -52,7 +52,7 @@ impl Packing<'_> {
                     }
                 }
                 bias[o] = self.bias(filters.bias[channel], filter);
-                multiplied[o] = multipliers[channel];
+                multipliers[o] = self.multiplier(filters.scales[channel]);
             }
         }
         Dense {
@@ -60,40 +60,41 @@ impl Packing<'_> {
             depth,
             outputs,
             bias,
-            multipliers: multiplied,
+            multipliers,
             rounding: self.rounding,
         }
     }
 
-    pub(super) fn depthwise(
-        &self,
-        filters: &Filters,
-        multipliers: &[f32],
-        window: Window,
-    ) -> Depthwise {
+    pub(super) fn depthwise(&self, filters: &Filters, window: Window) -> Depthwise {
         let channels = self.output.pixel;
         let mut weight = filters.weight.clone();
         weight.resize(9 * channels, 0);
         let windows = filters.weight.chunks_exact(9).zip(&filters.bias);
         let mut bias: Vec<i32> = windows.map(|(w, &bias)| self.bias(bias, w)).collect();
         bias.resize(channels.next_multiple_of(PADDED), 0);
-        let mut multipliers = multipliers.to_vec();
+        let scales = filters.scales.iter();
+        let mut multipliers: Vec<f32> = scales.map(|&scale| self.multiplier(scale)).collect();
         multipliers.resize(bias.len(), 0.0);
         Depthwise {
             weight: self.kernel.pack_depthwise(&weight),
             channels,
             stride: window.stride,
             left: window.left,
-            padding: self.zero,
+            padding: self.schemes[0].zero,
             bias,
             multipliers,
             rounding: self.rounding,
         }
     }
 
+    fn multiplier(&self, scale: f32) -> f32 {
+        let [input, output] = self.schemes;
+        multiplier(input, scale, output)
+    }
+
     /// A bias from which the zero point's share of the products is taken.
     fn bias(&self, bias: i32, weight: &[i8]) -> i32 {
         let sum: i32 = weight.iter().map(|&w| i32::from(w)).sum();
-        bias - i32::from(self.zero) * sum
+        bias - i32::from(self.schemes[0].zero) * sum
     }
 }
