@@ -134,12 +134,13 @@ fn release(
         name: format!("{name}-int8"),
         normalisation: BYTES,
     };
-    let mut draft = trained.draft(&args.out.join(UNFINISHED), kind, networks)?;
     let float_folder = args.out.join(UNFINISHED_FLOAT);
     let float = match &args.float {
         Some(folder) => trained.float_bundle(folder)?,
         None => trained.float_draft(&float_folder)?.detector()?,
     };
+    let before = Some(&float.manifest().thresholds);
+    let mut draft = trained.draft(&args.out.join(UNFINISHED), kind, networks, before)?;
     let int8 = draft.detector()?;
     let [gate, unet] = quantized;
     let with = |networks| Detector::with_networks(int8.manifest().clone(), networks);

@@ -161,7 +161,7 @@ impl Trained {
         let networks = networks.map(|graph| -> WriteNetwork {
             Box::new(move |notes: &Metadata| graph.to_onnx(notes))
         });
-        self.draft(folder, kind, networks)
+        self.draft(folder, kind, networks, None)
     }
 
     /// The run's bundle in floats that was exported to `folder`.
@@ -186,12 +186,14 @@ impl Trained {
         Ok(Detector::new(bundle))
     }
 
-    /// A bundle of `kind` made in `folder`, its thresholds chosen on the tune images.
+    /// A bundle of `kind` made in `folder`, its thresholds chosen on the tune images: those of `before`,
+    /// the same networks in floats, where nothing speaks against them.
     pub(crate) fn draft(
         &self,
         folder: &Path,
         kind: Kind,
         [gate, unet]: [WriteNetwork; 2],
+        before: Option<&Thresholds>,
     ) -> Result<Draft<'_>> {
         let mut draft = Draft {
             run: self,
@@ -203,7 +205,7 @@ impl Trained {
         draft.save()?;
         log::info!("choosing thresholds on the tune images");
         let detector = draft.detector()?;
-        draft.manifest.thresholds = choose_thresholds(&detector, &self.pool, &self.config)?;
+        draft.manifest.thresholds = choose_thresholds(&detector, &self.pool, &self.config, before)?;
         log::info!("{:?}", draft.manifest.thresholds);
         draft.save()?;
         Ok(draft)

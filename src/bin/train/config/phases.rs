@@ -161,14 +161,12 @@ impl Default for Phases {
                 ..unet
             },
             gate_int8: Phase {
-                steps: 300,
                 learning_rate: 1e-5,
                 tune_every: 50,
                 patience: 3,
                 ..gate
             },
             unet_int8: Phase {
-                steps: 300,
                 learning_rate: 1e-5,
                 tune_every: 50,
                 patience: 3,

@@ -32,6 +32,10 @@ const VALLEYS: [f32; 5] = [0.6, 0.2, 0.5, 0.3, 0.4];
 /// save in false alarms on frames with few of them.
 const MIN_AREAS: [u32; 5] = [4, 8, 12, 16, 20];
 
+/// Standard errors by which the best of all candidates must do better than what was chosen before: with a chance
+/// of one in twenty the luckiest of 55 that are equally good does so by 3.1 (Bonferroni).
+const CLEAR: f64 = 3.1;
+
 /// Scores, each with whether a ship is there.
 type Scored = Vec<(f32, bool)>;
 
@@ -44,13 +48,16 @@ struct Gated {
 
 /// Chooses thresholds on the tune images: `gate` by recall, `classify` by the images that it tells
 /// rightly, the others by mean Dice + F2 of all images; those of masks and images on the judging
-/// frames where there are any, for they are like what the models are for; else on plain images.
+/// frames where there are any, for they are like what the models are for; else on plain images. Those of
+/// `before`, of the same networks in floats, stay where they do as well: what was drawn anew from
+/// as few images would change more than rounding does.
 ///
 /// The test images have no say: their split is not asked for.
 pub(crate) fn choose_thresholds(
     detector: &Detector,
     pool: &Pool,
     config: &Config,
+    before: Option<&Thresholds>,
 ) -> Result<Thresholds> {
     let cases = Cases::open(pool, Split::Tune, config)?;
     let gated: Vec<Gated> = cases.map("choosing the gate's thresholds", |case| {
@@ -61,7 +68,7 @@ pub(crate) fn choose_thresholds(
             image: (best(&gate), !case.ships.is_empty()),
         })
     })?;
-    let (gate, classify) = choose_gate(&gated);
+    let (gate, classify) = choose_gate(&gated, before);
     let parts = detector.manifest().thresholds.valley.is_some();
     let candidates = candidates(gate, classify, parts);
     let judged: Vec<(bool, Vec<f64>)> = cases.map("choosing the masks' thresholds", |case| {
@@ -71,7 +78,7 @@ pub(crate) fn choose_thresholds(
             qualities(case, &seen, &candidates),
         ))
     })?;
-    Ok(choose_best(&judged, &candidates))
+    Ok(choose_best(&judged, &candidates, before))
 }
 
 /// What is tried, by mask threshold, then by valley where the segmenter `parts` ships, then by area.
@@ -115,8 +122,8 @@ fn qualities(case: &Case, seen: &[Rc<Seen>], candidates: &[Thresholds]) -> Vec<f
 }
 
 /// The highest score that keeps the recalls of tiles and of images, and the one that tells most images
-/// rightly.
-fn choose_gate(gated: &[Gated]) -> (f32, f32) {
+/// rightly; or that of `before` if it keeps them, and tells no clear number less.
+fn choose_gate(gated: &[Gated], before: Option<&Thresholds>) -> (f32, f32) {
     let tiles: Scored = gated.iter().flat_map(|g| g.tiles.iter().copied()).collect();
     let framed = gated.iter().any(|gated| gated.frame);
     let images: Scored = (gated.iter())
@@ -131,14 +138,30 @@ fn choose_gate(gated: &[Gated]) -> (f32, f32) {
     // Float kernels differ between processors; what just passes here is to pass there.
     let gate = if gate.is_finite() { gate * 0.999 } else { 0.5 };
     let classify = most_right(&images).map_or(0.5, |(threshold, _)| threshold.clamp(0.0, 1.0));
-    (gate, classify)
+    let Some(before) = before else {
+        return (gate, classify);
+    };
+    let losses = images.iter().map(|&(score, ship)| {
+        let right = |threshold| f64::from((score >= threshold) == ship);
+        right(classify) - right(before.classify)
+    });
+    let classify = match is_within(CLEAR, losses) {
+        true => before.classify,
+        false => classify,
+    };
+    let keeps = before.gate <= gate;
+    (if keeps { before.gate } else { gate }, classify)
 }
 
 /// The best of the candidates by mean quality, with a mask threshold as near to a half as the images
 /// leave it: none further off is taken for a gain of less than its standard error (the one-standard-error
-/// rule, Breiman et al. 1984, section 3.4.3), for it would owe its place to a few images. Frames decide where
-/// there are any.
-fn choose_best(judged: &[(bool, Vec<f64>)], candidates: &[Thresholds]) -> Thresholds {
+/// rule, Breiman et al. 1984, section 3.4.3), for it would owe its place to a few images. That of `before`, if it
+/// is one of them, stays unless it is clearly worse. Frames decide where there are any.
+fn choose_best(
+    judged: &[(bool, Vec<f64>)],
+    candidates: &[Thresholds],
+    before: Option<&Thresholds>,
+) -> Thresholds {
     let framed = judged.iter().any(|(frame, _)| *frame);
     let counted: Vec<&[f64]> = (judged.iter())
         .filter(|(frame, _)| *frame || !framed)
@@ -150,20 +173,32 @@ fn choose_best(judged: &[(bool, Vec<f64>)], candidates: &[Thresholds]) -> Thresh
             .expect("some candidates")
     };
     let best = best_of(&mut (0..candidates.len()));
+    let is_within = |errors, index: usize| {
+        let losses = counted.iter().map(|q| q[best] - q[index]);
+        is_within(errors, losses)
+    };
+    let of_masks = |of: &Thresholds| (of.mask, of.min_area, of.valley);
+    let before = before.and_then(|before| {
+        let mut those = candidates.iter().map(of_masks);
+        those.position(|those| those == of_masks(before))
+    });
+    if let Some(before) = before.filter(|&before| is_within(CLEAR, before)) {
+        return candidates[before];
+    }
     let from_half = |index: usize| (candidates[index].mask - 0.5).abs();
     let nearest = (0..candidates.len())
-        .filter(|&index| is_within_error(counted.iter().map(|q| q[best] - q[index])))
+        .filter(|&index| is_within(1.0, index))
         .map(from_half)
         .fold(from_half(best), f32::min);
     candidates[best_of(&mut (0..candidates.len()).filter(|&index| from_half(index) == nearest))]
 }
 
-/// Whether the mean of `losses` is no more than its standard error.
-fn is_within_error(losses: impl Iterator<Item = f64> + Clone) -> bool {
+/// Whether the mean of `losses` is no more than so many of its standard `errors`.
+fn is_within(errors: f64, losses: impl Iterator<Item = f64> + Clone) -> bool {
     let count = losses.clone().count() as f64;
     let mean = losses.clone().sum::<f64>() / count;
     let squares: f64 = losses.map(|loss| (loss - mean).powi(2)).sum();
-    mean <= (squares / (count - 1.0).max(1.0) / count).sqrt()
+    mean <= errors * (squares / (count - 1.0).max(1.0) / count).sqrt()
 }
 
 #[cfg(test)]
@@ -189,13 +224,13 @@ mod tests {
             // A plain image that lies lower.
             gated(false, 0.2, true),
         ];
-        let (gate, classify) = choose_gate(&all);
+        let (gate, classify) = choose_gate(&all, None);
         assert!(
             (gate - 0.2 * 0.999).abs() < 1e-6,
             "the plain image's tile passes"
         );
         assert!((classify - 0.4).abs() < 1e-6);
-        assert_eq!(choose_gate(&[]), (0.5, 0.5));
+        assert_eq!(choose_gate(&[], None), (0.5, 0.5));
     }
 
     /// Two ships of 7 x 4 pixels that touch, found as one; between them centrality falls by `depth`.
@@ -228,7 +263,7 @@ mod tests {
             move |case: &Case, seen: &[Rc<Seen>]| {
                 let candidates = candidates(0.5, 0.5, parts);
                 let judged = [(true, qualities(case, seen, &candidates))];
-                choose_best(&judged, &candidates)
+                choose_best(&judged, &candidates, None)
             }
         };
         // 75 of 255 is deeper than 0.2 and less deep than 0.3; where each parts, the middle is taken.
@@ -269,8 +304,8 @@ mod tests {
             (true, vec![1.0, 1.1]),
             plain.clone(),
         ];
-        assert_eq!(choose_best(&frames, &candidates).mask, 0.6);
-        assert_eq!(choose_best(&[plain], &candidates).mask, 0.5);
+        assert_eq!(choose_best(&frames, &candidates, None).mask, 0.6);
+        assert_eq!(choose_best(&[plain], &candidates, None).mask, 0.5);
     }
 
     #[test]
@@ -288,7 +323,53 @@ mod tests {
         };
         // One of ten gains 1, and one loses 0.1: 0.09 on the mean, and a standard error of 0.1016. Where two
         // gain 1, 0.19 and 0.135.
-        assert_eq!(choose_best(&frames(1), &candidates).mask, 0.5);
-        assert_eq!(choose_best(&frames(2), &candidates).mask, 0.8);
+        assert_eq!(choose_best(&frames(1), &candidates, None).mask, 0.5);
+        assert_eq!(choose_best(&frames(2), &candidates, None).mask, 0.8);
+    }
+
+    #[test]
+    fn thresholds_of_before_stay_unless_they_are_clearly_worse() {
+        let before = |gate, classify, mask| Thresholds {
+            gate,
+            classify,
+            ..of_masks([mask])[0]
+        };
+        // Twenty images, of which those of the ten higher scores show a ship.
+        let images: Vec<Gated> = (0..20u8)
+            .map(|nth| {
+                let image = (0.05 * f32::from(nth) + 0.05, nth > 9);
+                Gated {
+                    frame: true,
+                    tiles: vec![image],
+                    image,
+                }
+            })
+            .collect();
+        let choose = |gate, classify| choose_gate(&images, Some(&before(gate, classify, 0.5)));
+        // All with a ship pass at 0.55: a lower gate keeps the recall, a higher one does not. At 0.38 three of
+        // twenty are told wrongly, 0.15 with a standard error of 0.082; at 0.18 seven, 0.35 and 0.109.
+        assert_eq!(choose(0.3, 0.38), (0.3, 0.38));
+        let (gate, classify) = choose(0.7, 0.18);
+        assert!((gate - 0.55 * 0.999).abs() < 1e-6, "{gate}");
+        assert!((classify - 0.525).abs() < 1e-6, "{classify}");
+
+        let candidates = of_masks([0.3, 0.4, 0.5]);
+        let judged: Vec<(bool, Vec<f64>)> = (0..10)
+            .map(|nth| (true, vec![1.0, if nth < 9 { 1.1 } else { 0.9 }, 1.2]))
+            .collect();
+        // 0.4 is 0.12 worse on the mean, with a standard error of 0.02.
+        let mask = |before_mask| {
+            let before = before(0.5, 0.5, before_mask);
+            choose_best(&judged, &candidates, Some(&before)).mask
+        };
+        assert_eq!(mask(0.4), 0.5);
+        let judged_alike = [(true, vec![1.0, 1.2, 1.1]), (true, vec![1.2, 1.1, 1.2])];
+        let alike = |before_mask| {
+            let before = before(0.5, 0.5, before_mask);
+            choose_best(&judged_alike, &candidates, Some(&before)).mask
+        };
+        assert_eq!((alike(0.3), alike(0.4)), (0.3, 0.4));
+        // None that is tried.
+        assert_eq!(alike(0.42), 0.5);
     }
 }
