@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shipwatch::engine::arithmetic::{Range, Scheme};
 use shipwatch::engine::{Filters, Graph, Op, Scratch, Segment, Window, kernels};
@@ -33,6 +34,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test at a time: threads share a layer with those that are idle, and memory grows when they first do.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Allocations of this thread during `work`.
 fn taken(work: impl FnOnce()) -> usize {
     let before = TAKEN.get();
@@ -50,6 +57,9 @@ fn filters(outputs: usize, products: usize) -> Filters {
     }
 }
 
+/// Of the image: layers are then worth sharing.
+const SIDE: usize = 96;
+
 /// Each operator once.
 fn graph() -> (Graph, usize) {
     let mut graph = Graph::default();
@@ -65,7 +75,7 @@ fn graph() -> (Graph, usize) {
         right: 1,
     };
     let table = || Box::new(std::array::from_fn(|byte| 255 - byte as u8));
-    let mut last = graph.image([24, 24], table(), scheme).expect("an image");
+    let mut last = graph.image([SIDE; 2], table(), scheme).expect("an image");
     let mut push =
         |op: Op, inputs: &[usize]| graph.push(op, inputs, scheme, Range::FULL).expect("fits");
     last = push(Op::Full(filters(8, 27), window(2)), &[last]);
@@ -82,8 +92,9 @@ fn graph() -> (Graph, usize) {
 
 #[test]
 fn a_segment_takes_nothing_once_it_has_its_scratch() {
+    let _alone = alone();
     let (graph, output) = graph();
-    let image = vec![100; 24 * 24 * 3];
+    let image = vec![100; SIDE * SIDE * 3];
     for kernel in kernels() {
         let segment = Segment::new(&graph, &[output], kernel).expect("runs here");
         let mut scratch = Scratch::default();
@@ -96,7 +107,23 @@ fn a_segment_takes_nothing_once_it_has_its_scratch() {
 }
 
 #[test]
+fn nor_does_one_whose_layers_are_shared() {
+    let _alone = alone();
+    let (graph, output) = graph();
+    let image = vec![100; SIDE * SIDE * 3];
+    let segment = Segment::new(&graph, &[output], kernels()[0]).expect("runs here");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    pool.expect("threads").install(|| {
+        let mut scratch = Scratch::default();
+        let mut run = || segment.run(&image, &mut scratch, |_, _, _| {});
+        run();
+        assert_eq!(taken(run), 0);
+    });
+}
+
+#[test]
 fn a_network_takes_what_tract_asks_for_and_no_more() {
+    let _alone = alone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let bundle = Bundle::load(&root.join("models/base-int8")).expect("a bundle");
     for network in [&bundle.gate, &bundle.unet] {

@@ -28,10 +28,11 @@ fn ships(csv: &str) -> Vec<Mask> {
 }
 
 /// What `shipwatch detect` says of the scene with a kernel of the engine.
-fn detect(kernel: &str) -> Output {
+fn detect(kernel: &str, threads: usize) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     Command::new(env!("CARGO_BIN_EXE_shipwatch"))
         .args(["detect", "--format", "csv", "--gsd", "10"])
+        .args(["--threads", &threads.to_string()])
         .arg(root.join(SCENE))
         .env("SHIPWATCH_KERNEL", kernel)
         .output()
@@ -41,7 +42,7 @@ fn detect(kernel: &str) -> Output {
 #[test]
 fn the_sample_scene_has_the_ships_it_had() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = detect(kernels()[0]);
+    let output = detect(kernels()[0], 1);
     assert!(
         output.status.success(),
         "{}",
@@ -68,18 +69,30 @@ fn each_kernel_finds_the_same_ships() {
     let [fastest, others @ ..] = &kernels()[..] else {
         panic!("there is always a kernel");
     };
-    let wanted = detect(fastest);
+    let wanted = detect(fastest, 1);
     // Without a name the fastest is taken.
     for kernel in others.iter().copied().chain([""]) {
-        let found = detect(kernel);
+        let found = detect(kernel, 1);
         assert!(found.status.success(), "{kernel}");
         assert!(found.stdout == wanted.stdout, "{kernel}");
     }
 }
 
+/// Tiles of the scene, and rows of a tile once fewer tiles are left than there are threads.
+#[test]
+fn any_number_of_threads_finds_the_same_ships() {
+    let kernel = kernels()[0];
+    let wanted = detect(kernel, 1);
+    for threads in [2, 3, 7] {
+        let found = detect(kernel, threads);
+        assert!(found.status.success(), "{threads}");
+        assert!(found.stdout == wanted.stdout, "{threads}");
+    }
+}
+
 #[test]
 fn a_kernel_that_there_is_not_is_a_clear_error() {
-    let output = detect("abacus");
+    let output = detect("abacus", 1);
     assert_eq!(output.status.code(), Some(78));
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(

@@ -1,5 +1,7 @@
 //! One layer, ready to run.
 
+use std::ops::Range;
+
 use super::arithmetic::Sum;
 use super::graph::{Node, Op, Window, mean_multiplier};
 use super::kernels::{Dense, Depthwise, Kernel, Patches, Pool, Rounding, Rows};
@@ -52,7 +54,11 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     fn row(&self, row: usize) -> &'a [u8] {
-        &self.bytes[row * self.row..][..self.row]
+        self.rows(row..row + 1)
+    }
+
+    fn rows(&self, rows: Range<usize>) -> &'a [u8] {
+        &self.bytes[rows.start * self.row..rows.end * self.row]
     }
 }
 
@@ -127,6 +133,26 @@ impl Layer {
         }
     }
 
+    /// Rows of its map that are computed together. One where rows come two by two would repeat what the
+    /// other needs as well.
+    pub(super) fn unit(&self) -> usize {
+        match &self.work {
+            Work::Double(_) | Work::Upsample => 2,
+            Work::Depthwise { window, .. } => at_once(*window),
+            _ => 1,
+        }
+    }
+
+    /// Rows of its map.
+    pub(super) fn rows(&self) -> usize {
+        self.output.height
+    }
+
+    /// Bytes of a row of its map.
+    pub(super) fn row(&self) -> usize {
+        self.output.width * self.output.pixel
+    }
+
     /// Bytes that it needs beside its maps.
     pub(super) fn spare(&self, kernel: &dyn Kernel) -> usize {
         let Shape { width, pixel, .. } = self.input;
@@ -138,10 +164,12 @@ impl Layer {
         }
     }
 
-    /// Computes its map into `out`, of its inputs.
+    /// Computes `rows` of its map into `out`, of its inputs; they start at a multiple of [`Layer::unit`], and
+    /// end at one or where the map does.
     pub(super) fn run(
         &self,
         kernel: &dyn Kernel,
+        rows: Range<usize>,
         [a, b]: [View<'_>; 2],
         out: &mut [u8],
         spare: &mut [u8],
@@ -149,16 +177,16 @@ impl Layer {
         let pixel = self.output.pixel;
         match &self.work {
             Work::Image(table) => {
-                let (pixels, _) = a.bytes.as_chunks::<3>();
+                let (pixels, _) = a.rows(rows).as_chunks::<3>();
                 for (from, out) in pixels.iter().zip(out.chunks_exact_mut(pixel)) {
                     out[..3].copy_from_slice(&from.map(|byte| table[usize::from(byte)]));
                 }
             }
             Work::Pointwise(dense) => {
                 let patches = Patches {
-                    rows: &[a.bytes],
+                    count: rows.len() * self.input.width,
+                    rows: &[a.rows(rows)],
                     step: self.input.pixel,
-                    count: self.input.height * self.input.width,
                 };
                 kernel.dense(dense, patches, out);
             }
@@ -166,16 +194,16 @@ impl Layer {
                 dense,
                 window,
                 padding,
-            } => self.run_full(kernel, dense, *window, *padding, a, out, spare),
+            } => self.run_full(kernel, rows, dense, *window, *padding, a, out, spare),
             Work::Depthwise {
                 depthwise,
                 window,
                 outside,
-            } => self.run_depthwise(kernel, depthwise, *window, outside, a, out, spare),
+            } => self.run_depthwise(kernel, rows, depthwise, *window, outside, a, out, spare),
             Work::Double(dense) => {
-                let length = self.output.width * pixel;
+                let length = self.row();
                 let four = &mut spare[..2 * length];
-                for (y, out) in (0..).zip(out.chunks_exact_mut(2 * length)) {
+                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
                     let patches = Patches {
                         rows: &[a.row(y)],
                         step: self.input.pixel,
@@ -186,21 +214,20 @@ impl Layer {
                     part(four, pixel, upper, lower);
                 }
             }
-            Work::Add(sum) => kernel.add(sum, a.bytes, b.bytes, out),
+            Work::Add(sum) => kernel.add(sum, a.rows(rows.clone()), b.rows(rows), out),
             Work::Concat => {
                 let channels = self.input.channels;
                 let more = self.output.channels - channels;
                 let width = self.output.width;
-                let from = |x: View<'_>| x.row / width;
-                let (a, b) = (a.bytes.chunks_exact(from(a)), b.bytes.chunks_exact(from(b)));
+                let [a, b] = [a, b].map(|x| x.rows(rows.clone()).chunks_exact(x.row / width));
                 for ((a, b), out) in a.zip(b).zip(out.chunks_exact_mut(pixel)) {
                     out[..channels].copy_from_slice(&a[..channels]);
                     out[channels..][..more].copy_from_slice(&b[..more]);
                 }
             }
             Work::Upsample => {
-                let length = self.output.width * pixel;
-                for (y, out) in (0..).zip(out.chunks_exact_mut(2 * length)) {
+                let length = self.row();
+                for (y, out) in (rows.start / 2..).zip(out.chunks_exact_mut(2 * length)) {
                     let (upper, lower) = out.split_at_mut(length);
                     repeat(a.row(y), pixel, upper);
                     lower.copy_from_slice(upper);
@@ -208,7 +235,7 @@ impl Layer {
             }
             Work::Pool(pool) => kernel.pool(pool, a.bytes, out),
             Work::Table(table) => {
-                for (byte, out) in a.bytes.iter().zip(out) {
+                for (byte, out) in a.rows(rows).iter().zip(out) {
                     *out = table[usize::from(*byte)];
                 }
             }
@@ -224,6 +251,7 @@ impl Layer {
     fn run_full(
         &self,
         kernel: &dyn Kernel,
+        rows: Range<usize>,
         dense: &Dense,
         window: Window,
         padding: u8,
@@ -239,8 +267,7 @@ impl Layer {
         } = self.input;
         let length = padded_row(width, pixel);
         let mut kept = [None; KEPT];
-        let outs = out.chunks_exact_mut(self.output.width * self.output.pixel);
-        for (y, out) in (0..).zip(outs) {
+        for (y, out) in rows.zip(out.chunks_exact_mut(self.row())) {
             // Rows of the padded map, which begins a row above the map.
             let top = y * window.stride + 1 - window.top;
             for row in top..top + 3 {
@@ -273,6 +300,7 @@ impl Layer {
     fn run_depthwise(
         &self,
         kernel: &dyn Kernel,
+        rows: Range<usize>,
         depthwise: &Depthwise,
         window: Window,
         outside: &[u8],
@@ -280,10 +308,8 @@ impl Layer {
         out: &mut [u8],
         spare: &mut [u8],
     ) {
-        let pair = if window.stride == 1 { 2 } else { 1 };
-        let length = self.output.width * self.output.pixel;
-        for (nth, out) in out.chunks_mut(pair * length).enumerate() {
-            let y = nth * pair;
+        let (at_once, length) = (at_once(window), self.row());
+        for (y, out) in rows.step_by(at_once).zip(out.chunks_mut(at_once * length)) {
             let count = out.len() / length;
             let row = |nth: usize| {
                 let row = (y * window.stride + nth).checked_sub(window.top);
@@ -300,6 +326,11 @@ impl Layer {
             kernel.depthwise(depthwise, rows, out, spare);
         }
     }
+}
+
+/// Rows that a depthwise convolution computes at once, of which the second reads two that the first read.
+fn at_once(window: Window) -> usize {
+    if window.stride == 1 { 2 } else { 1 }
 }
 
 /// Repeats each pixel once. Known sizes are copied by a move or two, others by a call.

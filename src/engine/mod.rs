@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] says what is computed, by the arithmetic of [`arithmetic`]. A [`Segment`] is a graph made
 //! ready for one kind of processor: weights packed, buffers planned. The folder refers to nothing outside
-//! itself, so that its tests run wherever a compiler reaches.
+//! itself but rayon, so that its tests run wherever a compiler reaches.
 
 pub mod arithmetic;
 mod graph;
@@ -13,6 +13,7 @@ mod noise;
 mod pack;
 mod plan;
 mod segment;
+mod share;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::graph::{Graph, Map, Op};
 use super::kernels::{Kernel, runnable};
 use super::layer::{Layer, View};
 use super::plan::Plan;
+use super::share::{Part, Running};
 use super::summary::Summary;
 
 /// A network of bytes, ready to run. Threads share one; each has a [`Scratch`] of its own.
@@ -78,6 +79,9 @@ impl Segment {
     /// and how many of them make a pixel; the channels are the first of these. Allocates nothing but what
     /// `scratch` lacks.
     ///
+    /// In a thread of a rayon pool, the pool's other threads help with the rows of each layer unless they
+    /// run segments themselves.
+    ///
     /// # Panics
     /// If the image has another size.
     pub fn run(&self, image: &[u8], scratch: &mut Scratch, take: impl FnMut(usize, &[u8], usize)) {
@@ -92,14 +96,31 @@ impl Segment {
         &self,
         image: &[u8],
         scratch: &mut Scratch,
+        watch: impl FnMut(usize),
+        take: impl FnMut(usize, &[u8], usize),
+    ) {
+        let running = Running::begin();
+        self.run_shared(image, scratch, &|work| running.threads(work), watch, take);
+    }
+
+    /// As [`Segment::run_watched`]; `threads` says before each layer how many compute it, by its
+    /// products or bytes.
+    pub(super) fn run_shared(
+        &self,
+        image: &[u8],
+        scratch: &mut Scratch,
+        threads: &dyn Fn(u64) -> usize,
         mut watch: impl FnMut(usize),
         mut take: impl FnMut(usize, &[u8], usize),
     ) {
         let [height, width] = self.image.unwrap_or([0, 0]);
         assert_eq!(image.len(), 3 * height * width, "the image's size");
-        scratch.fit(self);
         for node in 0..self.layers.len() {
-            self.run_layer(node, image, scratch);
+            let layer = &self.layers[node];
+            let most = layer.rows().div_ceil(layer.unit());
+            let parts = threads(self.summaries[node].work()).clamp(1, most);
+            scratch.fit(self, parts);
+            self.run_layer(node, image, scratch, parts);
             watch(node);
         }
         for (nth, &(output, _)) in self.outputs.iter().enumerate() {
@@ -108,7 +129,7 @@ impl Segment {
         }
     }
 
-    fn run_layer(&self, node: usize, image: &[u8], scratch: &mut Scratch) {
+    fn run_layer(&self, node: usize, image: &[u8], scratch: &mut Scratch, parts: usize) {
         let places = &self.plan.places;
         let Range { start, end } = places[node].span();
         let (before, rest) = scratch.maps.split_at_mut(start);
@@ -132,19 +153,26 @@ impl Segment {
             row: 3 * self.image.map_or(0, |[_, width]| width),
         };
         let [a, b] = [0, 1].map(|nth| inputs.get(nth).map_or(image, |&input| view(input)));
-        self.layers[node].run(self.kernel, [a, b], out, &mut scratch.spare);
+        let layer = &self.layers[node];
+        let all = Part {
+            // None of an image that is its map as it is.
+            rows: 0..places[node].rows,
+            out,
+            spare: &mut scratch.spare[..parts * self.spare],
+        };
+        all.run(layer, self.kernel, [a, b], parts);
     }
 }
 
 impl Scratch {
-    /// Makes room for a segment.
-    fn fit(&mut self, segment: &Segment) {
+    /// Makes room for a segment and so many parts of a layer.
+    fn fit(&mut self, segment: &Segment, parts: usize) {
         let grow = |bytes: &mut Vec<u8>, size| {
             if bytes.len() < size {
                 bytes.resize(size, 0);
             }
         };
         grow(&mut self.maps, segment.plan.size);
-        grow(&mut self.spare, segment.spare);
+        grow(&mut self.spare, parts * segment.spare);
     }
 }

@@ -34,6 +34,12 @@ impl Summary {
             products,
         }
     }
+
+    /// Its products, or the bytes of its map where there are none.
+    pub(super) fn work(&self) -> u64 {
+        let bytes = self.output.iter().product::<usize>() as u64;
+        self.products.max(bytes)
+    }
 }
 
 impl Op {

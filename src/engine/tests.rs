@@ -235,8 +235,8 @@ fn segments_compute_what_their_layers_are_defined_as() {
         for kernel in kernels() {
             let segment = Segment::new(&graph, &outputs, kernel).expect("runnable");
             // Memory that another segment has used, and then this one.
-            for _ in 0..2 {
-                segment.run(&image, &mut scratch, |nth, bytes, pixel| {
+            for threads in [1, 2 + case % 4] {
+                let take = |nth: usize, bytes: &[u8], pixel: usize| {
                     let channels = graph.nodes()[outputs[nth]].map.channels;
                     let pixels = bytes.chunks_exact(pixel);
                     let found: Bytes = pixels.flat_map(|p| p[..channels].to_vec()).collect();
@@ -244,7 +244,9 @@ fn segments_compute_what_their_layers_are_defined_as() {
                         found == want[outputs[nth]],
                         "{kernel} in case {case}: {graph:?}"
                     );
-                });
+                };
+                let share = |_| threads;
+                segment.run_shared(&image, &mut scratch, &share, |_| {}, take);
             }
         }
     }

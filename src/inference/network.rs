@@ -163,8 +163,7 @@ impl Network {
         self.segment.as_ref().map_or(&[], RunSegment::layers)
     }
 
-    /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over,
-    /// and may run no network meanwhile.
+    /// Runs these layers alone on an image as [`Network::run`] takes it; `watch` hears of each that is over.
     ///
     /// # Errors
     /// [`InferenceError::InputLength`].

@@ -1,6 +1,6 @@
 //! shipwatch's own operators in tract's plans: what makes numbers of an image's bytes.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tract_core::internal::*;
@@ -8,8 +8,16 @@ use tract_core::internal::*;
 use crate::engine::{Graph, Map, Scratch, Segment, Summary};
 
 thread_local! {
-    /// Memory of the thread's segments, which run one after another.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// Memory of the thread's segments, which mostly run one after another.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// Lends the thread's memory. A thread that waits for others' parts of a layer may be given another image
+/// meanwhile, by rayon: that one has memory of its own.
+fn with_scratch(work: impl FnOnce(&mut Scratch)) {
+    let mut scratch = SCRATCH.take();
+    work(&mut scratch);
+    SCRATCH.set(scratch);
 }
 
 /// Runs a segment of the engine: an image `[1, H, W, 3] u8` to its output maps, `[1, C, H, W] f32` each.
@@ -48,7 +56,7 @@ impl RunSegment {
 
     /// Runs the layers alone on an image of the segment's size; `watch` hears of each that is over.
     pub(super) fn watch(&self, image: &[u8], watch: impl FnMut(usize)) {
-        SCRATCH.with_borrow_mut(|scratch| {
+        with_scratch(|scratch| {
             self.0
                 .segment
                 .run_watched(image, scratch, watch, |_, _, _| {});
@@ -87,7 +95,7 @@ impl EvalOp for RunSegment {
         let image = inputs[0].try_as_plain_ram()?;
         let image = image.as_slice::<u8>()?;
         let mut found = tvec![];
-        SCRATCH.with_borrow_mut(|scratch| {
+        with_scratch(|scratch| {
             segment.run(image, scratch, |nth, bytes, pixel| {
                 let Output { map, values } = &outputs[nth];
                 found.push(planes(bytes, pixel, map.shape(), values));

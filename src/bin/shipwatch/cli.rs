@@ -162,7 +162,7 @@ pub(crate) struct BenchArgs {
 
     /// Threads that look at tiles; as many as there are processors by default, and one with --model
     ///
-    /// With --model, each of them runs the network at the same time, on pictures of its own.
+    /// With --model, they share the rows of each layer that the int8 engine runs.
     #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 

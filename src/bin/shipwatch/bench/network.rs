@@ -30,7 +30,7 @@ const USUAL: Normalisation = Normalisation {
 
 /// What is measured of a network.
 pub(super) struct Plan {
-    /// Threads that run it at the same time, each on a picture of its own.
+    /// Threads that share each layer's rows.
     pub(super) threads: NonZeroUsize,
     pub(super) length: Duration,
     /// Whether each layer is measured, too, for as long again.
@@ -46,13 +46,11 @@ pub(super) struct Report {
     engine: Engine,
     threads: usize,
     seconds: f64,
-    /// Of a picture in a thread.
     #[serde(flatten)]
     picture: Figures,
     /// Processor time per picture, of all threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_ms: Option<f64>,
-    /// Of all threads.
     pictures_per_second: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     slowdown: Option<f64>,
@@ -86,14 +84,13 @@ pub(super) fn measure(file: &Path, plan: &Plan) -> Result<Report, Failure> {
     }
 
     use_threads(Some(plan.threads))?;
-    let measured = run_threads(&network, &image, plan.length).map_err(fails)?;
+    let measured = run(&network, &image, plan.length).map_err(fails)?;
     let layers = match plan.layers {
         true => Some(layers::measure(&network, &image, plan.length).map_err(fails)?),
         false => None,
     };
 
-    let times = measured.times.concat();
-    let slowest = measured.times.iter().filter_map(|times| slowdown(times));
+    let times = measured.times;
     Ok(Report {
         model: file.display().to_string(),
         side: network.side(),
@@ -103,7 +100,7 @@ pub(super) fn measure(file: &Path, plan: &Plan) -> Result<Report, Failure> {
         picture: Figures::of(&times),
         cpu_ms: (measured.cpu).map(|cpu| milliseconds(cpu) / times.len() as f64),
         pictures_per_second: times.len() as f64 / measured.wall.as_secs_f64(),
-        slowdown: slowest.max_by(f64::total_cmp),
+        slowdown: slowdown(&times),
         load_ms,
         peak_memory_bytes: measured.peak_memory,
         board: measured.board,
@@ -134,27 +131,16 @@ fn load(file: &Path) -> Result<Network, Failure> {
 }
 
 struct Measured {
-    /// Of each thread, in order.
-    times: Vec<Vec<Duration>>,
+    times: Vec<Duration>,
     wall: Duration,
     cpu: Option<Duration>,
     peak_memory: Option<u64>,
     board: Boards,
 }
 
-/// Lets all threads run the network at the same time, first to warm up.
-fn run_threads(
-    network: &Network,
-    image: &[u8],
-    length: Duration,
-) -> Result<Measured, InferenceError> {
-    let run = |length| {
-        let times = rayon::broadcast(|_| {
-            let image = image.to_vec();
-            timed(length, || network.run(&image).map(drop))
-        });
-        times.into_iter().collect::<Result<Vec<_>, _>>()
-    };
+/// Runs the network from a thread of the pool, first to warm up.
+fn run(network: &Network, image: &[u8], length: Duration) -> Result<Measured, InferenceError> {
+    let run = |length| rayon::scope(|_| timed(length, || network.run(image).map(drop)));
     run(warm_up(length))?;
     // Before times pile up.
     let peak_memory = peak_memory();
@@ -178,7 +164,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}: {}", self.model, self.engine)?;
         let threads = match self.threads {
             1 => "one thread".to_owned(),
-            many => format!("{many} threads at the same time, each on pictures of its own"),
+            many => format!("{many} threads, which share the rows of the int8 engine's layers"),
         };
         writeln!(
             f,
