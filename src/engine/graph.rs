@@ -249,6 +249,22 @@ impl Graph {
         self.keep(op, inputs, Map { scheme, ..map }, range)
     }
 
+    /// A node, and what each byte of its map stands for at `output`: tables between them need not be run, for
+    /// whoever reads values looks them up in one of all.
+    ///
+    /// # Panics
+    /// If the output is no node.
+    pub fn values(&self, output: usize) -> (usize, [f32; 256]) {
+        let scheme = self.nodes[output].map.scheme;
+        let mut values = std::array::from_fn(|byte| scheme.dequantize(byte as u8));
+        let mut node = output;
+        while let Op::Table(table) = &self.nodes[node].op {
+            values = table.map(|byte| values[usize::from(byte)]);
+            node = self.nodes[node].inputs[0];
+        }
+        (node, values)
+    }
+
     /// The layers that `outputs` need, and the numbers of these among them.
     ///
     /// # Panics

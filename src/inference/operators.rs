@@ -38,14 +38,18 @@ struct Output {
 }
 
 impl RunSegment {
-    /// None if this processor cannot run the kernel.
-    pub(super) fn new(graph: &Graph, outputs: &[usize], kernel: &str) -> Option<Self> {
-        let segment = Segment::new(graph, outputs, kernel)?;
-        let output = |map: Map| Output {
-            map,
-            values: std::array::from_fn(|byte| map.scheme.dequantize(byte as u8)),
-        };
-        let outputs = segment.outputs().map(output).collect();
+    /// `outputs` are nodes, each with the values of its map's bytes. None if this processor cannot run the
+    /// kernel.
+    pub(super) fn new(
+        graph: &Graph,
+        outputs: &[(usize, [f32; 256])],
+        kernel: &str,
+    ) -> Option<Self> {
+        let nodes: Vec<usize> = outputs.iter().map(|(node, _)| *node).collect();
+        let segment = Segment::new(graph, &nodes, kernel)?;
+        let outputs = segment.outputs().zip(outputs);
+        let outputs = outputs.map(|(map, &(_, values))| Output { map, values });
+        let outputs = outputs.collect();
         Some(Self(Arc::new(Prepared { segment, outputs })))
     }
 

@@ -24,8 +24,9 @@ const OPSET: i64 = 13;
 pub(super) struct Recognised {
     /// What the engine runs.
     pub(super) graph: Graph,
-    /// Nodes of it whose maps, in floats, are inputs of what is left, in their order.
-    pub(super) outputs: Vec<usize>,
+    /// Nodes of it, and what the bytes of their maps stand for. In floats they are inputs of what is left, in
+    /// their order.
+    pub(super) outputs: Vec<(usize, [f32; 256])>,
     /// What is left. Its inputs are those maps and, if it reads it, the image.
     pub(super) rest: ModelProto,
     /// Side of the image.
@@ -578,10 +579,11 @@ impl<'a> Reader<'a> {
             graph: Some(GraphProto { node, ..rest }),
             ..ModelProto::default()
         };
-        let maps: Vec<usize> = outputs.iter().map(|(_, map)| *map).collect();
-        let (graph, outputs) = self.graph.trimmed(&maps);
+        let outputs = outputs.iter().map(|(_, map)| self.graph.values(*map));
+        let (maps, values): (Vec<usize>, Vec<_>) = outputs.unzip();
+        let (graph, maps) = self.graph.trimmed(&maps);
         Some(Recognised {
-            outputs,
+            outputs: maps.into_iter().zip(values).collect(),
             graph,
             rest,
             side: self.side,
