@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use image::RgbImage;
 use image::imageops::crop_imm;
 use prost::Message;
+use shipwatch::inference::Network;
 use shipwatch::model::Bundle;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
@@ -168,4 +169,51 @@ fn onnx_runtime_computes_the_bytes_that_the_engine_computes() {
     }
     drop(requests);
     assert!(peer.wait().expect("ends").success());
+}
+
+/// Each operator alone, fed the same bytes: what lies between two of the output's steps may go to either.
+#[test]
+fn each_operator_is_what_onnx_runtime_makes_of_it() {
+    let Some(python) = python("onnx, onnxruntime") else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let made = Command::new(python)
+        .arg(root().join("tests/operators.py"))
+        .arg(dir.path())
+        .output()
+        .expect("python starts");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let images = fs::read(dir.path().join("images.u8")).expect("images");
+    let values = std::array::from_fn(|byte| (byte as f32 - 128.0) / 128.0);
+    let list = String::from_utf8(made.stdout).expect("names");
+    assert!(list.lines().count() > 10, "{list}");
+    for line in list.lines() {
+        let (name, step) = line.split_once(' ').expect("a name and a step");
+        let step: f32 = step.parse().expect("a number");
+        let model = fs::read(dir.path().join(format!("{name}.onnx"))).expect("a model");
+        let network = Network::from_onnx(&model, &values).expect(name);
+        let engine = network.engine();
+        assert_eq!(engine.operators, engine.of, "{name}: {engine}");
+        let found: Vec<f32> = images
+            .chunks_exact(3 * network.side().pow(2))
+            .flat_map(|image| network.run(image).expect(name))
+            .collect();
+        let wanted = fs::read(dir.path().join(format!("{name}.f32"))).expect("outputs");
+        let (words, _) = wanted.as_chunks::<4>();
+        let wanted = words.iter().map(|word| f32::from_le_bytes(*word));
+        assert_eq!(found.len(), words.len(), "{name}");
+        let steps: Vec<f32> = (found.iter().zip(wanted))
+            .map(|(found, wanted)| ((found - wanted) / step).abs().round())
+            .collect();
+        let furthest = steps.iter().copied().fold(0.0, f32::max);
+        let unequal = steps.iter().filter(|&&steps| steps > 0.0).count();
+        println!("{name}: {unequal} of {} differ", steps.len());
+        assert!(furthest <= 1.0, "{name}: by {furthest} steps");
+        assert!(unequal * 1000 <= steps.len(), "{name}: {unequal}");
+    }
 }

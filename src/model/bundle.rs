@@ -243,7 +243,7 @@ mod tests {
             }
         }
         names.sort();
-        assert_eq!(names, ["base-f32", "base-int8", "small-f32"]);
+        assert_eq!(names, ["base-f32", "base-int8", "small-f32", "small-int8"]);
     }
 
     #[test]
