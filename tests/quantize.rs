@@ -247,6 +247,22 @@ fn a_run_becomes_integers_that_the_edge_runs() {
         .expect("shipwatch starts");
     assert_success(&detect);
 
+    // Thresholds of somebody's choice.
+    let chosen = concat!(env!("CARGO_MANIFEST_DIR"), "/models/small-f32");
+    let args = [
+        "--over-limits",
+        "--calibrate",
+        "data",
+        "--thresholds",
+        chosen,
+    ];
+    assert_success(&quantize("given", &args));
+    let thresholds = |folder: &Path| Bundle::load(folder).expect("loads").manifest.thresholds;
+    assert_eq!(
+        thresholds(&dir.path().join("given")),
+        thresholds(Path::new(chosen))
+    );
+
     // Other images would give other ranges than those that the phases learnt to live with.
     write_data(&dir.path().join("elsewhere"));
     let other = quantize("other", &["--over-limits", "--calibrate", "elsewhere"]);

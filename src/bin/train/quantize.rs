@@ -13,7 +13,7 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use shipwatch::detect::Detector;
-use shipwatch::model::digest;
+use shipwatch::model::{Bundle, digest};
 
 use crate::config::{DataRoot, PhaseName};
 use crate::data::{Draws, Pool, Sampler, Split, check_masks};
@@ -23,7 +23,7 @@ use crate::export::{Graph, Metadata};
 use crate::files::replace;
 use crate::logging;
 use crate::quant::{BYTES, Quantized, Simulated, Tuned, post_training};
-use crate::release::{GATE, Kind, Trained, UNET, UNFINISHED, WriteNetwork};
+use crate::release::{Choice, GATE, Kind, Trained, UNET, UNFINISHED, WriteNetwork};
 use crate::run::{TUNE_TILES, workers};
 use crate::run_folder::{CONFIG, RunFolder};
 use crate::stop::{INTERRUPTED, Stop, Stopped, on_signals};
@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// The run's float bundle, as `train export` wrote it, to compare with; made anew if not given.
     #[arg(long)]
     float: Option<PathBuf>,
+    /// Take the thresholds of this bundle instead of choosing them on the tune images.
+    #[arg(long)]
+    thresholds: Option<PathBuf>,
     /// Measure on the test images as well, by which limits then are judged. For the bundle that ships,
     /// once nothing is left to choose.
     #[arg(long)]
@@ -139,8 +142,19 @@ fn release(
         Some(folder) => trained.float_bundle(folder)?,
         None => trained.float_draft(&float_folder)?.detector()?,
     };
-    let before = Some(&float.manifest().thresholds);
-    let mut draft = trained.draft(&args.out.join(UNFINISHED), kind, networks, before)?;
+    let given = args.thresholds.as_deref().map(Bundle::load).transpose()?;
+    if let (Some(bundle), Some(folder)) = (&given, &args.thresholds) {
+        ensure!(
+            bundle.manifest.thresholds.valley.is_some() == trained.config.separation,
+            "--thresholds {}: its U-Net parts ships by a second output and the run's does not, or the other way round: name a bundle of such networks",
+            folder.display()
+        );
+    }
+    let choice = match &given {
+        Some(bundle) => Choice::Given(&bundle.manifest.thresholds),
+        None => Choice::Unless(&float.manifest().thresholds),
+    };
+    let mut draft = trained.draft(&args.out.join(UNFINISHED), kind, networks, choice)?;
     let int8 = draft.detector()?;
     let [gate, unet] = quantized;
     let with = |networks| Detector::with_networks(int8.manifest().clone(), networks);

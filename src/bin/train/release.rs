@@ -76,6 +76,16 @@ pub(crate) struct Kind {
     pub(crate) normalisation: Normalisation,
 }
 
+/// Where a bundle's thresholds come from.
+pub(crate) enum Choice<'a> {
+    /// The tune images.
+    Free,
+    /// These, of the same networks in floats, unless the tune images speak clearly for others.
+    Unless(&'a Thresholds),
+    /// Somebody chose these.
+    Given(&'a Thresholds),
+}
+
 /// A bundle whose thresholds are chosen.
 pub(crate) struct Draft<'a> {
     run: &'a Trained,
@@ -161,7 +171,7 @@ impl Trained {
         let networks = networks.map(|graph| -> WriteNetwork {
             Box::new(move |notes: &Metadata| graph.to_onnx(notes))
         });
-        self.draft(folder, kind, networks, None)
+        self.draft(folder, kind, networks, Choice::Free)
     }
 
     /// The run's bundle in floats that was exported to `folder`.
@@ -186,14 +196,13 @@ impl Trained {
         Ok(Detector::new(bundle))
     }
 
-    /// A bundle of `kind` made in `folder`, its thresholds chosen on the tune images: those of `before`,
-    /// the same networks in floats, where nothing speaks against them.
+    /// A bundle of `kind` made in `folder`.
     pub(crate) fn draft(
         &self,
         folder: &Path,
         kind: Kind,
         [gate, unet]: [WriteNetwork; 2],
-        before: Option<&Thresholds>,
+        choice: Choice<'_>,
     ) -> Result<Draft<'_>> {
         let mut draft = Draft {
             run: self,
@@ -203,9 +212,15 @@ impl Trained {
             unet,
         };
         draft.save()?;
-        log::info!("choosing thresholds on the tune images");
-        let detector = draft.detector()?;
-        draft.manifest.thresholds = choose_thresholds(&detector, &self.pool, &self.config, before)?;
+        let choose = |before| {
+            log::info!("choosing thresholds on the tune images");
+            choose_thresholds(&draft.detector()?, &self.pool, &self.config, before)
+        };
+        draft.manifest.thresholds = match choice {
+            Choice::Free => choose(None)?,
+            Choice::Unless(before) => choose(Some(before))?,
+            Choice::Given(thresholds) => *thresholds,
+        };
         log::info!("{:?}", draft.manifest.thresholds);
         draft.save()?;
         Ok(draft)
