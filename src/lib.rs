@@ -15,6 +15,7 @@ pub mod detect;
 pub mod engine;
 pub mod frame;
 pub mod inference;
+pub mod ledger;
 pub mod mask;
 pub mod metrics;
 pub mod model;

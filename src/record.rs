@@ -10,6 +10,9 @@ use crate::mask::Rle;
 /// Everything known of one frame after the chain has run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameRecord {
+    /// The frame's number in the ledger: unlike its name no two share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
     /// The frame's name.
     pub frame: String,
     /// Width of the stored grid in pixels.

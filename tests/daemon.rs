@@ -215,14 +215,12 @@ fn a_stop_leaves_whole_lines_and_a_start_mends_a_torn_one() {
 fn overlays_in_the_watched_folder_are_no_frames() {
     let dir = Dir::new();
     dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
-    for _ in 0..2 {
-        assert_eq!(
-            Daemon::start(&dir, &["--overlay", "in", "--once"]).end().0,
-            Some(0)
-        );
+    let args = ["--overlay", "in", "--once", "--reprocess"];
+    for count in 1..=2 {
+        let daemon = Daemon::start(&dir, &args);
+        assert_eq!(daemon.wait(count).len(), count);
+        assert_eq!(daemon.end().0, Some(0));
     }
-    let records = fs::read_to_string(dir.path("out.jsonl")).expect("reads");
-    assert_eq!(records.lines().count(), 2);
     assert!(dir.path("in/a.png.2.overlay.png").exists());
 }
 
@@ -234,7 +232,67 @@ fn a_second_daemon_does_not_write_to_the_same_file() {
     first.wait(1);
     let (code, said) = Daemon::start(&dir, &[]).end();
     assert_eq!(code, Some(73));
-    assert!(said.contains("out.jsonl: another shipwatch"), "{said}");
+    assert!(said.contains("out.ledger: another shipwatch"), "{said}");
+}
+
+/// The same content under the same name is done; other content, and another name, are not.
+#[test]
+fn what_is_done_is_not_done_again() {
+    let dir = Dir::new();
+    let once = |count: usize, said: &str| {
+        let daemon = Daemon::start(&dir, &["--once"]);
+        let records = daemon.wait(count);
+        let (code, log) = daemon.end();
+        assert_eq!((code, records.len()), (Some(0), count), "{log}");
+        assert!(log.contains(said), "{said} not in {log}");
+        records
+    };
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    once(1, "1 frames with 1 ships; 0 skipped, 0 done before");
+    once(1, "0 frames with 0 ships; 0 skipped, 1 done before");
+    // Written anew, and so with another time and number on the disk.
+    fs::remove_file(dir.path("in/a.png")).expect("removes");
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    once(1, "1 done before");
+    dir.image("in/a.png", (40, 40), &[[20, 20, 3, 9]]);
+    dir.image("in/b.png", (40, 40), &[[10, 10, 9, 3]]);
+    let records = once(3, "2 frames with 2 ships; 0 skipped, 0 done before");
+    let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+    assert_eq!(ids, [Some(1), Some(2), Some(3)]);
+    // Detections that somebody took away are not written again, and no new ones are lost.
+    fs::remove_file(dir.path("out.jsonl")).expect("removes");
+    dir.image("in/c.png", (40, 40), &[]);
+    assert_eq!(names(&once(1, "2 done before")), ["c.png"]);
+}
+
+#[test]
+fn done_files_move_or_go() {
+    let dir = Dir::new();
+    let config = |finished: &str| {
+        let text = format!("[source]\nfolder = \"in\"\nfinished = \"{finished}\"\n");
+        dir.write("config.toml", text);
+    };
+    let run = |count: usize| {
+        let daemon = Daemon::start(&dir, &["--once", "--config", "config.toml"]);
+        daemon.wait(count);
+        assert_eq!(daemon.end().0, Some(0));
+        fs::read_dir(dir.path("in")).expect("lists").count()
+    };
+    dir.image("in/a.png", (10, 10), &[]);
+    config("move");
+    assert_eq!(run(1), 0);
+    assert!(dir.path("done/a.png").exists());
+    // The same once more is not processed, and goes the same way.
+    fs::copy(dir.path("done/a.png"), dir.path("in/a.png")).expect("copies");
+    assert_eq!(run(1), 0);
+    assert_eq!(fs::read_dir(dir.path("done")).expect("lists").count(), 1);
+    dir.image("in/b.png", (10, 10), &[]);
+    config("delete");
+    assert_eq!(run(2), 0);
+    config("shred");
+    let outcome = dir.run(&["run", "--config", "config.toml"]);
+    assert_eq!(outcome.code, Some(78));
+    assert!(outcome.stderr.contains("`shred`"), "{}", outcome.stderr);
 }
 
 #[test]

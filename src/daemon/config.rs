@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::Group;
 use crate::detect::Options;
 use crate::frame::Percentiles;
 use crate::source::decode::DecodeOptions;
+use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
 
 /// What the daemon is told to do. Every key may be left out.
@@ -24,6 +26,8 @@ pub struct Config {
     pub output: OutputConfig,
     /// Where decisions are cut.
     pub detect: DetectConfig,
+    /// What is done, on disk.
+    pub ledger: LedgerConfig,
 }
 
 /// Section `[source]`.
@@ -46,6 +50,23 @@ pub struct SourceConfig {
     pub gsd: Option<f64>,
     /// Factor by which frames are resampled before the networks see them.
     pub scale: Option<f64>,
+    /// What becomes of a file whose frame is done.
+    pub finished: Finished,
+    /// Where it moves to, if it does.
+    pub finished_folder: PathBuf,
+}
+
+/// What becomes of a file whose frame is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finished {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It moves to another folder.
+    Move,
+    /// It is deleted.
+    Delete,
 }
 
 /// Section `[output]`.
@@ -56,6 +77,18 @@ pub struct OutputConfig {
     pub detections: PathBuf,
     /// Folder for pictures with the ships outlined; none are written where there is none.
     pub overlay: Option<PathBuf>,
+}
+
+/// Section `[ledger]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LedgerConfig {
+    /// Its file; that of the detections with the ending `ledger` where there is none.
+    pub file: Option<PathBuf>,
+    /// Frames that are committed together.
+    pub commit_frames: usize,
+    /// None waits for longer than this many seconds.
+    pub commit_seconds: f64,
 }
 
 /// Section `[detect]`: what differs from the manifest of the models.
@@ -83,6 +116,19 @@ impl Default for SourceConfig {
             stretch: decode.stretch,
             gsd: None,
             scale: None,
+            finished: Finished::default(),
+            finished_folder: "done".into(),
+        }
+    }
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        let group = Group::default();
+        Self {
+            file: None,
+            commit_frames: group.frames,
+            commit_seconds: group.delay.as_secs_f64(),
         }
     }
 }
@@ -147,6 +193,8 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = [
             Some(&mut config.source.folder),
+            Some(&mut config.source.finished_folder),
+            config.ledger.file.as_mut(),
             Some(&mut config.output.detections),
             config.output.overlay.as_mut(),
             config.models.as_mut(),
@@ -190,6 +238,21 @@ impl Config {
                 "must be a positive factor",
             ),
             (
+                "ledger.commit-frames",
+                (1..=10_000).contains(&self.ledger.commit_frames),
+                "must lie between 1 and 10000",
+            ),
+            (
+                "ledger.commit-seconds",
+                (0.0..=60.0).contains(&self.ledger.commit_seconds),
+                "must lie between 0 and 60",
+            ),
+            (
+                "source.finished-folder",
+                self.source.finished != Finished::Move || !self.moves_into_itself(),
+                "must not lie in a folder that is watched: files would come again",
+            ),
+            (
                 "detect.gate",
                 probability(self.detect.gate),
                 "must lie between 0 and 1",
@@ -216,6 +279,50 @@ impl Config {
             recursive: self.source.recursive,
             settle: Duration::from_secs_f64(self.source.settle_seconds),
             rescan: Duration::from_secs_f64(self.source.rescan_seconds),
+        }
+    }
+
+    /// Whether files that move are watched as before.
+    fn moves_into_itself(&self) -> bool {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let [from, to] = [&self.source.folder, &self.source.finished_folder].map(|p| absolute(p));
+        match self.source.recursive {
+            true => to.starts_with(from),
+            false => to == from,
+        }
+    }
+
+    /// What becomes of a file whose frame is done.
+    pub fn finish(&self) -> Finish {
+        match self.source.finished {
+            Finished::Keep => Finish::Keep,
+            Finished::Delete => Finish::Delete,
+            Finished::Move => Finish::Move(self.source.finished_folder.clone()),
+        }
+    }
+
+    /// Where the ledger lies: beside the detections unless it is said. A pipe or a terminal has no beside, so
+    /// that is then the folder that the program runs in.
+    pub fn ledger_file(&self) -> PathBuf {
+        let detections = &self.output.detections;
+        let is_file = |path: &Path| path.metadata().is_ok_and(|m| m.is_file());
+        match &self.ledger.file {
+            Some(file) => file.clone(),
+            None if is_file(detections) || !detections.exists() => {
+                detections.with_extension("ledger")
+            }
+            None => "shipwatch.ledger".into(),
+        }
+    }
+
+    /// How many frames are committed together.
+    ///
+    /// # Panics
+    /// If [`Config::check`] finds a problem with the seconds.
+    pub fn group(&self) -> Group {
+        Group {
+            frames: self.ledger.commit_frames,
+            delay: Duration::from_secs_f64(self.ledger.commit_seconds),
         }
     }
 

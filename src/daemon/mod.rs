@@ -1,23 +1,33 @@
 //! The loop that `shipwatch run` turns, with its config, its output file and its self-test.
 
 pub mod config;
-pub mod journal;
+pub mod output;
 pub mod selftest;
 
+use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::detect::DetectError;
 use crate::frame::Frame;
+use crate::ledger::{Entry, Key, Ledger, LedgerError};
 use crate::record::{FrameRecord, milliseconds};
-use crate::sink::{Overlay, Sink};
-use crate::source::{Next, Source};
+use crate::sink::Overlay;
+use crate::source::finish::Finish;
+use crate::source::stamp::Stamp;
+use crate::source::{Next, Source, SourceFile};
+use output::{Output, OutputError};
 
 /// How long a quiet source may keep the loop from noticing a request to stop.
 const POLL: Duration = Duration::from_millis(200);
+
+/// How long a full disk is given before it is tried again.
+const FULL: Duration = Duration::from_secs(1);
 
 /// A request to stop that any thread or signal handler can make.
 #[derive(Debug, Clone, Default)]
@@ -35,12 +45,22 @@ impl Stop {
     }
 }
 
-/// Where results go.
-pub struct Outputs<'a> {
-    /// Takes every record.
-    pub records: &'a mut dyn Sink,
-    /// Takes a picture of every frame.
-    pub overlay: Option<&'a Overlay>,
+/// How many frames are committed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// So many at most.
+    pub frames: usize,
+    /// None waits for longer than this.
+    pub delay: Duration,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            frames: 32,
+            delay: Duration::from_millis(500),
+        }
+    }
 }
 
 /// What a run of the loop did.
@@ -52,53 +72,118 @@ pub struct Summary {
     pub ships: u64,
     /// Files and frames that were skipped because something was wrong with them.
     pub broken: u64,
+    /// Files that were done before.
+    pub known: u64,
 }
 
 /// Why the loop gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A record could not be written. Going on would lose detections unnoticed.
+    /// Nothing can be committed.
+    #[error("cannot keep the ledger: {0}")]
+    Ledger(#[from] LedgerError),
+    /// A line could not be written. Going on would lose detections unnoticed.
     #[error("cannot write detections: {0}")]
-    Records(#[source] std::io::Error),
+    Output(#[from] OutputError),
 }
 
-/// Takes frames from `source`, lets `look` find ships and hands records on, until the source ends
-/// or `stop` is requested. The frame in hand is finished first.
-///
-/// A broken frame is logged, counted and skipped; so is an overlay that cannot be written.
-pub fn run(
-    source: &mut dyn Source,
-    look: &dyn Fn(&Frame) -> Result<FrameRecord, DetectError>,
-    outputs: &mut Outputs,
-    stop: &Stop,
-) -> Result<Summary, RunError> {
-    let mut summary = Summary::default();
-    while !stop.is_requested() {
-        let (frame, decode) = match source.next(POLL) {
-            Next::Frame { frame, decode } => (frame, decode),
-            Next::Broken(error) => {
-                summary.broken += 1;
-                warn!("{error}; skipped");
-                continue;
+impl RunError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.is_full(),
+            Self::Output(error) => error.is_full(),
+        }
+    }
+}
+
+/// Finds the ships of a frame.
+pub type Look<'a> = &'a dyn Fn(&Frame) -> Result<FrameRecord, DetectError>;
+
+/// The loop and all that it writes to.
+pub struct Daemon<'a> {
+    /// Looks at frames.
+    pub look: Look<'a>,
+    /// Says what is done.
+    pub ledger: Ledger,
+    /// Takes every record, once it is committed.
+    pub output: Output,
+    /// Takes a picture of every frame.
+    pub overlay: Option<Overlay>,
+    /// What becomes of a file, once its record is written.
+    pub finish: Finish,
+    /// How many frames are committed together.
+    pub group: Group,
+}
+
+impl Daemon<'_> {
+    /// Takes frames from `source`, finds ships and hands records on, until the source ends or `stop` is
+    /// requested. The frame in hand is finished first.
+    ///
+    /// A broken frame is logged, counted and skipped; so is an overlay that cannot be written. Where the disk is
+    /// full, the loop waits until it is not.
+    ///
+    /// # Errors
+    /// If frames cannot be committed or lines not written.
+    pub fn run(&mut self, source: &mut dyn Source, stop: &Stop) -> Result<Summary, RunError> {
+        let mut summary = Summary::default();
+        let mut batch = Batch::default();
+        while !stop.is_requested() {
+            match source.next(batch.wait(self.group, POLL))? {
+                Next::Frame {
+                    frame,
+                    decode,
+                    file,
+                } => self.take(&frame, decode, file, &mut batch, &mut summary),
+                Next::Broken { error, file } => {
+                    summary.broken += 1;
+                    warn!("{error}; skipped");
+                    if let Some(file) = file.filter(|_| error.kind.is_lasting()) {
+                        batch.push(file, Err(error.to_string()));
+                    }
+                }
+                Next::Known(file) => {
+                    summary.known += 1;
+                    debug!("{}: done before", file.path.display());
+                    self.finish(&file);
+                }
+                Next::Idle => self.settle(&mut batch, stop)?,
+                Next::End => break,
             }
-            Next::Idle => continue,
-            Next::End => break,
-        };
-        match look(&frame) {
+            if batch.is_due(self.group) {
+                self.settle(&mut batch, stop)?;
+            }
+        }
+        self.settle(&mut batch, stop)?;
+        // So that the next start finds nothing to mend.
+        self.commit(&mut [])?;
+        Ok(summary)
+    }
+
+    fn take(
+        &self,
+        frame: &Frame,
+        decode: Duration,
+        file: SourceFile,
+        batch: &mut Batch,
+        summary: &mut Summary,
+    ) {
+        if batch.keys.contains(&file.key) {
+            summary.known += 1;
+            return;
+        }
+        match (self.look)(frame) {
             Ok(mut record) => {
                 record.millis.decode = milliseconds(decode);
-                outputs.records.write(&record).map_err(RunError::Records)?;
                 summary.frames += 1;
                 summary.ships += record.ships.len() as u64;
-                let overlay = outputs
-                    .overlay
-                    .map(|overlay| overlay.write(&frame.pixels, &record));
                 info!("{}", describe(&record));
-                match overlay {
+                let overlay = self.overlay.as_ref();
+                match overlay.map(|overlay| overlay.write(&frame.pixels, &record)) {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
+                batch.push(file, Ok(record));
             }
             Err(error) => {
                 summary.broken += 1;
@@ -106,7 +191,104 @@ pub fn run(
             }
         }
     }
-    Ok(summary)
+
+    /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
+    /// batch as it is if `stop` is requested meanwhile: its files are then processed once more.
+    fn settle(&mut self, batch: &mut Batch, stop: &Stop) -> Result<(), RunError> {
+        if batch.entries.is_empty() {
+            return Ok(());
+        }
+        let mut warned = false;
+        loop {
+            match self.write(batch) {
+                Ok(()) => break,
+                Err(error) if error.is_full() => {
+                    if !warned {
+                        warn!("{error}; waiting for space");
+                        warned = true;
+                    }
+                    if stop.is_requested() {
+                        return Err(error);
+                    }
+                    sleep(FULL);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if warned {
+            info!("there is space again");
+        }
+        let Batch { files, .. } = mem::take(batch);
+        files.iter().for_each(|file| self.finish(file));
+        Ok(())
+    }
+
+    /// What is committed already is not committed again.
+    fn write(&mut self, batch: &mut Batch) -> Result<(), RunError> {
+        if !batch.committed {
+            self.commit(&mut batch.entries)?;
+            batch.committed = true;
+        }
+        let records = batch
+            .entries
+            .iter()
+            .filter_map(|entry| entry.outcome.as_ref().ok());
+        let records: Vec<FrameRecord> = records.cloned().collect();
+        Ok(self.output.follow(&records)?)
+    }
+
+    fn commit(&mut self, entries: &mut [Entry]) -> Result<(), LedgerError> {
+        let position = self.output.position().map(|at| (self.output.path(), at));
+        self.ledger.commit(entries, position)
+    }
+
+    /// A file that changed meanwhile is left alone: it will come again.
+    fn finish(&self, SourceFile { path, key, stamp }: &SourceFile) {
+        if Stamp::of(path) != Some(*stamp) {
+            return;
+        }
+        if let Err(error) = self.finish.finish(path, &key.name, &key.digest) {
+            warn!("{}: stays where it is: {error}", path.display());
+        }
+    }
+}
+
+/// Frames that are done and not yet committed.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    files: Vec<SourceFile>,
+    keys: HashSet<Key>,
+    since: Option<Instant>,
+    committed: bool,
+}
+
+impl Batch {
+    fn push(&mut self, file: SourceFile, outcome: Result<FrameRecord, String>) {
+        if !self.keys.insert(file.key.clone()) {
+            return;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.entries.push(Entry {
+            key: file.key.clone(),
+            stamp: file.stamp,
+            outcome,
+        });
+        self.files.push(file);
+    }
+
+    fn is_due(&self, group: Group) -> bool {
+        let late = |since: Instant| since.elapsed() >= group.delay;
+        self.entries.len() >= group.frames || self.since.is_some_and(late)
+    }
+
+    /// How long to wait for another frame. Nothing waits for company that is not there yet.
+    fn wait(&self, group: Group, idle: Duration) -> Duration {
+        match self.since {
+            Some(since) => group.delay.saturating_sub(since.elapsed()).min(idle),
+            None => idle,
+        }
+    }
 }
 
 fn describe(record: &FrameRecord) -> String {
@@ -126,9 +308,11 @@ fn describe(record: &FrameRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::io;
+    use std::cell::RefCell;
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
+    use super::*;
     use crate::frame::{RgbImage, Tags};
     use crate::sink::sample_record;
     use crate::source::decode::{DecodeError, DecodeErrorKind};
@@ -137,24 +321,11 @@ mod tests {
     struct Script(Vec<Next>);
 
     impl Source for Script {
-        fn next(&mut self, _: Duration) -> Next {
-            if self.0.is_empty() {
-                Next::End
-            } else {
-                self.0.remove(0)
-            }
-        }
-    }
-
-    fn frame(name: &str) -> Next {
-        let frame = Frame {
-            name: name.into(),
-            pixels: RgbImage::new(8, 8),
-            tags: Tags::default(),
-        };
-        Next::Frame {
-            frame,
-            decode: Duration::from_millis(7),
+        fn next(&mut self, _: Duration) -> Result<Next, LedgerError> {
+            Ok(match self.0.is_empty() {
+                true => Next::End,
+                false => self.0.remove(0),
+            })
         }
     }
 
@@ -165,78 +336,164 @@ mod tests {
         }
     }
 
-    /// Keeps records, and does something at each.
-    struct Kept<F>(Vec<FrameRecord>, F);
+    /// A folder with a ledger, an output and files.
+    struct Field(tempfile::TempDir);
 
-    impl<F: FnMut() -> io::Result<()>> Sink for Kept<F> {
-        fn write(&mut self, record: &FrameRecord) -> io::Result<()> {
-            self.0.push(record.clone());
-            (self.1)()
+    impl Field {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("folder"))
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn file(&self, name: &str) -> SourceFile {
+            let path = self.path(name);
+            fs::write(&path, name).expect("writes");
+            SourceFile {
+                stamp: Stamp::of(&path).expect("is there"),
+                key: Key {
+                    source: "test".into(),
+                    name: name.into(),
+                    digest: [name.as_bytes()[0]; 32],
+                },
+                path,
+            }
+        }
+
+        fn frame(&self, name: &str) -> Next {
+            Next::Frame {
+                frame: Frame {
+                    name: name.into(),
+                    pixels: RgbImage::new(8, 8),
+                    tags: Tags::default(),
+                },
+                decode: Duration::from_millis(7),
+                file: self.file(name),
+            }
+        }
+
+        fn daemon<'a>(&self, look: Look<'a>) -> Daemon<'a> {
+            let ledger = Ledger::open(&self.path("ledger")).expect("opens");
+            Daemon {
+                look,
+                output: Output::open(&self.path("out.jsonl"), &ledger).expect("opens"),
+                ledger,
+                overlay: None,
+                finish: Finish::Delete,
+                group: Group::default(),
+            }
+        }
+
+        fn run(&self, script: Vec<Next>) -> Summary {
+            let mut daemon = self.daemon(&look);
+            let summary = daemon.run(&mut Script(script), &Stop::default());
+            summary.expect("runs")
+        }
+
+        fn records(&self) -> Vec<FrameRecord> {
+            let text = fs::read_to_string(self.path("out.jsonl")).expect("reads");
+            let record = |line| serde_json::from_str(line).expect("a record");
+            text.lines().map(record).collect()
         }
     }
 
     #[test]
     fn broken_frames_are_counted_and_do_not_end_the_loop() {
-        let broken = DecodeError {
-            name: "x.jpg".into(),
-            kind: DecodeErrorKind::Truncated,
+        let field = Field::new();
+        let broken = |kind, file| Next::Broken {
+            error: DecodeError {
+                name: "x.jpg".into(),
+                kind,
+            },
+            file: Some(file),
         };
         let script = vec![
             Next::Idle,
-            frame("a"),
-            Next::Broken(broken),
-            frame("bad"),
-            frame("b"),
+            field.frame("a"),
+            broken(DecodeErrorKind::Truncated, field.file("x.jpg")),
+            broken(DecodeErrorKind::NeedsStretch, field.file("y.tif")),
+            field.frame("bad"),
+            field.frame("c"),
+            Next::Known(field.file("d")),
         ];
-        let mut kept = Kept(Vec::new(), || Ok(()));
-        let mut outputs = Outputs {
-            records: &mut kept,
-            overlay: None,
-        };
-        let summary = run(&mut Script(script), &look, &mut outputs, &Stop::default());
         assert_eq!(
-            summary.expect("runs"),
+            field.run(script),
             Summary {
                 frames: 2,
                 ships: 4,
-                broken: 2
+                broken: 3,
+                known: 1
             }
         );
-        let names: Vec<_> = kept.0.iter().map(|record| record.frame.as_str()).collect();
-        assert_eq!(names, ["a", "b"]);
-        assert_eq!(kept.0[0].millis.decode, 7.0);
+        let records = field.records();
+        let names: Vec<_> = records.iter().map(|r| (r.id, r.frame.as_str())).collect();
+        // The second number is that of the broken file.
+        assert_eq!(names, [(Some(1), "a"), (Some(3), "c")]);
+        assert_eq!(records[0].millis.decode, 7.0);
+        // Done are what has a record, what never will have one, and what was done before.
+        let left = ["a", "x.jpg", "y.tif", "bad", "c", "d"].map(|name| field.path(name).exists());
+        assert_eq!(left, [false, false, true, true, false, false]);
     }
 
     #[test]
     fn a_request_to_stop_lets_the_frame_in_hand_finish() {
+        let field = Field::new();
         let stop = Stop::default();
-        let mut kept = Kept(Vec::new(), || {
+        let look = |frame: &Frame| {
             stop.request();
-            Ok(())
-        });
-        let mut outputs = Outputs {
-            records: &mut kept,
-            overlay: None,
+            look(frame)
         };
-        let script = vec![frame("a"), frame("b")];
-        let summary = run(&mut Script(script), &look, &mut outputs, &stop).expect("runs");
+        let mut daemon = field.daemon(&look);
+        let mut script = Script(vec![field.frame("a"), field.frame("b")]);
+        let summary = daemon.run(&mut script, &stop).expect("runs");
         assert_eq!(summary.frames, 1);
-        assert_eq!(kept.0.len(), 1);
+        assert_eq!(field.records().len(), 1);
+        assert!(field.path("b").exists());
     }
 
     #[test]
-    fn records_that_cannot_be_written_end_the_loop() {
-        let mut full = Kept(Vec::new(), || Err(io::ErrorKind::StorageFull.into()));
-        let mut outputs = Outputs {
-            records: &mut full,
-            overlay: None,
+    fn a_frame_that_comes_twice_before_it_is_committed_is_done_once() {
+        let field = Field::new();
+        let summary = field.run(vec![field.frame("a"), field.frame("a")]);
+        assert_eq!((summary.frames, summary.known), (1, 1));
+        assert_eq!(field.records().len(), 1);
+    }
+
+    #[test]
+    fn lines_wait_for_their_commit_and_files_for_their_lines() {
+        let field = Field::new();
+        let seen = RefCell::new(Vec::new());
+        let look = |frame: &Frame| {
+            let files = ["a", "b"].map(|name| field.path(name).exists());
+            seen.borrow_mut().push((field.records().len(), files));
+            look(frame)
         };
-        let result = run(
-            &mut Script(vec![frame("a")]),
-            &look,
-            &mut outputs,
-            &Stop::default(),
-        );
-        assert!(matches!(result, Err(RunError::Records(_))));
+        let mut daemon = field.daemon(&look);
+        daemon.group.frames = 2;
+        let mut script = Script(vec![field.frame("a"), field.frame("b"), field.frame("c")]);
+        daemon.run(&mut script, &Stop::default()).expect("runs");
+        let both = [true, true];
+        assert_eq!(*seen.borrow(), [(0, both), (0, both), (2, [false, false])]);
+        assert_eq!(field.records().len(), 3);
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_written_ends_the_loop_and_loses_nothing() {
+        let field = Field::new();
+        let mut daemon = field.daemon(&look);
+        daemon.output = Output::open(Path::new("/dev/full"), &daemon.ledger).expect("opens");
+        let stop = Stop::default();
+        stop.request();
+        // A full disk is waited for, but not by who is asked to stop.
+        let mut batch = Batch::default();
+        batch.push(field.file("a"), Ok(sample_record("a", &[])));
+        let error = daemon.settle(&mut batch, &stop).expect_err("is full");
+        assert!(error.is_full(), "{error}");
+        assert!(field.path("a").exists());
+        drop(daemon);
+        assert_eq!(field.run(Vec::new()), Summary::default());
+        assert_eq!(field.records().len(), 1, "it was committed");
     }
 }

@@ -147,6 +147,7 @@ impl Detector {
         millis.extract = laps.lap();
 
         Ok(FrameRecord {
+            id: None,
             frame: frame.name.clone(),
             width,
             height,

@@ -39,6 +39,7 @@ pub(crate) fn sample_record(frame: &str, ships: &[&str]) -> FrameRecord {
         rle: rle.parse().expect("good run lengths"),
     };
     FrameRecord {
+        id: None,
         frame: frame.into(),
         width: 8,
         height: 8,

@@ -89,6 +89,16 @@ pub enum DecodeErrorKind {
     Malformed,
 }
 
+impl DecodeErrorKind {
+    /// Whether the same content will be refused again, whatever the system and the options say by then.
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Empty | Self::UnknownFormat | Self::Truncated | Self::Image(_) | Self::Malformed
+        )
+    }
+}
+
 /// Reads a frame from a file, whose format is told by its content.
 ///
 /// Grey becomes RGB, alpha is dropped (the colour stays as stored), colour profiles and the EXIF
@@ -124,7 +134,7 @@ pub fn read_size(path: &Path) -> Result<(u32, u32), DecodeError> {
         .map_err(|kind| of_file(path, kind))
 }
 
-fn of_file(path: &Path, kind: DecodeErrorKind) -> DecodeError {
+pub(super) fn of_file(path: &Path, kind: DecodeErrorKind) -> DecodeError {
     DecodeError {
         name: path.display().to_string(),
         kind,

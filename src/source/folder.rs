@@ -9,10 +9,13 @@ use log::{debug, info, warn};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::decode::{DecodeOptions, decode_file};
+use super::decode::{DecodeErrorKind, DecodeOptions, decode_file, of_file};
+use super::finish::digest_of;
 use super::search::{Found, is_hidden, is_image, search};
-use super::settle::{Settling, Sighting, Stamp};
-use super::{Next, Source};
+use super::settle::{Settling, Sighting};
+use super::stamp::Stamp;
+use super::{Next, Source, SourceFile};
+use crate::ledger::{LedgerError, Roster};
 
 /// A folder that cannot be read is tried again this soon.
 const RETRY: Duration = Duration::from_secs(1);
@@ -250,37 +253,78 @@ impl FolderWatch {
 pub struct FolderFrames {
     watch: FolderWatch,
     decode: DecodeOptions,
+    roster: Roster,
     once: bool,
 }
 
 impl FolderFrames {
-    /// Frames are named by their path below the watched folder. With `once`, the source ends when
-    /// the files that are there have been handed out.
-    pub fn new(watch: FolderWatch, decode: DecodeOptions, once: bool) -> Self {
+    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded. With
+    /// `once`, the source ends when the files that are there have been handed out.
+    pub fn new(watch: FolderWatch, decode: DecodeOptions, roster: Roster, once: bool) -> Self {
         Self {
             watch,
             decode,
+            roster,
             once,
         }
+    }
+
+    /// What the file at `path` is; none if it changes meanwhile, for then it is handed out once more.
+    fn look(&self, path: PathBuf) -> Result<Option<Next>, LedgerError> {
+        let start = Instant::now();
+        let name = self.watch.relative(&path);
+        let Some(stamp) = Stamp::of(&path) else {
+            return Ok(None);
+        };
+        let known = self.roster.digest(name, &stamp)?;
+        let digest = match known.map_or_else(|| digest_of(&path), Ok) {
+            Ok(digest) => digest,
+            Err(error) => {
+                let error = of_file(&path, DecodeErrorKind::Io(error));
+                return Ok(Some(Next::Broken { error, file: None }));
+            }
+        };
+        let file = SourceFile {
+            key: self.roster.key(name, digest),
+            path,
+            stamp,
+        };
+        if known.is_some() || self.roster.knows(&file.key)? {
+            return Ok(Some(Next::Known(file)));
+        }
+        let decoded = decode_file(&file.path, &self.decode);
+        if Stamp::of(&file.path) != Some(stamp) {
+            return Ok(None);
+        }
+        Ok(Some(match decoded {
+            Ok(mut frame) => {
+                frame.name = file.key.name.to_string_lossy().into_owned();
+                Next::Frame {
+                    frame,
+                    decode: start.elapsed(),
+                    file,
+                }
+            }
+            Err(error) => {
+                let file = Some(file);
+                Next::Broken { error, file }
+            }
+        }))
     }
 }
 
 impl Source for FolderFrames {
-    fn next(&mut self, timeout: Duration) -> Next {
-        let Some(path) = self.watch.next(timeout) else {
-            let drained = self.once && self.watch.waiting() == 0;
-            return if drained { Next::End } else { Next::Idle };
-        };
-        let start = Instant::now();
-        match decode_file(&path, &self.decode) {
-            Ok(mut frame) => {
-                frame.name = self.watch.relative(&path).to_string_lossy().into_owned();
-                Next::Frame {
-                    frame,
-                    decode: start.elapsed(),
-                }
+    fn next(&mut self, timeout: Duration) -> Result<Next, LedgerError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(path) = self.watch.next(left) else {
+                let drained = self.once && self.watch.waiting() == 0;
+                return Ok(if drained { Next::End } else { Next::Idle });
+            };
+            if let Some(next) = self.look(path)? {
+                return Ok(next);
             }
-            Err(error) => Next::Broken(error),
         }
     }
 }

@@ -2,31 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use super::stamp::Stamp;
 
 /// A writer that was seen to open a file and not to close it is given this many settle times
 /// without a change. Hard links and network mounts never report a close.
 const PATIENCE: u32 = 10;
-
-/// What tells one version of a file from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// Length in bytes.
-    pub(super) length: u64,
-    /// Time of the last change.
-    pub(super) modified: SystemTime,
-}
-
-impl Stamp {
-    /// `None` where the path is gone or no regular file.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = path.metadata().ok().filter(|m| m.is_file())?;
-        Some(Self {
-            length: metadata.len(),
-            modified: metadata.modified().ok()?,
-        })
-    }
-}
 
 /// How a file came to notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +121,8 @@ impl Settling {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const SETTLE: Duration = Duration::from_secs(1);
@@ -147,6 +131,7 @@ mod tests {
         Some(Stamp {
             length,
             modified: SystemTime::UNIX_EPOCH,
+            inode: 1,
         })
     }
 

@@ -117,6 +117,10 @@ pub(crate) struct RunArgs {
     /// Process the files that are there and end; code 65 if any was broken
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Process files again that are done already, as the ledger beside the detections has it
+    #[arg(long)]
+    pub(crate) reprocess: bool,
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -5,9 +5,10 @@ use std::fs;
 use anyhow::{Context, anyhow};
 use log::info;
 use shipwatch::daemon::config::Config;
-use shipwatch::daemon::journal::Journal;
-use shipwatch::daemon::{self, Outputs, Stop};
-use shipwatch::sink::{JsonLines, Overlay};
+use shipwatch::daemon::output::{Output, OutputError};
+use shipwatch::daemon::{Daemon, Stop};
+use shipwatch::ledger::{Ledger, LedgerError};
+use shipwatch::sink::Overlay;
 use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
 
 use crate::cli::RunArgs;
@@ -15,9 +16,12 @@ use crate::detect::load_models;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::lookout::Lookout;
 
+/// What the ledger calls the one source that there is.
+const SOURCE: &str = "folder";
+
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
-    let (once, create) = (args.once, args.create);
+    let (once, create, reprocess) = (args.once, args.create, args.reprocess);
     let config = resolve(args)?;
     let folder = &config.source.folder;
     if create {
@@ -31,9 +35,12 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     ctrlc::set_handler(move || handle.request()).or_exit(Exit::Software)?;
 
     let watch = FolderWatch::open(folder, config.folder_options()).map_err(unwatchable)?;
-    let mut source = FolderFrames::new(watch, config.decode_options(), once);
+    let ledger = Ledger::open(&config.ledger_file()).map_err(unkept)?;
     let detections = &config.output.detections;
-    let mut records = JsonLines::new(Journal::open(detections).or_exit(Exit::CannotCreate)?);
+    let output = Output::open(detections, &ledger).map_err(unwritten)?;
+    let roster = ledger.roster(SOURCE).or_exit(Exit::Io)?;
+    let roster = if reprocess { roster.blind() } else { roster };
+    let mut source = FolderFrames::new(watch, config.decode_options(), roster, once);
     let overlay = config
         .output
         .overlay
@@ -48,19 +55,18 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         folder.display(),
         detections.display()
     );
-    let summary = daemon::run(
-        &mut source,
-        &|frame| lookout.look(frame),
-        &mut Outputs {
-            records: &mut records,
-            overlay: overlay.as_ref(),
-        },
-        &stop,
-    )
-    .or_exit(Exit::Io)?;
+    let mut daemon = Daemon {
+        look: &|frame| lookout.look(frame),
+        ledger,
+        output,
+        overlay,
+        finish: config.finish(),
+        group: config.group(),
+    };
+    let summary = daemon.run(&mut source, &stop).or_exit(Exit::Io)?;
     info!(
-        "stopped after {} frames with {} ships; {} skipped",
-        summary.frames, summary.ships, summary.broken
+        "stopped after {} frames with {} ships; {} skipped, {} done before",
+        summary.frames, summary.ships, summary.broken, summary.known
     );
     Ok(if once && summary.broken > 0 {
         Exit::Data
@@ -104,5 +110,20 @@ fn unwatchable(error: FolderError) -> Failure {
             anyhow!("{error}, let --create do it, or name another by --folder"),
         ),
         FolderError::Unreadable { .. } => Failure::new(Exit::NoInput, error),
+    }
+}
+
+fn unkept(error: LedgerError) -> Failure {
+    let exit = match error {
+        LedgerError::Version { .. } => Exit::Config,
+        _ => Exit::CannotCreate,
+    };
+    Failure::new(exit, error)
+}
+
+fn unwritten(error: OutputError) -> Failure {
+    match error {
+        OutputError::Ledger(error) => unkept(error),
+        error => Failure::new(Exit::CannotCreate, error),
     }
 }

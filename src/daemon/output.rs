@@ -1,0 +1,234 @@
+//! A file of results that follows the ledger: it has a line for each frame that is done, and never half of one.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use log::warn;
+
+use crate::ledger::{Ledger, LedgerError, Position};
+use crate::record::FrameRecord;
+use crate::source::stamp::inode;
+
+/// Why an output cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// It cannot be opened, mended or written.
+    #[error("{path}: cannot be appended to: {source}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is something else, and nothing is cut off a stranger's file.
+    #[error("{path}: ends in something that is no line of JSON; name another file", path = .0.display())]
+    Foreign(PathBuf),
+    /// Another process writes to it.
+    #[error("{path}: another shipwatch appends to it; stop that, or name another file", path = .0.display())]
+    Busy(PathBuf),
+    /// What is missing in it cannot be looked up.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl OutputError {
+    /// Whether it is for want of space, so that trying again may help.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            Self::Ledger(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// A file of JSON lines that nobody else appends to.
+///
+/// It is created again when it is moved or deleted meanwhile, so that logs can be rotated and no
+/// line goes where nobody looks. A pipe or a terminal takes lines as well; what it lost is not said again.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    file: File,
+    /// Of what is on the disk; a pipe has none.
+    position: Option<Position>,
+    /// The last frame whose line was written.
+    frame: i64,
+}
+
+impl Output {
+    /// Opens a file and mends it: a line that a crash cut off is taken away, lines that the ledger has and the
+    /// file lacks are added. A file that the ledger does not know is appended to as it is.
+    ///
+    /// # Errors
+    /// Any [`OutputError`].
+    pub fn open(path: &Path, ledger: &Ledger) -> Result<Self, OutputError> {
+        let path = &std::path::absolute(path).map_err(at(path))?;
+        let mut file = open(path)?;
+        let io = at(path);
+        let metadata = file.metadata().map_err(&io)?;
+        if !metadata.is_file() {
+            return Ok(Self {
+                path: path.to_owned(),
+                file,
+                position: None,
+                frame: ledger.last(),
+            });
+        }
+        let (length, inode) = (metadata.len(), inode(&metadata));
+        let known = ledger.position(path)?;
+        let same = known.filter(|known| known.inode == inode && known.bytes <= length);
+        let position = match (same, known) {
+            (Some(position), _) => position,
+            (None, known) => {
+                if known.is_some() {
+                    warn!(
+                        "{}: is another file than before, and goes on from here",
+                        path.display()
+                    );
+                }
+                Position {
+                    inode,
+                    bytes: mend(path, &mut file)?,
+                    frame: known.map_or(ledger.last(), |known| known.frame),
+                }
+            }
+        };
+        let mut output = Self {
+            path: path.to_owned(),
+            file,
+            position: Some(position),
+            frame: position.frame,
+        };
+        output.follow(&ledger.records_after(position.frame)?)?;
+        Ok(output)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far it is written; none of what has no end to come back to.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// Writes the lines of `records`, which the ledger has committed, through to the disk. Lines that are there
+    /// already stay, so that what failed halfway is gone on with.
+    ///
+    /// # Errors
+    /// [`OutputError::Io`]: some lines may be written and not yet counted. The same records may be given again.
+    pub fn follow(&mut self, records: &[FrameRecord]) -> Result<(), OutputError> {
+        let mut lines = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut lines, record).expect("a record is JSON");
+            lines.push(b'\n');
+        }
+        let last = records.iter().filter_map(|record| record.id).max();
+        self.write(&lines).map_err(at(&self.path))?;
+        self.frame = self.frame.max(last.unwrap_or(0));
+        if let Some(position) = &mut self.position {
+            position.bytes += lines.len() as u64;
+            position.frame = self.frame;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let Some(position) = &mut self.position else {
+            self.file.write_all(lines)?;
+            return self.file.flush();
+        };
+        let there = self.path.metadata().ok().as_ref().map(inode);
+        if there != Some(position.inode) {
+            self.file = open(&self.path).map_err(io::Error::other)?;
+            *position = Position {
+                inode: inode(&self.file.metadata()?),
+                bytes: mend(&self.path, &mut self.file).map_err(io::Error::other)?,
+                ..*position
+            };
+        }
+        let mut there = Vec::new();
+        self.file.seek(SeekFrom::Start(position.bytes))?;
+        self.file.read_to_end(&mut there)?;
+        let same = there.iter().zip(lines).take_while(|(a, b)| a == b).count();
+        if same < there.len() {
+            self.file.set_len(position.bytes + same as u64)?;
+        }
+        self.file.write_all(&lines[same..])?;
+        self.file.sync_data()
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> OutputError + use<> {
+    let path = path.to_owned();
+    move |source| OutputError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn open(path: &Path) -> Result<File, OutputError> {
+    // Pipes and terminals have no end to mend, and some cannot be opened for reading.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let file = OpenOptions::new().append(true).open(path);
+        return file.map_err(at(path));
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(at(path))?;
+    // Where the file system knows no locks, one writer is trusted to be alone.
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(OutputError::Busy(path.to_owned())),
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
+}
+
+/// Cuts off a last line without its end, and says how many bytes are left.
+fn mend(path: &Path, file: &mut File) -> Result<u64, OutputError> {
+    let io = at(path);
+    let (whole, torn) = split_last_line(file).map_err(&io)?;
+    match torn {
+        None => {}
+        Some(b'{') => {
+            warn!(
+                "{}: the last line was cut off by a crash and is removed",
+                path.display()
+            );
+            file.set_len(whole).map_err(&io)?;
+        }
+        Some(_) => return Err(OutputError::Foreign(path.to_owned())),
+    }
+    Ok(whole)
+}
+
+/// Length of the file up to its last line end, and the first byte behind, if any.
+fn split_last_line(file: &mut File) -> io::Result<(u64, Option<u8>)> {
+    const BLOCK: u64 = 64 * 1024;
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut block = Vec::new();
+    let mut first_behind = None;
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        block.clear();
+        file.seek(SeekFrom::Start(start))?;
+        Read::by_ref(file)
+            .take(end - start)
+            .read_to_end(&mut block)?;
+        if let Some(newline) = block.iter().rposition(|&byte| byte == b'\n') {
+            let first = block.get(newline + 1).copied();
+            return Ok((start + newline as u64 + 1, first.or(first_behind)));
+        }
+        first_behind = block.first().copied();
+        end = start;
+    }
+    Ok((0, first_behind))
+}

@@ -1,0 +1,315 @@
+//! Which frames are done and what was found on them, on disk.
+//!
+//! A frame counts as done once its transaction is committed: only then its line is written, and its file moved
+//! or deleted. After a crash all of these follow the ledger.
+
+mod roster;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+pub use roster::{Digest, Key, Roster};
+
+use crate::record::FrameRecord;
+use crate::source::stamp::Stamp;
+
+/// The layout of the tables below, as `user_version` has it.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "
+    BEGIN;
+    CREATE TABLE frame (
+        id INTEGER PRIMARY KEY,   -- in the order in which frames were done
+        source TEXT NOT NULL,
+        name BLOB NOT NULL,       -- path below the folder, as the system has it
+        digest BLOB NOT NULL,     -- SHA-256 of the file
+        size INTEGER NOT NULL,    -- this and the next two as they were when it was last seen
+        modified INTEGER NOT NULL, -- nanoseconds since 1970
+        inode INTEGER NOT NULL,
+        record TEXT,              -- JSON; none of a broken file, or where it was too old to keep
+        problem TEXT,             -- why it is broken
+        UNIQUE (source, name, digest)
+    );
+    CREATE TABLE output (
+        path BLOB PRIMARY KEY,
+        inode INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,   -- written through to the disk
+        frame INTEGER NOT NULL    -- the last one whose line is among them
+    );
+    PRAGMA user_version = 1;
+    COMMIT;
+";
+
+/// How long to wait for another process that reads the ledger.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// SQLite refuses.
+    #[error("{path}: {source}", path = .path.display())]
+    Database {
+        /// The ledger.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The file beside it that keeps others out cannot be made.
+    #[error("{path}: cannot be made: {source}", path = .path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process keeps it.
+    #[error("{path}: another shipwatch keeps this ledger; stop that, or name another file", path = .0.display())]
+    Busy(PathBuf),
+    /// A later shipwatch made it.
+    #[error("{path}: has version {found} of the ledger's tables, but this shipwatch knows {SCHEMA}; update it, or name another file", path = .path.display())]
+    Version {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+}
+
+impl LedgerError {
+    /// Whether it is for want of space, so that trying again may help.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. }
+            if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
+/// A frame that is done, on its way into the ledger.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Which frame it is.
+    pub key: Key,
+    /// How its file was seen.
+    pub stamp: Stamp,
+    /// What was found on it, or why nothing could be.
+    pub outcome: Result<FrameRecord, String>,
+}
+
+/// How far an output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Tells the file from another of the same name.
+    pub inode: u64,
+    /// Bytes that are on the disk.
+    pub bytes: u64,
+    /// The last frame whose line is among them.
+    pub frame: i64,
+}
+
+/// The ledger of one daemon. It is locked against others as long as it is open.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    db: Connection,
+    /// The frame that was done last; 0 before the first.
+    last: i64,
+    _lock: File,
+}
+
+impl Ledger {
+    /// Opens a ledger, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Busy`] if another process has it open to write, or any other.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let lock = lock(path)?;
+        let context = database(path);
+        let db = Connection::open(path).map_err(&context)?;
+        let set_up = || {
+            db.busy_timeout(BUSY)?;
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            // A commit is on the disk before it is said to be done.
+            db.pragma_update(None, "synchronous", "FULL")?;
+            db.pragma_query_value(None, "user_version", |row| row.get(0))
+        };
+        match set_up().map_err(&context)? {
+            0 => db.execute_batch(TABLES).map_err(&context)?,
+            SCHEMA => {}
+            found => {
+                return Err(LedgerError::Version {
+                    path: path.to_owned(),
+                    found,
+                });
+            }
+        }
+        let last = db.query_row("SELECT coalesce(max(id), 0) FROM frame", [], |row| {
+            row.get(0)
+        });
+        Ok(Self {
+            last: last.map_err(&context)?,
+            path: path.to_owned(),
+            db,
+            _lock: lock,
+        })
+    }
+
+    /// What a source asks whether its files are known.
+    ///
+    /// # Errors
+    /// If the ledger cannot be opened once more.
+    pub fn roster(&self, source: &str) -> Result<Roster, LedgerError> {
+        Roster::open(&self.path, source)
+    }
+
+    /// The frame that was done last; 0 before the first.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Writes entries through to the disk, all or none, each with an id of its own, one after another; besides,
+    /// how far outputs are. A frame that is known already gets a new id, and its old record is gone.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`]: nothing was written, and the same may be tried again.
+    pub fn commit<'a>(
+        &mut self,
+        entries: &mut [Entry],
+        positions: impl IntoIterator<Item = (&'a Path, Position)>,
+    ) -> Result<(), LedgerError> {
+        let context = database(&self.path);
+        let write = || {
+            let transaction = self.db.transaction()?;
+            let mut add = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO frame VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?;
+            let mut id = self.last;
+            for Entry {
+                key,
+                stamp,
+                outcome,
+            } in entries
+            {
+                id += 1;
+                let (record, problem) = match outcome {
+                    Ok(record) => {
+                        record.id = Some(id);
+                        let json = serde_json::to_string(record);
+                        (Some(json.expect("a record is JSON")), None)
+                    }
+                    Err(problem) => (None, Some(&*problem)),
+                };
+                let [size, modified, inode] = stamp.numbers();
+                add.execute(params![
+                    id,
+                    key.source,
+                    key.name_bytes(),
+                    key.digest,
+                    size,
+                    modified,
+                    inode,
+                    record,
+                    problem
+                ])?;
+            }
+            drop(add);
+            let mut note = transaction
+                .prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2, ?3, ?4)")?;
+            for (path, position) in positions {
+                let Position {
+                    inode,
+                    bytes,
+                    frame,
+                } = position;
+                note.execute(params![path_bytes(path), inode as i64, bytes as i64, frame])?;
+            }
+            drop(note);
+            transaction.commit()?;
+            Ok(id)
+        };
+        self.last = write().map_err(context)?;
+        Ok(())
+    }
+
+    /// The records of frames that were done after `frame`, in that order.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`], also if a record is none.
+    pub fn records_after(&self, frame: i64) -> Result<Vec<FrameRecord>, LedgerError> {
+        let read = || {
+            let mut query = self.db.prepare_cached(
+                "SELECT record FROM frame WHERE id > ?1 AND record IS NOT NULL ORDER BY id",
+            )?;
+            let rows = query.query_map([frame], |row| {
+                let json: String = row.get(0)?;
+                serde_json::from_str(&json).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(
+                        0,
+                        rusqlite::types::Type::Text,
+                        Box::new(error),
+                    )
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(database(&self.path))
+    }
+
+    /// How far an output is written, if the ledger knows it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub fn position(&self, output: &Path) -> Result<Option<Position>, LedgerError> {
+        let find = || {
+            let mut query = (self.db)
+                .prepare_cached("SELECT inode, bytes, frame FROM output WHERE path = ?1")?;
+            let position = |row: &rusqlite::Row| {
+                let number = |nth| row.get::<_, i64>(nth);
+                Ok(Position {
+                    inode: number(0)? as u64,
+                    bytes: number(1)? as u64,
+                    frame: number(2)?,
+                })
+            };
+            query.query_row([path_bytes(output)], position).optional()
+        };
+        find().map_err(database(&self.path))
+    }
+}
+
+/// Says of a fault of SQLite where it happened.
+fn database(path: &Path) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
+    let path = path.to_owned();
+    move |source| LedgerError::Database {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Keeps other processes out. The lock lies in a file of its own, for SQLite's own locks on the ledger go when
+/// any handle of the process is closed.
+fn lock(path: &Path) -> Result<File, LedgerError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&beside)
+        .map_err(|source| LedgerError::Lock {
+            path: beside,
+            source,
+        })?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Busy(path.to_owned())),
+        // Where the file system knows no locks, one daemon is trusted to be alone.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
+}
