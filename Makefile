@@ -10,7 +10,7 @@ ONCE ?=
 # Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
 demo: setup
 	cargo build --release --locked --bin shipwatch
-	@rm -rf "$(DEMO)/overlays" "$(DEMO)/detections.jsonl"
+	@rm -rf "$(DEMO)"/overlays "$(DEMO)"/detections.*
 	@mkdir -p "$(DEMO)/incoming"
 	@cp $(SCENE) "$(DEMO)/incoming/"
 	@echo "Drop more images into $(DEMO)/incoming; Ctrl-C stops."

@@ -127,7 +127,7 @@ fn weights(layer: &Summary) -> usize {
 /// The least time of each layer, in microseconds.
 fn times(network: &Network) -> Vec<f64> {
     let image: Vec<u8> = (0..3 * network.side().pow(2))
-        .map(|at| (at * 37 >> 3) as u8)
+        .map(|at| (at * 37 / 8) as u8)
         .collect();
     let mut least = vec![Duration::MAX; network.layers().len()];
     for _ in 0..ROUNDS {

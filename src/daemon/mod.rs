@@ -482,6 +482,7 @@ mod tests {
     #[test]
     fn an_output_that_cannot_be_written_ends_the_loop_and_loses_nothing() {
         let field = Field::new();
+        field.run(vec![field.frame("before")]);
         let mut daemon = field.daemon(&look);
         daemon.output = Output::open(Path::new("/dev/full"), &daemon.ledger).expect("opens");
         let stop = Stop::default();
@@ -494,6 +495,6 @@ mod tests {
         assert!(field.path("a").exists());
         drop(daemon);
         assert_eq!(field.run(Vec::new()), Summary::default());
-        assert_eq!(field.records().len(), 1, "it was committed");
+        assert_eq!(field.records().len(), 2, "it was committed");
     }
 }

@@ -232,3 +232,162 @@ fn split_last_line(file: &mut File) -> io::Result<(u64, Option<u8>)> {
     }
     Ok((0, first_behind))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::{Entry, Key};
+    use crate::sink::sample_record;
+    use crate::source::stamp::Stamp;
+
+    /// A folder with a ledger and an output.
+    struct Field {
+        folder: tempfile::TempDir,
+        ledger: Ledger,
+    }
+
+    impl Field {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let ledger = Ledger::open(&folder.path().join("ledger")).expect("opens");
+            Self { folder, ledger }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("out.jsonl")
+        }
+
+        fn open(&self) -> Result<Output, OutputError> {
+            Output::open(&self.path(), &self.ledger)
+        }
+
+        /// Commits a frame, and how far the output is.
+        fn commit(&mut self, name: &str, output: &Output) -> FrameRecord {
+            let mut entry = [Entry {
+                key: Key {
+                    source: "test".into(),
+                    name: name.into(),
+                    digest: [0; 32],
+                },
+                stamp: Stamp {
+                    length: 0,
+                    modified: std::time::UNIX_EPOCH,
+                    inode: 0,
+                },
+                outcome: Ok(sample_record(name, &["1 2"])),
+            }];
+            let position = output.position().map(|at| (output.path(), at));
+            self.ledger.commit(&mut entry, position).expect("commits");
+            let [entry] = entry;
+            entry.outcome.expect("a record")
+        }
+
+        /// Frames of the lines.
+        fn frames(&self) -> Vec<String> {
+            let text = fs::read_to_string(self.path()).expect("reads");
+            assert!(text.is_empty() || text.ends_with('\n'), "{text}");
+            let frame = |line| -> String {
+                let record: FrameRecord = serde_json::from_str(line).expect("a record");
+                record.frame
+            };
+            text.lines().map(frame).collect()
+        }
+    }
+
+    #[test]
+    fn a_file_that_the_ledger_does_not_know_keeps_whole_lines_and_loses_a_torn_one() {
+        let long = format!("{{\"rle\":\"{}", "1 2 ".repeat(50_000));
+        for (before, kept) in [
+            ("", ""),
+            ("{\"a\":1}\n", "{\"a\":1}\n"),
+            ("{\"a\":1}\n{\"b\":", "{\"a\":1}\n"),
+            ("{\"a\":", ""),
+            (&format!("{{\"a\":1}}\n{long}"), "{\"a\":1}\n"),
+        ] {
+            let mut field = Field::new();
+            fs::write(field.path(), before).expect("writes");
+            let mut output = field.open().expect("opens");
+            let record = field.commit("a", &output);
+            output
+                .follow(std::slice::from_ref(&record))
+                .expect("writes");
+            let line = serde_json::to_string(&record).expect("JSON");
+            let found = fs::read_to_string(field.path()).expect("reads");
+            assert_eq!(found, format!("{kept}{line}\n"));
+        }
+        let field = Field::new();
+        fs::write(field.path(), "notes\nwithout a last line end").expect("writes");
+        assert!(matches!(field.open(), Err(OutputError::Foreign(_))));
+    }
+
+    #[test]
+    fn wherever_a_crash_cut_the_file_it_follows_the_ledger() {
+        let mut field = Field::new();
+        let mut output = field.open().expect("opens");
+        let first = field.commit("a", &output);
+        output.follow(&[first]).expect("writes");
+        // How far the file is, is committed with the next frames.
+        let later = [field.commit("b", &output), field.commit("c", &output)];
+        let known = fs::metadata(field.path()).expect("is there").len();
+        output.follow(&later).expect("writes");
+        drop(output);
+        let whole = fs::read(field.path()).expect("reads");
+        for length in known as usize..=whole.len() {
+            fs::write(field.path(), &whole[..length]).expect("writes");
+            drop(field.open().expect("opens"));
+            assert_eq!(fs::read(field.path()).expect("reads"), whole, "{length}");
+        }
+        // What a crash of the system may leave where data never came to the disk.
+        let mut zeros = whole.clone();
+        zeros[known as usize + 5..].fill(0);
+        fs::write(field.path(), zeros).expect("writes");
+        drop(field.open().expect("opens"));
+        assert_eq!(fs::read(field.path()).expect("reads"), whole);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_deleted_is_begun_anew() {
+        let mut field = Field::new();
+        let mut output = field.open().expect("opens");
+        let old = field.path().with_extension("old");
+        let mut write = |field: &mut Field, name| {
+            let record = field.commit(name, &output);
+            output.follow(&[record]).expect("writes");
+        };
+        write(&mut field, "a");
+        fs::rename(field.path(), &old).expect("moves");
+        write(&mut field, "b");
+        assert_eq!(field.frames(), ["b"]);
+        fs::remove_file(field.path()).expect("deletes");
+        write(&mut field, "c");
+        assert_eq!(field.frames(), ["c"]);
+        // By somebody who puts another file in its place.
+        fs::rename(field.path(), &old).expect("moves");
+        fs::write(field.path(), "").expect("writes");
+        write(&mut field, "d");
+        assert_eq!(field.frames(), ["d"]);
+        // While nobody was there.
+        fs::remove_file(field.path()).expect("deletes");
+        fs::write(field.path(), "").expect("writes");
+        drop(output);
+        let mut output = field.open().expect("opens");
+        let record = field.commit("e", &output);
+        output.follow(&[record]).expect("writes");
+        assert_eq!(field.frames().last().map(String::as_str), Some("e"));
+        assert!(!field.frames().contains(&"a".to_owned()));
+    }
+
+    #[test]
+    fn two_writers_are_refused_and_a_missing_folder_is_named() {
+        let field = Field::new();
+        let first = field.open().expect("opens");
+        assert!(matches!(field.open(), Err(OutputError::Busy(_))));
+        drop(first);
+        field.open().expect("opens again");
+        let none = field.folder.path().join("none/out.jsonl");
+        let error = Output::open(&none, &field.ledger).expect_err("no folder");
+        assert!(error.to_string().contains("none/out.jsonl"), "{error}");
+    }
+}

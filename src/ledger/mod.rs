@@ -313,3 +313,176 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
 fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_encoded_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use super::*;
+    use crate::sink::sample_record;
+
+    fn stamp(length: u64) -> Stamp {
+        Stamp {
+            length,
+            modified: UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789),
+            inode: u64::MAX,
+        }
+    }
+
+    fn entry(name: &str, digest: u8) -> Entry {
+        Entry {
+            key: Key {
+                source: "test".into(),
+                name: name.into(),
+                digest: [digest; 32],
+            },
+            stamp: stamp(u64::from(digest)),
+            outcome: Ok(sample_record(name, &["3 4"])),
+        }
+    }
+
+    fn add(ledger: &mut Ledger, entries: &[Entry]) -> Vec<Entry> {
+        let mut entries = entries.to_vec();
+        ledger.commit(&mut entries, None).expect("commits");
+        entries
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<Option<i64>> {
+        let id = |entry: &Entry| entry.outcome.as_ref().ok().and_then(|record| record.id);
+        entries.iter().map(id).collect()
+    }
+
+    #[test]
+    fn frames_are_known_by_name_and_content_once_they_are_committed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("ledger");
+        let mut ledger = Ledger::open(&path).expect("opens");
+        let roster = ledger.roster("test").expect("opens");
+        let [a, broken] = [entry("a", 1), entry("b", 2)];
+        assert!(!roster.knows(&a.key).expect("looks"));
+        let broken = Entry {
+            outcome: Err("is broken".into()),
+            ..broken
+        };
+        let added = add(&mut ledger, &[a.clone(), broken.clone()]);
+        assert_eq!(ids(&added), [Some(1), None]);
+        assert!(roster.knows(&a.key).expect("looks"));
+        assert!(roster.knows(&broken.key).expect("looks"));
+        assert!(!roster.knows(&entry("a", 3).key).expect("looks"));
+        assert!(!roster.knows(&entry("c", 1).key).expect("looks"));
+        let other = ledger.roster("other").expect("opens");
+        let elsewhere = other.key(&a.key.name, a.key.digest);
+        assert!(!other.knows(&elsewhere).expect("looks"));
+
+        // By its look alone.
+        let digest = |stamp| roster.digest(&a.key.name, &stamp).expect("looks");
+        assert_eq!(digest(stamp(1)), Some([1; 32]));
+        let later = SystemTime::now();
+        let changed = Stamp {
+            modified: later,
+            ..stamp(1)
+        };
+        let replaced = Stamp {
+            inode: 7,
+            ..stamp(1)
+        };
+        for other in [stamp(2), changed, replaced] {
+            assert_eq!(digest(other), None, "{other:?}");
+        }
+        let blind = roster.blind();
+        assert_eq!(blind.digest(&a.key.name, &stamp(1)).expect("looks"), None);
+        assert!(!blind.knows(&a.key).expect("looks"));
+
+        // Numbers go on, and a frame that is done once more gets a new one.
+        drop(ledger);
+        let mut ledger = Ledger::open(&path).expect("opens");
+        assert_eq!(ledger.last(), 2);
+        assert_eq!(
+            ids(&add(&mut ledger, &[entry("c", 1), a])),
+            [Some(3), Some(4)]
+        );
+        let frames = |after| -> Vec<String> {
+            let records = ledger.records_after(after).expect("reads");
+            records.into_iter().map(|record| record.frame).collect()
+        };
+        assert_eq!(frames(0), ["c", "a"]);
+        assert_eq!(frames(3), ["a"]);
+    }
+
+    #[test]
+    fn positions_are_kept_with_the_frames() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("ledger");
+        let mut ledger = Ledger::open(&path).expect("opens");
+        let (one, two) = (Path::new("/one"), Path::new("/two"));
+        let position = |bytes| Position {
+            inode: u64::MAX,
+            bytes,
+            frame: 7,
+        };
+        let mut none = [];
+        ledger
+            .commit(&mut none, [(one, position(1)), (two, position(2))])
+            .expect("commits");
+        ledger
+            .commit(&mut none, [(one, position(3))])
+            .expect("commits");
+        drop(ledger);
+        let ledger = Ledger::open(&path).expect("opens");
+        let found = ["/one", "/two", "/three"].map(|path| ledger.position(Path::new(path)));
+        let found = found.map(|position| position.expect("reads"));
+        assert_eq!(found, [Some(position(3)), Some(position(2)), None]);
+    }
+
+    #[test]
+    fn nothing_is_written_where_something_fails() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut ledger = Ledger::open(&folder.path().join("ledger")).expect("opens");
+        add(&mut ledger, &[entry("a", 1)]);
+        ledger
+            .db
+            .pragma_update(None, "max_page_count", 1)
+            .expect("sets");
+        let long = "x".repeat(1 << 20);
+        let mut entries = [
+            entry("b", 2),
+            Entry {
+                outcome: Err(long),
+                ..entry("c", 3)
+            },
+        ];
+        let error = ledger.commit(&mut entries, None).expect_err("is full");
+        assert!(error.is_full(), "{error}");
+        assert_eq!(ledger.last(), 1);
+        ledger
+            .db
+            .pragma_update(None, "max_page_count", 1 << 20)
+            .expect("sets");
+        ledger
+            .commit(&mut entries, None)
+            .expect("there is space again");
+        assert_eq!(ids(&entries), [Some(2), None]);
+    }
+
+    #[test]
+    fn one_daemon_keeps_it_and_a_later_version_is_left_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("ledger");
+        let ledger = Ledger::open(&path).expect("opens");
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::Busy(_))));
+        ledger
+            .db
+            .pragma_update(None, "user_version", 9)
+            .expect("sets");
+        drop(ledger);
+        let error = Ledger::open(&path).expect_err("is of a later version");
+        assert!(error.to_string().contains("version 9"), "{error}");
+        std::fs::write(
+            &path,
+            "no database, but long enough for one to be looked for",
+        )
+        .expect("writes");
+        let error = Ledger::open(&path).expect_err("is no ledger");
+        assert!(error.to_string().contains("ledger: "), "{error}");
+    }
+}

@@ -11,6 +11,7 @@ use shipwatch::daemon::config::Config;
 use shipwatch::daemon::selftest;
 use shipwatch::detect::Detector;
 use shipwatch::model::{Bundle, Manifest};
+use shipwatch::source::finish::Finish;
 use shipwatch::source::folder::FolderWatch;
 
 use crate::cli::CheckArgs;
@@ -117,6 +118,14 @@ fn check_folders(config: &Config, report: &mut Report) -> Result<(), Failure> {
     let detections = &config.output.detections;
     let writable = appendable(detections).context("output.detections");
     report.check("detections", Exit::Config, writable)?;
+
+    let ledger = appendable(&config.ledger_file()).context("ledger.file");
+    report.check("ledger", Exit::Config, ledger)?;
+
+    if let Finish::Move(folder) = config.finish() {
+        let writable = creatable(&folder).context("source.finished-folder");
+        report.check("finished", Exit::Config, writable)?;
+    }
 
     if let Some(overlay) = &config.output.overlay {
         let writable = creatable(overlay).context("output.overlay");
