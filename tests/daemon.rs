@@ -287,8 +287,15 @@ fn done_files_move_or_go() {
     assert_eq!(run(1), 0);
     assert_eq!(fs::read_dir(dir.path("done")).expect("lists").count(), 1);
     dir.image("in/b.png", (10, 10), &[]);
-    config("delete");
-    assert_eq!(run(2), 0);
+    config("delete\"\nfailed-folder = \"failed");
+    dir.write("in/c.png", "no image at all");
+    let daemon = Daemon::start(&dir, &["--once", "--config", "config.toml"]);
+    assert_eq!(daemon.wait(2).len(), 2);
+    assert_eq!(daemon.end().0, Some(65));
+    assert_eq!(fs::read_dir(dir.path("in")).expect("lists").count(), 0);
+    let reason = fs::read_to_string(dir.path("failed/c.png.reason.txt")).expect("a note");
+    assert!(reason.contains("is not a JPEG, PNG"), "{reason}");
+    assert!(dir.path("failed/c.png").exists());
     config("shred");
     let outcome = dir.run(&["run", "--config", "config.toml"]);
     assert_eq!(outcome.code, Some(78));

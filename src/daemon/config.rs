@@ -54,6 +54,8 @@ pub struct SourceConfig {
     pub finished: Finished,
     /// Where it moves to, if it does.
     pub finished_folder: PathBuf,
+    /// Where files move that are no frames, each with a note that says why; they stay without it.
+    pub failed_folder: Option<PathBuf>,
 }
 
 /// What becomes of a file whose frame is done.
@@ -118,6 +120,7 @@ impl Default for SourceConfig {
             scale: None,
             finished: Finished::default(),
             finished_folder: "done".into(),
+            failed_folder: None,
         }
     }
 }
@@ -194,6 +197,7 @@ impl Config {
         let paths = [
             Some(&mut config.source.folder),
             Some(&mut config.source.finished_folder),
+            config.source.failed_folder.as_mut(),
             config.ledger.file.as_mut(),
             Some(&mut config.output.detections),
             config.output.overlay.as_mut(),
@@ -249,7 +253,13 @@ impl Config {
             ),
             (
                 "source.finished-folder",
-                self.source.finished != Finished::Move || !self.moves_into_itself(),
+                self.source.finished != Finished::Move
+                    || !self.watches(&self.source.finished_folder),
+                "must not lie in a folder that is watched: files would come again",
+            ),
+            (
+                "source.failed-folder",
+                !(self.source.failed_folder.iter()).any(|folder| self.watches(folder)),
                 "must not lie in a folder that is watched: files would come again",
             ),
             (
@@ -282,13 +292,13 @@ impl Config {
         }
     }
 
-    /// Whether files that move are watched as before.
-    fn moves_into_itself(&self) -> bool {
+    /// Whether files in a folder are watched.
+    fn watches(&self, folder: &Path) -> bool {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let [from, to] = [&self.source.folder, &self.source.finished_folder].map(|p| absolute(p));
+        let [watched, folder] = [&self.source.folder, folder].map(absolute);
         match self.source.recursive {
-            true => to.starts_with(from),
-            false => to == from,
+            true => folder.starts_with(watched),
+            false => folder == watched,
         }
     }
 
@@ -398,6 +408,13 @@ mod tests {
             stretch = [1, 99]
             gsd = 0.5
             scale = 0.25
+            finished = "move"
+            finished-folder = "/done"
+            failed-folder = "/failed"
+            [ledger]
+            file = "/ledger"
+            commit-frames = 3
+            commit-seconds = 2
             [output]
             detections = "/out.jsonl"
             overlay = "/overlays"
@@ -414,6 +431,14 @@ mod tests {
             config.output.overlay.as_deref(),
             Some(Path::new("/overlays"))
         );
+        assert_eq!(config.finish(), Finish::Move("/done".into()));
+        assert_eq!(
+            config.source.failed_folder.as_deref(),
+            Some(Path::new("/failed"))
+        );
+        assert_eq!(config.ledger_file(), Path::new("/ledger"));
+        let group = config.group();
+        assert_eq!((group.frames, group.delay), (3, Duration::from_secs(2)));
         let folder = config.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
@@ -466,6 +491,18 @@ mod tests {
         assert_eq!(
             problems("[detect]\ngate = 2\nmask = -1"),
             ["detect.gate", "detect.mask"]
+        );
+        assert_eq!(
+            problems("[ledger]\ncommit-frames = 0\ncommit-seconds = nan"),
+            ["ledger.commit-frames", "ledger.commit-seconds"]
+        );
+        let folders = "[source]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
+        assert_eq!(problems(folders), [""; 0]);
+        assert_eq!(
+            problems(&format!(
+                "{folders}recursive = true\nfailed-folder = 'incoming'"
+            )),
+            ["source.finished-folder", "source.failed-folder"]
         );
     }
 }

@@ -6,6 +6,7 @@ pub mod selftest;
 
 use std::collections::HashSet;
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -18,7 +19,7 @@ use crate::frame::Frame;
 use crate::ledger::{Entry, Key, Ledger, LedgerError};
 use crate::record::{FrameRecord, milliseconds};
 use crate::sink::Overlay;
-use crate::source::finish::Finish;
+use crate::source::finish::{Finish, set_aside};
 use crate::source::stamp::Stamp;
 use crate::source::{Next, Source, SourceFile};
 use output::{Output, OutputError};
@@ -111,6 +112,8 @@ pub struct Daemon<'a> {
     pub overlay: Option<Overlay>,
     /// What becomes of a file, once its record is written.
     pub finish: Finish,
+    /// Where files are set aside that are no frames, each with a note that says why.
+    pub failed: Option<PathBuf>,
     /// How many frames are committed together.
     pub group: Group,
 }
@@ -141,10 +144,10 @@ impl Daemon<'_> {
                         batch.push(file, Err(error.to_string()));
                     }
                 }
-                Next::Known(file) => {
+                Next::Known { file, outcome } => {
                     summary.known += 1;
                     debug!("{}: done before", file.path.display());
-                    self.finish(&file);
+                    self.finish(&file, outcome.problem.as_deref());
                 }
                 Next::Idle => self.settle(&mut batch, stop)?,
                 Next::End => break,
@@ -218,8 +221,10 @@ impl Daemon<'_> {
         if warned {
             info!("there is space again");
         }
-        let Batch { files, .. } = mem::take(batch);
-        files.iter().for_each(|file| self.finish(file));
+        let Batch { files, entries, .. } = mem::take(batch);
+        for (file, entry) in files.iter().zip(&entries) {
+            self.finish(file, entry.outcome.as_ref().err().map(String::as_str));
+        }
         Ok(())
     }
 
@@ -242,12 +247,20 @@ impl Daemon<'_> {
         self.ledger.commit(entries, position)
     }
 
-    /// A file that changed meanwhile is left alone: it will come again.
-    fn finish(&self, SourceFile { path, key, stamp }: &SourceFile) {
+    /// Keeps, moves or deletes a file; one with a `problem` is set aside, if there is a folder for that, and else
+    /// stays where it is. A file that changed meanwhile is left alone: it will come again.
+    fn finish(&self, SourceFile { path, key, stamp }: &SourceFile, problem: Option<&str>) {
         if Stamp::of(path) != Some(*stamp) {
             return;
         }
-        if let Err(error) = self.finish.finish(path, &key.name, &key.digest) {
+        let finished = match (problem, &self.failed) {
+            (None, _) => self.finish.finish(path, &key.name, &key.digest),
+            (Some(problem), Some(folder)) => {
+                set_aside(path, &key.name, &key.digest, folder, problem)
+            }
+            (Some(_), None) => Ok(()),
+        };
+        if let Err(error) = finished {
             warn!("{}: stays where it is: {error}", path.display());
         }
     }
@@ -310,10 +323,11 @@ fn describe(record: &FrameRecord) -> String {
 mod tests {
     use std::cell::RefCell;
     use std::fs;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::*;
     use crate::frame::{RgbImage, Tags};
+    use crate::ledger::Outcome;
     use crate::sink::sample_record;
     use crate::source::decode::{DecodeError, DecodeErrorKind};
 
@@ -382,6 +396,7 @@ mod tests {
                 ledger,
                 overlay: None,
                 finish: Finish::Delete,
+                failed: Some(self.path("failed")),
                 group: Group::default(),
             }
         }
@@ -416,7 +431,16 @@ mod tests {
             broken(DecodeErrorKind::NeedsStretch, field.file("y.tif")),
             field.frame("bad"),
             field.frame("c"),
-            Next::Known(field.file("d")),
+            Next::Known {
+                file: field.file("d"),
+                outcome: Outcome { problem: None },
+            },
+            Next::Known {
+                file: field.file("z"),
+                outcome: Outcome {
+                    problem: Some("is empty".into()),
+                },
+            },
         ];
         assert_eq!(
             field.run(script),
@@ -424,7 +448,7 @@ mod tests {
                 frames: 2,
                 ships: 4,
                 broken: 3,
-                known: 1
+                known: 2
             }
         );
         let records = field.records();
@@ -433,8 +457,13 @@ mod tests {
         assert_eq!(names, [(Some(1), "a"), (Some(3), "c")]);
         assert_eq!(records[0].millis.decode, 7.0);
         // Done are what has a record, what never will have one, and what was done before.
-        let left = ["a", "x.jpg", "y.tif", "bad", "c", "d"].map(|name| field.path(name).exists());
-        assert_eq!(left, [false, false, true, true, false, false]);
+        let left = ["y.tif", "bad", "a", "x.jpg", "c", "d", "z"];
+        let left = left.map(|name| field.path(name).exists());
+        assert_eq!(left, [true, true, false, false, false, false, false]);
+        let aside = |name| fs::read_to_string(field.path("failed").join(name)).unwrap_or_default();
+        assert_eq!(aside("z"), "z");
+        assert_eq!(aside("z.reason.txt"), "is empty\n");
+        assert!(aside("x.jpg.reason.txt").contains("is cut off"));
     }
 
     #[test]

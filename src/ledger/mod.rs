@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-pub use roster::{Digest, Key, Roster};
+pub use roster::{Digest, Key, Outcome, Roster};
 
 use crate::record::FrameRecord;
 use crate::source::stamp::Stamp;
@@ -359,20 +359,25 @@ mod tests {
         let mut ledger = Ledger::open(&path).expect("opens");
         let roster = ledger.roster("test").expect("opens");
         let [a, broken] = [entry("a", 1), entry("b", 2)];
-        assert!(!roster.knows(&a.key).expect("looks"));
+        let outcome = |key: &Key| roster.outcome(key).expect("looks");
+        assert_eq!(outcome(&a.key), None);
         let broken = Entry {
             outcome: Err("is broken".into()),
             ..broken
         };
         let added = add(&mut ledger, &[a.clone(), broken.clone()]);
         assert_eq!(ids(&added), [Some(1), None]);
-        assert!(roster.knows(&a.key).expect("looks"));
-        assert!(roster.knows(&broken.key).expect("looks"));
-        assert!(!roster.knows(&entry("a", 3).key).expect("looks"));
-        assert!(!roster.knows(&entry("c", 1).key).expect("looks"));
+        let problem = |problem: Option<&str>| {
+            let problem = problem.map(str::to_owned);
+            Some(Outcome { problem })
+        };
+        assert_eq!(outcome(&a.key), problem(None));
+        assert_eq!(outcome(&broken.key), problem(Some("is broken")));
+        assert_eq!(outcome(&entry("a", 3).key), None);
+        assert_eq!(outcome(&entry("c", 1).key), None);
         let other = ledger.roster("other").expect("opens");
         let elsewhere = other.key(&a.key.name, a.key.digest);
-        assert!(!other.knows(&elsewhere).expect("looks"));
+        assert_eq!(other.outcome(&elsewhere).expect("looks"), None);
 
         // By its look alone.
         let digest = |stamp| roster.digest(&a.key.name, &stamp).expect("looks");
@@ -391,7 +396,7 @@ mod tests {
         }
         let blind = roster.blind();
         assert_eq!(blind.digest(&a.key.name, &stamp(1)).expect("looks"), None);
-        assert!(!blind.knows(&a.key).expect("looks"));
+        assert_eq!(blind.outcome(&a.key).expect("looks"), None);
 
         // Numbers go on, and a frame that is done once more gets a new one.
         drop(ledger);

@@ -28,6 +28,13 @@ impl Key {
     }
 }
 
+/// What came of a frame that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it could not be looked at, if it could not.
+    pub problem: Option<String>,
+}
+
 /// The frames of one source that are done. It sees each as soon as it is committed.
 #[derive(Debug)]
 pub struct Roster {
@@ -89,19 +96,21 @@ impl Roster {
         find().map_err(database(&self.path))
     }
 
-    /// Whether a frame is done.
+    /// What came of a frame that is done; none of one that is not.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
-    pub fn knows(&self, key: &Key) -> Result<bool, LedgerError> {
+    pub fn outcome(&self, key: &Key) -> Result<Option<Outcome>, LedgerError> {
         if self.blind {
-            return Ok(false);
+            return Ok(None);
         }
         let find = || {
             let mut query = self.db.prepare_cached(
-                "SELECT 1 FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
+                "SELECT problem FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
             )?;
-            query.exists(params![key.source, key.name_bytes(), key.digest])
+            let outcome = |row: &rusqlite::Row| row.get(0).map(|problem| Outcome { problem });
+            let key = params![key.source, key.name_bytes(), key.digest];
+            query.query_row(key, outcome).optional()
         };
         find().map_err(database(&self.path))
     }

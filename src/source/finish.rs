@@ -40,6 +40,25 @@ impl Finish {
     }
 }
 
+/// Moves a file that is no frame into `folder`, as [`Finish::Move`] does, with a note beside it that says why.
+///
+/// # Errors
+/// What the system says; the file is then still at `path`.
+pub fn set_aside(
+    path: &Path,
+    name: &Path,
+    digest: &Digest,
+    folder: &Path,
+    reason: &str,
+) -> io::Result<()> {
+    let mut note = folder.join(name).into_os_string();
+    note.push(".reason.txt");
+    let note = PathBuf::from(note);
+    fs::create_dir_all(note.parent().unwrap_or(folder))?;
+    fs::write(&note, format!("{reason}\n"))?;
+    Finish::Move(folder.to_owned()).finish(path, name, digest)
+}
+
 fn move_file(path: &Path, to: &Path, digest: &Digest) -> io::Result<()> {
     let mut number = 0;
     let to = loop {

@@ -289,8 +289,8 @@ impl FolderFrames {
             path,
             stamp,
         };
-        if known.is_some() || self.roster.knows(&file.key)? {
-            return Ok(Some(Next::Known(file)));
+        if let Some(outcome) = self.roster.outcome(&file.key)? {
+            return Ok(Some(Next::Known { file, outcome }));
         }
         let decoded = decode_file(&file.path, &self.decode);
         if Stamp::of(&file.path) != Some(stamp) {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::frame::Frame;
-use crate::ledger::{Key, LedgerError};
+use crate::ledger::{Key, LedgerError, Outcome};
 use decode::DecodeError;
 use stamp::Stamp;
 
@@ -49,7 +49,12 @@ pub enum Next {
         file: Option<SourceFile>,
     },
     /// A file that the ledger knows.
-    Known(SourceFile),
+    Known {
+        /// The file.
+        file: SourceFile,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// Nothing arrived in time.
     Idle,
     /// Nothing will come any more.

@@ -127,6 +127,11 @@ fn check_folders(config: &Config, report: &mut Report) -> Result<(), Failure> {
         report.check("finished", Exit::Config, writable)?;
     }
 
+    if let Some(folder) = &config.source.failed_folder {
+        let writable = creatable(folder).context("source.failed-folder");
+        report.check("failed", Exit::Config, writable)?;
+    }
+
     if let Some(overlay) = &config.output.overlay {
         let writable = creatable(overlay).context("output.overlay");
         report.check("overlay", Exit::Config, writable)?;

@@ -61,6 +61,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         output,
         overlay,
         finish: config.finish(),
+        failed: config.source.failed_folder.clone(),
         group: config.group(),
     };
     let summary = daemon.run(&mut source, &stop).or_exit(Exit::Io)?;
