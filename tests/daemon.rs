@@ -409,3 +409,74 @@ fn the_example_config_parses() {
         outcome.stdout
     );
 }
+
+/// In a file system of its own, of a few hundred kilobytes, where the system lets one be mounted.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_waited_for() {
+    const SCRIPT: &str = r#"
+        mount -t tmpfs -o size=400k none disk || exit 99
+        mkdir disk/in && cp a.png disk/in
+        "$@" 2> said &
+        daemon=$!
+        # The ledger is there, and then nothing else fits.
+        while ! [ -s disk/out.jsonl ]; do sleep 0.05; done
+        dd if=/dev/zero of=disk/filler bs=1k 2> /dev/null
+        # What takes no room.
+        ln -s ../../b.png disk/in/b.png
+        while ! grep -q 'waiting for space' said; do sleep 0.05; done
+        kill -0 $daemon && wc -l < disk/out.jsonl
+        rm disk/filler
+        while [ "$(wc -l < disk/out.jsonl)" -lt 2 ]; do sleep 0.05; done
+        kill $daemon && wait $daemon && cat disk/out.jsonl
+    "#;
+    let dir = Dir::new();
+    dir.image("a.png", (40, 40), &[[10, 10, 9, 3]]);
+    dir.image("b.png", (40, 40), &[[20, 10, 9, 3]]);
+    fs::create_dir(dir.path("disk")).expect("creates");
+    let models = bright_models();
+    let daemon = [
+        env!("CARGO_BIN_EXE_shipwatch"),
+        "run",
+        "--models",
+        &models,
+        "--folder",
+        "disk/in",
+        "--output",
+        "disk/out.jsonl",
+    ];
+    let outcome = Command::new("timeout")
+        .args([
+            "60",
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            SCRIPT,
+            "sh",
+        ])
+        .args(daemon)
+        .current_dir(dir.path("."))
+        .env_remove("SHIPWATCH_LOG")
+        .output();
+    let Some(outcome) = outcome
+        .ok()
+        .filter(|o| !matches!(o.status.code(), Some(1 | 99 | 127)))
+    else {
+        println!("SKIPPED: no file system can be mounted here");
+        return;
+    };
+    let said = fs::read_to_string(dir.path("said")).unwrap_or_default();
+    let stderr = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success(), "{stderr}\n{said}");
+    let stdout = String::from_utf8(outcome.stdout).expect("UTF-8");
+    let (before, lines) = stdout.split_once('\n').expect("a count");
+    assert_eq!(before.trim(), "1", "{stdout}");
+    let records = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a record"));
+    let records: Vec<FrameRecord> = records.collect();
+    assert_eq!(records.len(), 2);
+    assert!(said.contains("there is space again"), "{said}");
+}
