@@ -269,7 +269,7 @@ fn what_is_done_is_not_done_again() {
 fn done_files_move_or_go() {
     let dir = Dir::new();
     let config = |finished: &str| {
-        let text = format!("[source]\nfolder = \"in\"\nfinished = \"{finished}\"\n");
+        let text = format!("[[source]]\nfolder = \"in\"\nfinished = \"{finished}\"\n");
         dir.write("config.toml", text);
     };
     let run = |count: usize| {
@@ -306,7 +306,7 @@ fn done_files_move_or_go() {
 fn once_ends_by_itself_and_tells_of_broken_files() {
     let dir = Dir::new();
     dir.image("in/north/a.png", (10, 10), &[]);
-    let config = "[source]\nfolder = \"in\"\nrecursive = true\nsettle-seconds = 0.1\n";
+    let config = "[[source]]\nfolder = \"in\"\nrecursive = true\nsettle-seconds = 0.1\n";
     dir.write("config.toml", config);
     let daemon = Daemon::start(&dir, &["--once", "--config", "config.toml"]);
     assert_eq!(names(&daemon.wait(1)), ["north/a.png"]);
@@ -333,7 +333,7 @@ fn a_missing_folder_is_named_and_created_on_request() {
 #[test]
 fn an_unknown_key_is_named_with_its_file_and_ends_with_78() {
     let dir = Dir::new();
-    dir.write("config.toml", "[source]\nfoldr = \"in\"\n");
+    dir.write("config.toml", "[[source]]\nfoldr = \"in\"\n");
     for command in ["run", "check"] {
         let outcome = dir.run(&[command, "--config", "config.toml"]);
         assert_eq!(outcome.code, Some(78), "{command}");
@@ -347,7 +347,10 @@ fn an_unknown_key_is_named_with_its_file_and_ends_with_78() {
 #[test]
 fn values_that_make_no_sense_end_with_78() {
     let dir = Dir::new();
-    dir.write("config.toml", "[source]\nscale = 0\n[detect]\ngate = 2.0\n");
+    dir.write(
+        "config.toml",
+        "[[source]]\nscale = 0\n[detect]\ngate = 2.0\n",
+    );
     for command in ["run", "check"] {
         let outcome = dir.run(&[command, "--config", "config.toml"]);
         assert_eq!(outcome.code, Some(78), "{command}");

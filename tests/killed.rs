@@ -66,7 +66,7 @@ fn whatever_moment_it_is_killed_at_each_frame_has_its_line_once() {
         .map(|file| file.expect("is"));
     dir.write(
         "config.toml",
-        "[source]\nfolder = \"in\"\nsettle-seconds = 0.01\nrescan-seconds = 0.1\nfinished = \"move\"\n\
+        "[[source]]\nfolder = \"in\"\nsettle-seconds = 0.01\nrescan-seconds = 0.1\nfinished = \"move\"\n\
          [output]\ndetections = \"out.jsonl\"\n[ledger]\ncommit-frames = 7\ncommit-seconds = 0.02\n",
     );
     let start = || {

@@ -1,5 +1,6 @@
 //! The config file of `shipwatch run`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,13 @@ use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
 
 /// What the daemon is told to do. Every key may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// Folder of the model bundle; the models embedded in the program where there is none.
     pub models: Option<PathBuf>,
-    /// Where frames come from.
-    pub source: SourceConfig,
+    /// Where frames come from; one source as it is by default if none is named.
+    pub source: Vec<SourceConfig>,
     /// Where results go.
     pub output: OutputConfig,
     /// Where decisions are cut.
@@ -30,10 +31,12 @@ pub struct Config {
     pub ledger: LedgerConfig,
 }
 
-/// Section `[source]`.
+/// A section `[[source]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SourceConfig {
+    /// What the log and the ledger call it; a source of another name knows no file. `folder` unless said.
+    pub name: String,
     /// The watched folder.
     pub folder: PathBuf,
     /// Whether folders below are watched too.
@@ -56,6 +59,10 @@ pub struct SourceConfig {
     pub finished_folder: PathBuf,
     /// Where files move that are no frames, each with a note that says why; they stay without it.
     pub failed_folder: Option<PathBuf>,
+    /// Frames that are decoded ahead.
+    pub queue: usize,
+    /// Thresholds for this source alone; what is not said here is as under `[detect]`.
+    pub detect: DetectConfig,
 }
 
 /// What becomes of a file whose frame is done.
@@ -105,11 +112,24 @@ pub struct DetectConfig {
     pub min_area: Option<u32>,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            models: None,
+            source: vec![SourceConfig::default()],
+            output: OutputConfig::default(),
+            detect: DetectConfig::default(),
+            ledger: LedgerConfig::default(),
+        }
+    }
+}
+
 impl Default for SourceConfig {
     fn default() -> Self {
         let folder = FolderOptions::default();
         let decode = DecodeOptions::default();
         Self {
+            name: "folder".into(),
             folder: "incoming".into(),
             recursive: folder.recursive,
             settle_seconds: folder.settle.as_secs_f64(),
@@ -121,6 +141,8 @@ impl Default for SourceConfig {
             finished: Finished::default(),
             finished_folder: "done".into(),
             failed_folder: None,
+            queue: 2,
+            detect: DetectConfig::default(),
         }
     }
 }
@@ -149,7 +171,7 @@ impl Default for OutputConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key with its section.
-    pub key: &'static str,
+    pub key: String,
     /// What it must be.
     pub reason: &'static str,
 }
@@ -194,10 +216,17 @@ impl Config {
             source,
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
+        for source in &mut config.source {
+            let paths = [
+                Some(&mut source.folder),
+                Some(&mut source.finished_folder),
+                source.failed_folder.as_mut(),
+            ];
+            for path in paths.into_iter().flatten() {
+                *path = base.join(&*path);
+            }
+        }
         let paths = [
-            Some(&mut config.source.folder),
-            Some(&mut config.source.finished_folder),
-            config.source.failed_folder.as_mut(),
             config.ledger.file.as_mut(),
             Some(&mut config.output.detections),
             config.output.overlay.as_mut(),
@@ -211,35 +240,18 @@ impl Config {
 
     /// Everything that parses but makes no sense; touches no file.
     pub fn check(&self) -> Vec<Problem> {
-        let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
-        let probability = |value: Option<f32>| value.is_none_or(|v| (0.0..=1.0).contains(&v));
-        let hour = 0.0..=3600.0;
-        let source = &self.source;
+        let mut problems = Vec::new();
+        let names: HashSet<&str> = self.source.iter().map(|s| s.name.as_str()).collect();
         let rules = [
             (
-                "source.settle-seconds",
-                hour.contains(&source.settle_seconds),
-                "must lie between 0 and 3600",
+                "source",
+                !self.source.is_empty(),
+                "must have one entry at least",
             ),
             (
-                "source.rescan-seconds",
-                source.rescan_seconds >= 0.1 && hour.contains(&source.rescan_seconds),
-                "must lie between 0.1 and 3600",
-            ),
-            (
-                "source.max-pixels",
-                source.max_pixels > 0,
-                "must be positive",
-            ),
-            (
-                "source.gsd",
-                positive(source.gsd),
-                "must be positive metres per pixel",
-            ),
-            (
-                "source.scale",
-                positive(source.scale),
-                "must be a positive factor",
+                "source.name",
+                names.len() == self.source.len(),
+                "must differ from source to source",
             ),
             (
                 "ledger.commit-frames",
@@ -251,64 +263,20 @@ impl Config {
                 (0.0..=60.0).contains(&self.ledger.commit_seconds),
                 "must lie between 0 and 60",
             ),
-            (
-                "source.finished-folder",
-                self.source.finished != Finished::Move
-                    || !self.watches(&self.source.finished_folder),
-                "must not lie in a folder that is watched: files would come again",
-            ),
-            (
-                "source.failed-folder",
-                !(self.source.failed_folder.iter()).any(|folder| self.watches(folder)),
-                "must not lie in a folder that is watched: files would come again",
-            ),
-            (
-                "detect.gate",
-                probability(self.detect.gate),
-                "must lie between 0 and 1",
-            ),
-            (
-                "detect.mask",
-                probability(self.detect.mask),
-                "must lie between 0 and 1",
-            ),
         ];
-        rules
-            .into_iter()
-            .filter(|(_, holds, _)| !holds)
-            .map(|(key, _, reason)| Problem { key, reason })
-            .collect()
-    }
-
-    /// How the folder is watched.
-    ///
-    /// # Panics
-    /// If [`Config::check`] finds a problem with the seconds.
-    pub fn folder_options(&self) -> FolderOptions {
-        FolderOptions {
-            recursive: self.source.recursive,
-            settle: Duration::from_secs_f64(self.source.settle_seconds),
-            rescan: Duration::from_secs_f64(self.source.rescan_seconds),
+        problems.extend(broken(rules, str::to_owned));
+        problems.extend(broken(self.detect.rules(), |key| format!("detect.{key}")));
+        for source in &self.source {
+            let at = |key: &str| match self.source.len() {
+                1 => format!("source.{key}"),
+                _ => format!("source `{}`: {key}", source.name),
+            };
+            problems.extend(broken(source.rules(&self.source), at));
+            problems.extend(broken(source.detect.rules(), |key| {
+                at(&format!("detect.{key}"))
+            }));
         }
-    }
-
-    /// Whether files in a folder are watched.
-    fn watches(&self, folder: &Path) -> bool {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let [watched, folder] = [&self.source.folder, folder].map(absolute);
-        match self.source.recursive {
-            true => folder.starts_with(watched),
-            false => folder == watched,
-        }
-    }
-
-    /// What becomes of a file whose frame is done.
-    pub fn finish(&self) -> Finish {
-        match self.source.finished {
-            Finished::Keep => Finish::Keep,
-            Finished::Delete => Finish::Delete,
-            Finished::Move => Finish::Move(self.source.finished_folder.clone()),
-        }
+        problems
     }
 
     /// Where the ledger lies: beside the detections unless it is said. A pipe or a terminal has no beside, so
@@ -336,22 +304,127 @@ impl Config {
         }
     }
 
-    /// How files are decoded.
-    pub fn decode_options(&self) -> DecodeOptions {
-        DecodeOptions {
-            max_pixels: self.source.max_pixels,
-            stretch: self.source.stretch,
+    /// How ships are found on frames of a source.
+    pub fn detect_options(&self, source: &SourceConfig) -> Options {
+        let (own, all) = (&source.detect, &self.detect);
+        Options {
+            scale: source.scale,
+            gsd: source.gsd,
+            gate: own.gate.or(all.gate),
+            mask: own.mask.or(all.mask),
+            min_area: own.min_area.or(all.min_area),
+        }
+    }
+}
+
+/// A key, whether its value makes sense, and what it must be.
+type Rule = (&'static str, bool, &'static str);
+
+fn broken(
+    rules: impl IntoIterator<Item = Rule>,
+    key: impl Fn(&str) -> String,
+) -> impl Iterator<Item = Problem> {
+    let broken = rules.into_iter().filter(|(_, holds, _)| !holds);
+    broken.map(move |(name, _, reason)| Problem {
+        key: key(name),
+        reason,
+    })
+}
+
+impl DetectConfig {
+    fn rules(&self) -> [Rule; 2] {
+        let probability = |value: Option<f32>| value.is_none_or(|v| (0.0..=1.0).contains(&v));
+        let reason = "must lie between 0 and 1";
+        [
+            ("gate", probability(self.gate), reason),
+            ("mask", probability(self.mask), reason),
+        ]
+    }
+}
+
+impl SourceConfig {
+    fn rules(&self, all: &[Self]) -> [Rule; 9] {
+        let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
+        let hour = 0.0..=3600.0;
+        let unwatched = |folder: &Path| !all.iter().any(|source| source.watches(folder));
+        let again = "must not lie in a folder that is watched: files would come again";
+        [
+            (
+                "name",
+                !self.name.is_empty() && !self.name.contains(char::is_control),
+                "must be a word",
+            ),
+            (
+                "settle-seconds",
+                hour.contains(&self.settle_seconds),
+                "must lie between 0 and 3600",
+            ),
+            (
+                "rescan-seconds",
+                self.rescan_seconds >= 0.1 && hour.contains(&self.rescan_seconds),
+                "must lie between 0.1 and 3600",
+            ),
+            ("max-pixels", self.max_pixels > 0, "must be positive"),
+            (
+                "gsd",
+                positive(self.gsd),
+                "must be positive metres per pixel",
+            ),
+            ("scale", positive(self.scale), "must be a positive factor"),
+            (
+                "finished-folder",
+                self.finished != Finished::Move || unwatched(&self.finished_folder),
+                again,
+            ),
+            (
+                "failed-folder",
+                self.failed_folder.as_deref().is_none_or(unwatched),
+                again,
+            ),
+            (
+                "queue",
+                (1..=1000).contains(&self.queue),
+                "must lie between 1 and 1000",
+            ),
+        ]
+    }
+
+    /// Whether files in a folder are watched.
+    fn watches(&self, folder: &Path) -> bool {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let [watched, folder] = [&self.folder, folder].map(absolute);
+        match self.recursive {
+            true => folder.starts_with(watched),
+            false => folder == watched,
         }
     }
 
-    /// How ships are found.
-    pub fn detect_options(&self) -> Options {
-        Options {
-            scale: self.source.scale,
-            gsd: self.source.gsd,
-            gate: self.detect.gate,
-            mask: self.detect.mask,
-            min_area: self.detect.min_area,
+    /// What becomes of a file whose frame is done.
+    pub fn finish(&self) -> Finish {
+        match self.finished {
+            Finished::Keep => Finish::Keep,
+            Finished::Delete => Finish::Delete,
+            Finished::Move => Finish::Move(self.finished_folder.clone()),
+        }
+    }
+
+    /// How the folder is watched.
+    ///
+    /// # Panics
+    /// If [`Config::check`] finds a problem with the seconds.
+    pub fn folder_options(&self) -> FolderOptions {
+        FolderOptions {
+            recursive: self.recursive,
+            settle: Duration::from_secs_f64(self.settle_seconds),
+            rescan: Duration::from_secs_f64(self.rescan_seconds),
+        }
+    }
+
+    /// How files are decoded.
+    pub fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions {
+            max_pixels: self.max_pixels,
+            stretch: self.stretch,
         }
     }
 }
@@ -367,13 +440,9 @@ mod tests {
         Config::read(&path)
     }
 
-    fn problems(text: &str) -> Vec<&'static str> {
-        read(text)
-            .expect(text)
-            .check()
-            .iter()
-            .map(|problem| problem.key)
-            .collect()
+    fn problems(text: &str) -> Vec<String> {
+        let problems = read(text).expect(text).check();
+        problems.into_iter().map(|problem| problem.key).collect()
     }
 
     #[test]
@@ -383,15 +452,16 @@ mod tests {
         std::fs::write(&path, "").expect("writes");
         let config = Config::read(&path).expect("reads");
         assert_eq!(
-            config.source.folder,
+            config.source[0].folder,
             folder.path().join("incoming"),
             "relative to the file"
         );
         assert_eq!(config.check(), []);
         assert_eq!(Config::default().check(), []);
-        assert_eq!(Config::default().folder_options(), FolderOptions::default());
-        assert_eq!(Config::default().decode_options(), DecodeOptions::default());
-        assert_eq!(Config::default().detect_options(), Options::default());
+        let source = SourceConfig::default();
+        assert_eq!(source.folder_options(), FolderOptions::default());
+        assert_eq!(source.decode_options(), DecodeOptions::default());
+        assert_eq!(config.detect_options(&source), Options::default());
     }
 
     #[test]
@@ -399,7 +469,9 @@ mod tests {
         let config = read(
             r#"
             models = "/models"
-            [source]
+            [[source]]
+            name = "quay"
+            queue = 9
             folder = "/in"
             recursive = true
             settle-seconds = 2
@@ -431,24 +503,23 @@ mod tests {
             config.output.overlay.as_deref(),
             Some(Path::new("/overlays"))
         );
-        assert_eq!(config.finish(), Finish::Move("/done".into()));
-        assert_eq!(
-            config.source.failed_folder.as_deref(),
-            Some(Path::new("/failed"))
-        );
+        let source = &config.source[0];
+        assert_eq!((source.name.as_str(), source.queue), ("quay", 9));
+        assert_eq!(source.finish(), Finish::Move("/done".into()));
+        assert_eq!(source.failed_folder.as_deref(), Some(Path::new("/failed")));
         assert_eq!(config.ledger_file(), Path::new("/ledger"));
         let group = config.group();
         assert_eq!((group.frames, group.delay), (3, Duration::from_secs(2)));
-        let folder = config.folder_options();
+        let folder = source.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
             (true, Duration::from_secs(2))
         );
         assert_eq!(
-            config.decode_options().stretch,
+            source.decode_options().stretch,
             Percentiles::new(1.0, 99.0).ok()
         );
-        let options = config.detect_options();
+        let options = config.detect_options(source);
         assert_eq!((options.gsd, options.scale), (Some(0.5), Some(0.25)));
         assert_eq!(
             (options.gate, options.mask, options.min_area),
@@ -459,9 +530,9 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_types_are_named_with_file_and_line() {
         for (text, key) in [
-            ("\n[source]\nfoldr = \"x\"", "foldr"),
+            ("\n[[source]]\nfoldr = \"x\"", "foldr"),
             ("\n\n[nonsense]", "nonsense"),
-            ("\n[source]\nstretch = [98, 2]", "percentiles"),
+            ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
         ] {
             let error = read(text).expect_err(text).to_string();
@@ -476,16 +547,19 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_named() {
         assert_eq!(
-            problems("[source]\nsettle-seconds = -1"),
+            problems("[[source]]\nsettle-seconds = -1"),
             ["source.settle-seconds"]
         );
         assert_eq!(
-            problems("[source]\nrescan-seconds = nan"),
+            problems("[[source]]\nrescan-seconds = nan"),
             ["source.rescan-seconds"]
         );
-        assert_eq!(problems("[source]\nmax-pixels = 0"), ["source.max-pixels"]);
         assert_eq!(
-            problems("[source]\ngsd = 0.0\nscale = inf"),
+            problems("[[source]]\nmax-pixels = 0"),
+            ["source.max-pixels"]
+        );
+        assert_eq!(
+            problems("[[source]]\ngsd = 0.0\nscale = inf"),
             ["source.gsd", "source.scale"]
         );
         assert_eq!(
@@ -496,8 +570,16 @@ mod tests {
             problems("[ledger]\ncommit-frames = 0\ncommit-seconds = nan"),
             ["ledger.commit-frames", "ledger.commit-seconds"]
         );
-        let folders = "[source]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
+        let folders = "[[source]]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
         assert_eq!(problems(folders), [""; 0]);
+        let two =
+            "[[source]]\nname = 'a'\n[[source]]\nname = 'b'\ngsd = 0\n[source.detect]\ngate = 3";
+        assert_eq!(
+            problems(two),
+            ["source `b`: gsd", "source `b`: detect.gate"]
+        );
+        assert_eq!(problems("[[source]]\n[[source]]"), ["source.name"]);
+        assert_eq!(problems("source = []"), ["source"]);
         assert_eq!(
             problems(&format!(
                 "{folders}recursive = true\nfailed-folder = 'incoming'"

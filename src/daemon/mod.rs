@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod output;
+pub mod queue;
 pub mod selftest;
 
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -21,8 +22,9 @@ use crate::record::{FrameRecord, milliseconds};
 use crate::sink::Overlay;
 use crate::source::finish::{Finish, set_aside};
 use crate::source::stamp::Stamp;
-use crate::source::{Next, Source, SourceFile};
+use crate::source::{Next, Origin, Source, SourceFile};
 use output::{Output, OutputError};
+use queue::{Policy, Popped, Queue};
 
 /// How long a quiet source may keep the loop from noticing a request to stop.
 const POLL: Duration = Duration::from_millis(200);
@@ -75,6 +77,8 @@ pub struct Summary {
     pub broken: u64,
     /// Files that were done before.
     pub known: u64,
+    /// Frames that found no room in time, of sources that do not wait.
+    pub dropped: u64,
 }
 
 /// Why the loop gave up.
@@ -97,8 +101,28 @@ impl RunError {
     }
 }
 
-/// Finds the ships of a frame.
-pub type Look<'a> = &'a dyn Fn(&Frame) -> Result<FrameRecord, DetectError>;
+/// Finds the ships of a frame, as the source of that number is looked at.
+pub type Look<'a> = &'a dyn Fn(usize, &Frame) -> Result<FrameRecord, DetectError>;
+
+/// Where frames come from, and what becomes of them.
+pub struct Feed {
+    /// Gives frames, in a thread of its own.
+    pub source: Box<dyn Source + Send>,
+    /// Frames that may wait, besides the one that the source has in hand.
+    pub waiting: usize,
+    /// What happens to more.
+    pub policy: Policy,
+    /// What becomes of a file, once its record is written.
+    pub finish: Finish,
+    /// Where files are set aside that are no frames, each with a note that says why.
+    pub failed: Option<PathBuf>,
+}
+
+/// What becomes of the files of a feed.
+struct Fate {
+    finish: Finish,
+    failed: Option<PathBuf>,
+}
 
 /// The loop and all that it writes to.
 pub struct Daemon<'a> {
@@ -110,16 +134,14 @@ pub struct Daemon<'a> {
     pub output: Output,
     /// Takes a picture of every frame.
     pub overlay: Option<Overlay>,
-    /// What becomes of a file, once its record is written.
-    pub finish: Finish,
-    /// Where files are set aside that are no frames, each with a note that says why.
-    pub failed: Option<PathBuf>,
     /// How many frames are committed together.
     pub group: Group,
+    /// Whether frames are done again that the ledger knows.
+    pub reprocess: bool,
 }
 
 impl Daemon<'_> {
-    /// Takes frames from `source`, finds ships and hands records on, until the source ends or `stop` is
+    /// Takes frames from all feeds, finds ships and hands records on, until all sources end or `stop` is
     /// requested. The frame in hand is finished first.
     ///
     /// A broken frame is logged, counted and skipped; so is an overlay that cannot be written. Where the disk is
@@ -127,36 +149,67 @@ impl Daemon<'_> {
     ///
     /// # Errors
     /// If frames cannot be committed or lines not written.
-    pub fn run(&mut self, source: &mut dyn Source, stop: &Stop) -> Result<Summary, RunError> {
+    pub fn run(&mut self, feeds: Vec<Feed>, stop: &Stop) -> Result<Summary, RunError> {
+        let queue = Queue::new(feeds.iter().map(|feed| (feed.waiting, feed.policy)));
+        let mut fates = Vec::new();
+        thread::scope(|threads| {
+            for (lane, feed) in feeds.into_iter().enumerate() {
+                let Feed {
+                    source,
+                    finish,
+                    failed,
+                    ..
+                } = feed;
+                fates.push(Fate { finish, failed });
+                let queue = &queue;
+                threads.spawn(move || pump(source, queue, lane));
+            }
+            let _closes = Closes(&queue);
+            let mut summary = self.turn(&queue, &fates, stop)?;
+            summary.dropped = (0..fates.len()).map(|lane| queue.dropped(lane)).sum();
+            Ok(summary)
+        })
+    }
+
+    /// The loop itself.
+    fn turn(
+        &mut self,
+        queue: &Queue<Arrival>,
+        fates: &[Fate],
+        stop: &Stop,
+    ) -> Result<Summary, RunError> {
         let mut summary = Summary::default();
         let mut batch = Batch::default();
         while !stop.is_requested() {
-            match source.next(batch.wait(self.group, POLL))? {
-                Next::Frame {
-                    frame,
-                    decode,
-                    file,
-                } => self.take(&frame, decode, file, &mut batch, &mut summary),
-                Next::Broken { error, file } => {
-                    summary.broken += 1;
-                    warn!("{error}; skipped");
-                    if let Some(file) = file.filter(|_| error.kind.is_lasting()) {
-                        batch.push(file, Err(error.to_string()));
+            match queue.pop(batch.wait(self.group, POLL)) {
+                Popped::Item(lane, arrival) => match arrival? {
+                    Next::Frame {
+                        frame,
+                        decode,
+                        origin,
+                    } => self.take(lane, &frame, decode, origin, &mut batch, &mut summary)?,
+                    Next::Broken { error, origin } => {
+                        summary.broken += 1;
+                        warn!("{error}; skipped");
+                        if let Some(origin) = origin.filter(|_| error.kind.is_lasting()) {
+                            batch.push(lane, origin, Err(error.to_string()));
+                        }
                     }
-                }
-                Next::Known { file, outcome } => {
-                    summary.known += 1;
-                    debug!("{}: done before", file.path.display());
-                    self.finish(&file, outcome.problem.as_deref());
-                }
-                Next::Idle => self.settle(&mut batch, stop)?,
-                Next::End => break,
+                    Next::Known { origin, outcome } => {
+                        summary.known += 1;
+                        debug!("{}: done before", origin.key.name.display());
+                        fates[lane].decide(&origin, outcome.problem.as_deref());
+                    }
+                    Next::Idle | Next::End => {}
+                },
+                Popped::Idle => self.settle(&mut batch, fates, stop)?,
+                Popped::Ended => break,
             }
             if batch.is_due(self.group) {
-                self.settle(&mut batch, stop)?;
+                self.settle(&mut batch, fates, stop)?;
             }
         }
-        self.settle(&mut batch, stop)?;
+        self.settle(&mut batch, fates, stop)?;
         // So that the next start finds nothing to mend.
         self.commit(&mut [])?;
         Ok(summary)
@@ -164,17 +217,20 @@ impl Daemon<'_> {
 
     fn take(
         &self,
+        lane: usize,
         frame: &Frame,
         decode: Duration,
-        file: SourceFile,
+        origin: Origin,
         batch: &mut Batch,
         summary: &mut Summary,
-    ) {
-        if batch.keys.contains(&file.key) {
+    ) -> Result<(), RunError> {
+        // It may have come twice before the ledger knew it.
+        let known = !self.reprocess && self.ledger.knows(&origin.key)?;
+        if known || batch.keys.contains(&origin.key) {
             summary.known += 1;
-            return;
+            return Ok(());
         }
-        match (self.look)(frame) {
+        match (self.look)(lane, frame) {
             Ok(mut record) => {
                 record.millis.decode = milliseconds(decode);
                 summary.frames += 1;
@@ -186,18 +242,19 @@ impl Daemon<'_> {
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
-                batch.push(file, Ok(record));
+                batch.push(lane, origin, Ok(record));
             }
             Err(error) => {
                 summary.broken += 1;
                 warn!("{}: {error}; skipped", frame.name);
             }
         }
+        Ok(())
     }
 
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
     /// batch as it is if `stop` is requested meanwhile: its files are then processed once more.
-    fn settle(&mut self, batch: &mut Batch, stop: &Stop) -> Result<(), RunError> {
+    fn settle(&mut self, batch: &mut Batch, fates: &[Fate], stop: &Stop) -> Result<(), RunError> {
         if batch.entries.is_empty() {
             return Ok(());
         }
@@ -221,9 +278,12 @@ impl Daemon<'_> {
         if warned {
             info!("there is space again");
         }
-        let Batch { files, entries, .. } = mem::take(batch);
-        for (file, entry) in files.iter().zip(&entries) {
-            self.finish(file, entry.outcome.as_ref().err().map(String::as_str));
+        let Batch {
+            origins, entries, ..
+        } = mem::take(batch);
+        for ((lane, origin), entry) in origins.iter().zip(&entries) {
+            let problem = entry.outcome.as_ref().err();
+            fates[*lane].decide(origin, problem.map(String::as_str));
         }
         Ok(())
     }
@@ -246,21 +306,56 @@ impl Daemon<'_> {
         let position = self.output.position().map(|at| (self.output.path(), at));
         self.ledger.commit(entries, position)
     }
+}
 
+/// What a source's thread hands to the loop.
+type Arrival = Result<Next, LedgerError>;
+
+/// Lets a source fill its lane, until it ends or nobody takes any more.
+fn pump(mut source: Box<dyn Source + Send>, queue: &Queue<Arrival>, lane: usize) {
+    while !queue.is_closed() {
+        let next = source.next(POLL);
+        match next {
+            Ok(Next::Idle) => {}
+            Ok(Next::End) => break,
+            next => {
+                let failed = next.is_err();
+                if !queue.push(lane, next) || failed {
+                    break;
+                }
+            }
+        }
+    }
+    queue.end(lane);
+}
+
+/// Closes a queue whatever happens, for its threads are waited for.
+struct Closes<'a>(&'a Queue<Arrival>);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Fate {
     /// Keeps, moves or deletes a file; one with a `problem` is set aside, if there is a folder for that, and else
     /// stays where it is. A file that changed meanwhile is left alone: it will come again.
-    fn finish(&self, SourceFile { path, key, stamp }: &SourceFile, problem: Option<&str>) {
+    fn decide(&self, Origin { key, file }: &Origin, problem: Option<&str>) {
+        let Some(SourceFile { path, stamp }) = file else {
+            return;
+        };
         if Stamp::of(path) != Some(*stamp) {
             return;
         }
-        let finished = match (problem, &self.failed) {
+        let decided = match (problem, &self.failed) {
             (None, _) => self.finish.finish(path, &key.name, &key.digest),
             (Some(problem), Some(folder)) => {
                 set_aside(path, &key.name, &key.digest, folder, problem)
             }
             (Some(_), None) => Ok(()),
         };
-        if let Err(error) = finished {
+        if let Err(error) = decided {
             warn!("{}: stays where it is: {error}", path.display());
         }
     }
@@ -270,24 +365,25 @@ impl Daemon<'_> {
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
-    files: Vec<SourceFile>,
+    /// Lanes and frames of the entries.
+    origins: Vec<(usize, Origin)>,
     keys: HashSet<Key>,
     since: Option<Instant>,
     committed: bool,
 }
 
 impl Batch {
-    fn push(&mut self, file: SourceFile, outcome: Result<FrameRecord, String>) {
-        if !self.keys.insert(file.key.clone()) {
+    fn push(&mut self, lane: usize, origin: Origin, outcome: Result<FrameRecord, String>) {
+        if !self.keys.insert(origin.key.clone()) {
             return;
         }
         self.since.get_or_insert_with(Instant::now);
         self.entries.push(Entry {
-            key: file.key.clone(),
-            stamp: file.stamp,
+            key: origin.key.clone(),
+            stamp: origin.file.as_ref().map(|file| file.stamp),
             outcome,
         });
-        self.files.push(file);
+        self.origins.push((lane, origin));
     }
 
     fn is_due(&self, group: Group) -> bool {
@@ -343,7 +439,7 @@ mod tests {
         }
     }
 
-    fn look(frame: &Frame) -> Result<FrameRecord, DetectError> {
+    fn look(_: usize, frame: &Frame) -> Result<FrameRecord, DetectError> {
         match frame.name.as_str() {
             "bad" => Err(DetectError::Empty),
             name => Ok(sample_record(name, &["1 4", "17 4"])),
@@ -362,17 +458,19 @@ mod tests {
             self.0.path().join(name)
         }
 
-        fn file(&self, name: &str) -> SourceFile {
+        fn origin(&self, name: &str) -> Origin {
             let path = self.path(name);
             fs::write(&path, name).expect("writes");
-            SourceFile {
-                stamp: Stamp::of(&path).expect("is there"),
+            Origin {
                 key: Key {
                     source: "test".into(),
                     name: name.into(),
                     digest: [name.as_bytes()[0]; 32],
                 },
-                path,
+                file: Some(SourceFile {
+                    stamp: Stamp::of(&path).expect("is there"),
+                    path,
+                }),
             }
         }
 
@@ -384,7 +482,7 @@ mod tests {
                     tags: Tags::default(),
                 },
                 decode: Duration::from_millis(7),
-                file: self.file(name),
+                origin: self.origin(name),
             }
         }
 
@@ -395,15 +493,24 @@ mod tests {
                 output: Output::open(&self.path("out.jsonl"), &ledger).expect("opens"),
                 ledger,
                 overlay: None,
+                group: Group::default(),
+                reprocess: false,
+            }
+        }
+
+        fn feed(&self, script: Vec<Next>) -> Feed {
+            Feed {
+                source: Box::new(Script(script)),
+                waiting: 1,
+                policy: Policy::Block,
                 finish: Finish::Delete,
                 failed: Some(self.path("failed")),
-                group: Group::default(),
             }
         }
 
         fn run(&self, script: Vec<Next>) -> Summary {
             let mut daemon = self.daemon(&look);
-            let summary = daemon.run(&mut Script(script), &Stop::default());
+            let summary = daemon.run(vec![self.feed(script)], &Stop::default());
             summary.expect("runs")
         }
 
@@ -417,26 +524,26 @@ mod tests {
     #[test]
     fn broken_frames_are_counted_and_do_not_end_the_loop() {
         let field = Field::new();
-        let broken = |kind, file| Next::Broken {
+        let broken = |kind, origin| Next::Broken {
             error: DecodeError {
                 name: "x.jpg".into(),
                 kind,
             },
-            file: Some(file),
+            origin: Some(origin),
         };
         let script = vec![
             Next::Idle,
             field.frame("a"),
-            broken(DecodeErrorKind::Truncated, field.file("x.jpg")),
-            broken(DecodeErrorKind::NeedsStretch, field.file("y.tif")),
+            broken(DecodeErrorKind::Truncated, field.origin("x.jpg")),
+            broken(DecodeErrorKind::NeedsStretch, field.origin("y.tif")),
             field.frame("bad"),
             field.frame("c"),
             Next::Known {
-                file: field.file("d"),
+                origin: field.origin("d"),
                 outcome: Outcome { problem: None },
             },
             Next::Known {
-                file: field.file("z"),
+                origin: field.origin("z"),
                 outcome: Outcome {
                     problem: Some("is empty".into()),
                 },
@@ -448,7 +555,8 @@ mod tests {
                 frames: 2,
                 ships: 4,
                 broken: 3,
-                known: 2
+                known: 2,
+                dropped: 0
             }
         );
         let records = field.records();
@@ -470,16 +578,43 @@ mod tests {
     fn a_request_to_stop_lets_the_frame_in_hand_finish() {
         let field = Field::new();
         let stop = Stop::default();
-        let look = |frame: &Frame| {
+        let look = |lane, frame: &Frame| {
             stop.request();
-            look(frame)
+            look(lane, frame)
         };
         let mut daemon = field.daemon(&look);
-        let mut script = Script(vec![field.frame("a"), field.frame("b")]);
-        let summary = daemon.run(&mut script, &stop).expect("runs");
+        let feed = field.feed(vec![field.frame("a"), field.frame("b")]);
+        let summary = daemon.run(vec![feed], &stop).expect("runs");
         assert_eq!(summary.frames, 1);
         assert_eq!(field.records().len(), 1);
         assert!(field.path("b").exists());
+    }
+
+    #[test]
+    fn all_feeds_are_served_each_as_it_is_looked_at() {
+        let field = Field::new();
+        let lanes = RefCell::new(Vec::new());
+        let look = |lane, frame: &Frame| {
+            lanes.borrow_mut().push((frame.name.clone(), lane));
+            look(lane, frame)
+        };
+        let mut daemon = field.daemon(&look);
+        let keeps = Feed {
+            finish: Finish::Keep,
+            ..field.feed(vec![field.frame("b"), field.frame("c")])
+        };
+        let feeds = vec![field.feed(vec![field.frame("a")]), keeps];
+        let summary = daemon.run(feeds, &Stop::default()).expect("runs");
+        assert_eq!(summary.frames, 3);
+        let mut lanes = lanes.into_inner();
+        lanes.sort();
+        let lanes: Vec<_> = lanes
+            .iter()
+            .map(|(name, lane)| (name.as_str(), *lane))
+            .collect();
+        assert_eq!(lanes, [("a", 0), ("b", 1), ("c", 1)]);
+        let left = ["a", "b", "c"].map(|name| field.path(name).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]
@@ -494,15 +629,15 @@ mod tests {
     fn lines_wait_for_their_commit_and_files_for_their_lines() {
         let field = Field::new();
         let seen = RefCell::new(Vec::new());
-        let look = |frame: &Frame| {
+        let look = |lane, frame: &Frame| {
             let files = ["a", "b"].map(|name| field.path(name).exists());
             seen.borrow_mut().push((field.records().len(), files));
-            look(frame)
+            look(lane, frame)
         };
         let mut daemon = field.daemon(&look);
         daemon.group.frames = 2;
-        let mut script = Script(vec![field.frame("a"), field.frame("b"), field.frame("c")]);
-        daemon.run(&mut script, &Stop::default()).expect("runs");
+        let feed = field.feed(vec![field.frame("a"), field.frame("b"), field.frame("c")]);
+        daemon.run(vec![feed], &Stop::default()).expect("runs");
         let both = [true, true];
         assert_eq!(*seen.borrow(), [(0, both), (0, both), (2, [false, false])]);
         assert_eq!(field.records().len(), 3);
@@ -518,8 +653,8 @@ mod tests {
         stop.request();
         // A full disk is waited for, but not by who is asked to stop.
         let mut batch = Batch::default();
-        batch.push(field.file("a"), Ok(sample_record("a", &[])));
-        let error = daemon.settle(&mut batch, &stop).expect_err("is full");
+        batch.push(0, field.origin("a"), Ok(sample_record("a", &[])));
+        let error = daemon.settle(&mut batch, &[], &stop).expect_err("is full");
         assert!(error.is_full(), "{error}");
         assert!(field.path("a").exists());
         drop(daemon);

@@ -240,7 +240,6 @@ mod tests {
     use super::*;
     use crate::ledger::{Entry, Key};
     use crate::sink::sample_record;
-    use crate::source::stamp::Stamp;
 
     /// A folder with a ledger and an output.
     struct Field {
@@ -271,11 +270,7 @@ mod tests {
                     name: name.into(),
                     digest: [0; 32],
                 },
-                stamp: Stamp {
-                    length: 0,
-                    modified: std::time::UNIX_EPOCH,
-                    inode: 0,
-                },
+                stamp: None,
                 outcome: Ok(sample_record(name, &["1 2"])),
             }];
             let position = output.position().map(|at| (output.path(), at));

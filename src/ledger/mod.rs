@@ -92,8 +92,8 @@ impl LedgerError {
 pub struct Entry {
     /// Which frame it is.
     pub key: Key,
-    /// How its file was seen.
-    pub stamp: Stamp,
+    /// How its file was seen, if it has one.
+    pub stamp: Option<Stamp>,
     /// What was found on it, or why nothing could be.
     pub outcome: Result<FrameRecord, String>,
 }
@@ -164,6 +164,20 @@ impl Ledger {
         Roster::open(&self.path, source)
     }
 
+    /// Whether a frame is done.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub fn knows(&self, key: &Key) -> Result<bool, LedgerError> {
+        let find = || {
+            let mut query = self.db.prepare_cached(
+                "SELECT 1 FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
+            )?;
+            query.exists(params![key.source, key.name_bytes(), key.digest])
+        };
+        find().map_err(database(&self.path))
+    }
+
     /// The frame that was done last; 0 before the first.
     pub fn last(&self) -> i64 {
         self.last
@@ -201,7 +215,7 @@ impl Ledger {
                     }
                     Err(problem) => (None, Some(&*problem)),
                 };
-                let [size, modified, inode] = stamp.numbers();
+                let [size, modified, inode] = stamp.map_or([0; 3], |stamp| stamp.numbers());
                 add.execute(params![
                     id,
                     key.source,
@@ -336,7 +350,7 @@ mod tests {
                 name: name.into(),
                 digest: [digest; 32],
             },
-            stamp: stamp(u64::from(digest)),
+            stamp: Some(stamp(u64::from(digest))),
             outcome: Ok(sample_record(name, &["3 4"])),
         }
     }
@@ -367,6 +381,8 @@ mod tests {
         };
         let added = add(&mut ledger, &[a.clone(), broken.clone()]);
         assert_eq!(ids(&added), [Some(1), None]);
+        let knows = |key: &Key| ledger.knows(key).expect("looks");
+        assert!(knows(&a.key) && !knows(&entry("a", 3).key));
         let problem = |problem: Option<&str>| {
             let problem = problem.map(str::to_owned);
             Some(Outcome { problem })

@@ -14,7 +14,7 @@ use super::finish::digest_of;
 use super::search::{Found, is_hidden, is_image, search};
 use super::settle::{Settling, Sighting};
 use super::stamp::Stamp;
-use super::{Next, Source, SourceFile};
+use super::{Next, Origin, Source, SourceFile};
 use crate::ledger::{LedgerError, Roster};
 
 /// A folder that cannot be read is tried again this soon.
@@ -281,33 +281,36 @@ impl FolderFrames {
             Ok(digest) => digest,
             Err(error) => {
                 let error = of_file(&path, DecodeErrorKind::Io(error));
-                return Ok(Some(Next::Broken { error, file: None }));
+                let origin = None;
+                return Ok(Some(Next::Broken { error, origin }));
             }
         };
-        let file = SourceFile {
+        let origin = Origin {
             key: self.roster.key(name, digest),
-            path,
-            stamp,
+            file: Some(SourceFile {
+                path: path.clone(),
+                stamp,
+            }),
         };
-        if let Some(outcome) = self.roster.outcome(&file.key)? {
-            return Ok(Some(Next::Known { file, outcome }));
+        if let Some(outcome) = self.roster.outcome(&origin.key)? {
+            return Ok(Some(Next::Known { origin, outcome }));
         }
-        let decoded = decode_file(&file.path, &self.decode);
-        if Stamp::of(&file.path) != Some(stamp) {
+        let decoded = decode_file(&path, &self.decode);
+        if Stamp::of(&path) != Some(stamp) {
             return Ok(None);
         }
         Ok(Some(match decoded {
             Ok(mut frame) => {
-                frame.name = file.key.name.to_string_lossy().into_owned();
+                frame.name = origin.key.name.to_string_lossy().into_owned();
                 Next::Frame {
                     frame,
                     decode: start.elapsed(),
-                    file,
+                    origin,
                 }
             }
             Err(error) => {
-                let file = Some(file);
-                Next::Broken { error, file }
+                let origin = Some(origin);
+                Next::Broken { error, origin }
             }
         }))
     }

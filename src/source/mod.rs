@@ -38,20 +38,20 @@ pub enum Next {
         frame: Frame,
         /// How long reading and decoding took.
         decode: Duration,
-        /// Its file.
-        file: SourceFile,
+        /// Which frame it is.
+        origin: Origin,
     },
     /// Something arrived that is no usable frame. It is not offered again.
     Broken {
         /// What is wrong with it.
         error: DecodeError,
-        /// Its file; none if that could not be read.
-        file: Option<SourceFile>,
+        /// Which frame it is; none of a file that could not be read.
+        origin: Option<Origin>,
     },
     /// A file that the ledger knows.
     Known {
-        /// The file.
-        file: SourceFile,
+        /// Which frame it is.
+        origin: Origin,
         /// What came of it.
         outcome: Outcome,
     },
@@ -61,13 +61,20 @@ pub enum Next {
     End,
 }
 
-/// The file that a frame is of.
+/// Where a frame comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Which frame it is.
+    pub key: Key,
+    /// Its file, if it has one.
+    pub file: Option<SourceFile>,
+}
+
+/// The file of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
     /// Where it lies.
     pub path: PathBuf,
-    /// Which frame it is.
-    pub key: Key,
     /// How it was seen.
     pub stamp: Stamp,
 }

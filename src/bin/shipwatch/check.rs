@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use shipwatch::clock::MonotonicClock;
-use shipwatch::daemon::config::Config;
+use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::daemon::selftest;
 use shipwatch::detect::Detector;
 use shipwatch::model::{Bundle, Manifest};
@@ -108,12 +108,9 @@ fn read_config(path: &Path) -> anyhow::Result<Passed<Config>> {
 }
 
 fn check_folders(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let folder = &config.source.folder;
-    let watched = FolderWatch::open(folder, config.folder_options());
-    let watched = watched
-        .context("source.folder")
-        .and_then(|_| passed((), folder.display()));
-    report.check("source", Exit::Config, watched)?;
+    for source in &config.source {
+        check_source(source, report)?;
+    }
 
     let detections = &config.output.detections;
     let writable = appendable(detections).context("output.detections");
@@ -122,19 +119,30 @@ fn check_folders(config: &Config, report: &mut Report) -> Result<(), Failure> {
     let ledger = appendable(&config.ledger_file()).context("ledger.file");
     report.check("ledger", Exit::Config, ledger)?;
 
-    if let Finish::Move(folder) = config.finish() {
-        let writable = creatable(&folder).context("source.finished-folder");
-        report.check("finished", Exit::Config, writable)?;
-    }
-
-    if let Some(folder) = &config.source.failed_folder {
-        let writable = creatable(folder).context("source.failed-folder");
-        report.check("failed", Exit::Config, writable)?;
-    }
-
     if let Some(overlay) = &config.output.overlay {
         let writable = creatable(overlay).context("output.overlay");
         report.check("overlay", Exit::Config, writable)?;
+    }
+    Ok(())
+}
+
+fn check_source(source: &SourceConfig, report: &mut Report) -> Result<(), Failure> {
+    let SourceConfig { name, folder, .. } = source;
+    let watched = FolderWatch::open(folder, source.folder_options());
+    let watched = watched
+        .with_context(|| format!("folder of source `{name}`"))
+        .and_then(|_| passed((), folder.display()));
+    report.check("source", Exit::Config, watched)?;
+
+    if let Finish::Move(folder) = source.finish() {
+        let writable = creatable(&folder);
+        let writable = writable.with_context(|| format!("finished-folder of source `{name}`"));
+        report.check("finished", Exit::Config, writable)?;
+    }
+    if let Some(folder) = &source.failed_folder {
+        let writable = creatable(folder);
+        let writable = writable.with_context(|| format!("failed-folder of source `{name}`"));
+        report.check("failed", Exit::Config, writable)?;
     }
     Ok(())
 }

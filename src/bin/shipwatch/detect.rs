@@ -60,7 +60,7 @@ impl Job {
         let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
         Ok(Self {
             inputs,
-            lookout: Lookout::new(models, args.tuning.options()),
+            lookout: Lookout::new(models, vec![args.tuning.options()]),
             decoding: args.decoding.options(),
             overlay,
             sink: sink(args.format)
@@ -101,7 +101,7 @@ impl Job {
         frame.name = input.name;
         let mut record = self
             .lookout
-            .look(&frame)
+            .look(0, &frame)
             .with_context(|| input.path.display().to_string())?;
         record.millis.decode = milliseconds(decode);
         Ok((frame, record))

@@ -13,14 +13,15 @@ use shipwatch::record::FrameRecord;
 /// Looks at one frame after the other.
 pub(crate) struct Lookout {
     detector: Detector,
-    options: Options,
+    /// By source.
+    options: Vec<Options>,
     clock: MonotonicClock,
     /// What was warned of already.
     told: RefCell<HashSet<String>>,
 }
 
 impl Lookout {
-    pub(crate) fn new(bundle: Bundle, options: Options) -> Self {
+    pub(crate) fn new(bundle: Bundle, options: Vec<Options>) -> Self {
         Self {
             detector: Detector::new(bundle),
             options,
@@ -29,15 +30,16 @@ impl Lookout {
         }
     }
 
-    /// Finds the ships of a frame. Frames of one run are much alike, so each warning about their
-    /// resolution is given once.
-    pub(crate) fn look(&self, frame: &Frame) -> Result<FrameRecord, DetectError> {
-        if let Some(warning) = self.detector.resolution_warning(frame, &self.options) {
+    /// Finds the ships of a frame of the source of that number. Frames of one run are much alike, so each warning
+    /// about their resolution is given once.
+    pub(crate) fn look(&self, source: usize, frame: &Frame) -> Result<FrameRecord, DetectError> {
+        let options = &self.options[source];
+        if let Some(warning) = self.detector.resolution_warning(frame, options) {
             let warning = warning.to_string();
             if self.told.borrow_mut().insert(warning.clone()) {
                 warn!("{}: {warning}", frame.name);
             }
         }
-        self.detector.detect(frame, &self.options, &self.clock)
+        self.detector.detect(frame, options, &self.clock)
     }
 }

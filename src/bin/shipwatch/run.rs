@@ -4,9 +4,10 @@ use std::fs;
 
 use anyhow::{Context, anyhow};
 use log::info;
-use shipwatch::daemon::config::Config;
+use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::daemon::output::{Output, OutputError};
-use shipwatch::daemon::{Daemon, Stop};
+use shipwatch::daemon::queue::Policy;
+use shipwatch::daemon::{Daemon, Feed, Stop};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::Overlay;
 use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
@@ -16,31 +17,44 @@ use crate::detect::load_models;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::lookout::Lookout;
 
-/// What the ledger calls the one source that there is.
-const SOURCE: &str = "folder";
-
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let (once, create, reprocess) = (args.once, args.create, args.reprocess);
     let config = resolve(args)?;
-    let folder = &config.source.folder;
     if create {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create the folder {}", folder.display()))
-            .or_exit(Exit::CannotCreate)?;
+        for folder in config.source.iter().map(|source| &source.folder) {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create the folder {}", folder.display()))
+                .or_exit(Exit::CannotCreate)?;
+        }
     }
     // Signals count from here on, so that a stop while the models load is not lost.
     let stop = Stop::default();
     let handle = stop.clone();
     ctrlc::set_handler(move || handle.request()).or_exit(Exit::Software)?;
 
-    let watch = FolderWatch::open(folder, config.folder_options()).map_err(unwatchable)?;
     let ledger = Ledger::open(&config.ledger_file()).map_err(unkept)?;
     let detections = &config.output.detections;
     let output = Output::open(detections, &ledger).map_err(unwritten)?;
-    let roster = ledger.roster(SOURCE).or_exit(Exit::Io)?;
-    let roster = if reprocess { roster.blind() } else { roster };
-    let mut source = FolderFrames::new(watch, config.decode_options(), roster, once);
+    let feed = |source: &SourceConfig| -> Result<Feed, Failure> {
+        let watch = FolderWatch::open(&source.folder, source.folder_options());
+        let roster = ledger.roster(&source.name).or_exit(Exit::Io)?;
+        let roster = if reprocess { roster.blind() } else { roster };
+        let frames = FolderFrames::new(
+            watch.map_err(unwatchable)?,
+            source.decode_options(),
+            roster,
+            once,
+        );
+        Ok(Feed {
+            source: Box::new(frames),
+            waiting: source.queue,
+            policy: Policy::Block,
+            finish: source.finish(),
+            failed: source.failed_folder.clone(),
+        })
+    };
+    let feeds = config.source.iter().map(feed).collect::<Result<_, _>>()?;
     let overlay = config
         .output
         .overlay
@@ -48,23 +62,31 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         .map(Overlay::new)
         .transpose()?;
     let models = load_models(config.models.as_deref())?;
-    let lookout = Lookout::new(models, config.detect_options());
+    let options = config
+        .source
+        .iter()
+        .map(|source| config.detect_options(source));
+    let lookout = Lookout::new(models, options.collect());
 
+    let folders = config
+        .source
+        .iter()
+        .map(|source| source.folder.display().to_string());
+    let folders: Vec<String> = folders.collect();
     info!(
         "watching {}, detections go to {}",
-        folder.display(),
+        folders.join(", "),
         detections.display()
     );
     let mut daemon = Daemon {
-        look: &|frame| lookout.look(frame),
+        look: &|source, frame| lookout.look(source, frame),
         ledger,
         output,
         overlay,
-        finish: config.finish(),
-        failed: config.source.failed_folder.clone(),
         group: config.group(),
+        reprocess,
     };
-    let summary = daemon.run(&mut source, &stop).or_exit(Exit::Io)?;
+    let summary = daemon.run(feeds, &stop).or_exit(Exit::Io)?;
     info!(
         "stopped after {} frames with {} ships; {} skipped, {} done before",
         summary.frames, summary.ships, summary.broken, summary.known
@@ -83,7 +105,12 @@ fn resolve(args: RunArgs) -> Result<Config, Failure> {
         None => Config::default(),
     };
     if let Some(folder) = args.folder {
-        config.source.folder = folder;
+        // Of several, none is the one that is meant.
+        config.source.truncate(1);
+        config
+            .source
+            .iter_mut()
+            .for_each(|source| source.folder = folder.clone());
     }
     if let Some(output) = args.output {
         config.output.detections = output;
