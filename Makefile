@@ -29,7 +29,7 @@ peers: target/peers/requirements.txt
 # shipwatch's speed beside that of other runtimes: a table, and target/peers.json.
 bench: setup bench-models
 	cargo build --release --locked --bin shipwatch
-	target/benches/bin/python benches/peers.py --threads $(THREADS) --json target/peers.json
+	target/benches/bin/python benches/peers.py --threads $(or $(THREADS),1) --json target/peers.json
 
 # Networks of sizes that models/ has not, of random weights; a clean target has them made anew.
 bench-models: target/bench-models/seed75-int8/unet.onnx
