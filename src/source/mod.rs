@@ -7,6 +7,7 @@ pub mod finish;
 pub mod folder;
 mod grey_tiff;
 mod jpeg;
+pub mod pixels;
 pub mod search;
 mod settle;
 pub mod stamp;

@@ -1,4 +1,4 @@
-//! V4L2 cameras: what is plugged in.
+//! What is plugged in.
 
 use std::fmt;
 use std::io;
@@ -8,6 +8,9 @@ use v4l::capability::Flags;
 use v4l::framesize::FrameSizeEnum;
 use v4l::video::Capture;
 use v4l::{Device, context};
+
+use super::{CameraError, CameraErrorKind};
+use crate::contain::contain;
 
 /// A device that captures video.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,35 +56,25 @@ impl fmt::Display for FrameSize {
     }
 }
 
-/// A device node that could not be asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}{remedy}", path = .path.display(), remedy = remedy(.source))]
-pub struct CameraError {
-    /// The device node.
-    pub path: PathBuf,
-    /// What the system says.
-    pub source: io::Error,
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; join the group `video` and log in again",
-        _ => "",
-    }
-}
-
 /// Asks every video node of the system, by path; nodes that do not capture are left out.
 pub fn list() -> Vec<Result<CameraInfo, CameraError>> {
-    let mut paths: Vec<PathBuf> = context::enum_devices()
+    let mut paths: Vec<PathBuf> = contain(context::enum_devices)
+        .unwrap_or_default()
         .iter()
         .map(|node| node.path().to_owned())
         .collect();
     paths.sort();
     paths
         .into_iter()
-        .filter_map(|path| match ask(&path) {
-            Ok(camera) => camera.map(Ok),
-            Err(source) => Some(Err(CameraError { path, source })),
+        .filter_map(|path| {
+            let asked = match contain(|| ask(&path)) {
+                Some(answer) => answer.map_err(CameraErrorKind::from),
+                None => Err(CameraErrorKind::Malformed),
+            };
+            match asked {
+                Ok(camera) => camera.map(Ok),
+                Err(kind) => Some(Err(CameraError { path, kind })),
+            }
         })
         .collect()
 }

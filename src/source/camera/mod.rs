@@ -1,0 +1,13 @@
+//! V4L2 cameras: what is plugged in, and frames of a camera that may come and go.
+
+mod capture;
+mod error;
+mod list;
+mod source;
+
+pub use capture::{Camera, CameraOptions, Captured, Granted, Shot};
+pub use error::{CameraError, CameraErrorKind};
+pub use list::{CameraInfo, FrameSize, PixelFormat, list};
+pub use source::{
+    CameraEvent, CameraFrame, CameraFrames, Capture, DeviceOpener, Opener, SystemTiming, Timing,
+};
