@@ -315,6 +315,50 @@ fn once_ends_by_itself_and_tells_of_broken_files() {
     assert_eq!(Daemon::start(&dir, &["--once"]).end().0, Some(65));
 }
 
+/// A camera that is not there is tried again and again, and keeps nobody from working.
+#[test]
+#[cfg(feature = "camera")]
+fn a_missing_camera_does_not_end_the_process() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    let config = "[[source]]\nname = \"deck\"\ncamera = \"none/video0\"\nrate = 2\n\
+                  [[source]]\nname = \"shore\"\nfolder = \"in\"\n[output]\ndetections = \"out.jsonl\"\n";
+    dir.write("config.toml", config);
+    let models = bright_models();
+    let args = ["run", "--models", &models, "--config", "config.toml"];
+    let child = dir.shipwatch(&args).stderr(Stdio::piped()).spawn();
+    let child = child.expect("the binary starts");
+    let daemon = Daemon { dir: &dir, child };
+    assert_eq!(names(&daemon.wait(1)), ["a.png"]);
+    daemon.signal("-TERM");
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("deck: ") && said.contains("none/video0: no camera answers"),
+        "{said}"
+    );
+
+    let both = config.replace("camera =", "folder = \"x\"\ncamera =");
+    dir.write("config.toml", both);
+    let outcome = dir.run(&args);
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("source `deck`: camera"),
+        "{}",
+        outcome.stderr
+    );
+    dir.write("config.toml", config);
+    let outcome = dir.run(&["check", "--config", "config.toml"]);
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome
+            .stdout
+            .contains("FAIL  source      camera of source `deck`"),
+        "{}",
+        outcome.stdout
+    );
+}
+
 #[test]
 fn a_missing_folder_is_named_and_created_on_request() {
     let dir = Dir::new();

@@ -1,6 +1,6 @@
 //! The config file of `shipwatch run`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,16 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Group;
+use super::queue::Policy;
 use crate::detect::Options;
 use crate::frame::Percentiles;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
+use crate::source::pixels::Layout;
+
+/// The watched folder of a source that names none.
+const INCOMING: &str = "incoming";
 
 /// What the daemon is told to do. Every key may be left out.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -37,8 +42,18 @@ pub struct Config {
 pub struct SourceConfig {
     /// What the log and the ledger call it; a source of another name knows no file. `folder` unless said.
     pub name: String,
-    /// The watched folder.
-    pub folder: PathBuf,
+    /// The watched folder; `incoming` where there is neither this nor a camera.
+    pub folder: Option<PathBuf>,
+    /// A V4L2 camera: its device, or a link to it.
+    pub camera: Option<PathBuf>,
+    /// Width and height that the camera is asked for; the largest there is where it is not.
+    pub size: Option<[u32; 2]>,
+    /// Frames per second that the camera is asked for, and no more of which are looked at.
+    pub rate: Option<f64>,
+    /// How the camera's pixels travel.
+    pub format: Option<Layout>,
+    /// The camera's controls, by the names that `v4l2-ctl --list-ctrls` prints.
+    pub controls: BTreeMap<String, i64>,
     /// Whether folders below are watched too.
     pub recursive: bool,
     /// A file is whole once it has not changed for this many seconds.
@@ -59,8 +74,10 @@ pub struct SourceConfig {
     pub finished_folder: PathBuf,
     /// Where files move that are no frames, each with a note that says why; they stay without it.
     pub failed_folder: Option<PathBuf>,
-    /// Frames that are decoded ahead.
+    /// Frames that wait to be looked at.
     pub queue: usize,
+    /// What happens to a frame that finds no room: those of a folder wait, of a camera the oldest is dropped.
+    pub full: Option<Policy>,
     /// Thresholds for this source alone; what is not said here is as under `[detect]`.
     pub detect: DetectConfig,
 }
@@ -130,7 +147,12 @@ impl Default for SourceConfig {
         let decode = DecodeOptions::default();
         Self {
             name: "folder".into(),
-            folder: "incoming".into(),
+            folder: None,
+            camera: None,
+            size: None,
+            rate: None,
+            format: None,
+            controls: BTreeMap::new(),
             recursive: folder.recursive,
             settle_seconds: folder.settle.as_secs_f64(),
             rescan_seconds: folder.rescan.as_secs_f64(),
@@ -142,6 +164,7 @@ impl Default for SourceConfig {
             finished_folder: "done".into(),
             failed_folder: None,
             queue: 2,
+            full: None,
             detect: DetectConfig::default(),
         }
     }
@@ -217,8 +240,11 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
+            if source.camera.is_none() {
+                source.folder.get_or_insert_with(|| INCOMING.into());
+            }
             let paths = [
-                Some(&mut source.folder),
+                source.folder.as_mut(),
                 Some(&mut source.finished_folder),
                 source.failed_folder.as_mut(),
             ];
@@ -343,7 +369,7 @@ impl DetectConfig {
 }
 
 impl SourceConfig {
-    fn rules(&self, all: &[Self]) -> [Rule; 9] {
+    fn rules(&self, all: &[Self]) -> [Rule; 13] {
         let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
         let hour = 0.0..=3600.0;
         let unwatched = |folder: &Path| !all.iter().any(|source| source.watches(folder));
@@ -382,6 +408,28 @@ impl SourceConfig {
                 again,
             ),
             (
+                "camera",
+                self.camera.is_none() || self.folder.is_none(),
+                "has a source of its own: take `folder` out, or put it under another [[source]]",
+            ),
+            (
+                "camera",
+                self.camera.is_none() || cfg!(feature = "camera"),
+                "is not known to this build, which was made without the feature `camera`",
+            ),
+            (
+                "rate",
+                self.rate
+                    .is_none_or(|rate| (0.001..=1000.0).contains(&rate)),
+                "must lie between 0.001 and 1000 frames per second",
+            ),
+            (
+                "size",
+                self.size
+                    .is_none_or(|size| size.iter().all(|side| (1..=16_384).contains(side))),
+                "must be a width and a height of 1 to 16384 pixels",
+            ),
+            (
                 "queue",
                 (1..=1000).contains(&self.queue),
                 "must lie between 1 and 1000",
@@ -392,11 +440,32 @@ impl SourceConfig {
     /// Whether files in a folder are watched.
     fn watches(&self, folder: &Path) -> bool {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let [watched, folder] = [&self.folder, folder].map(absolute);
+        let Some(watched) = self.watched() else {
+            return false;
+        };
+        let [watched, folder] = [watched, folder].map(absolute);
         match self.recursive {
             true => folder.starts_with(watched),
             false => folder == watched,
         }
+    }
+
+    /// The watched folder; none of a camera.
+    pub fn watched(&self) -> Option<&Path> {
+        match (&self.folder, &self.camera) {
+            (Some(folder), _) => Some(folder),
+            (None, Some(_)) => None,
+            (None, None) => Some(Path::new(INCOMING)),
+        }
+    }
+
+    /// What happens to a frame that finds no room.
+    pub fn policy(&self) -> Policy {
+        let usual = match self.camera {
+            Some(_) => Policy::DropOldest,
+            None => Policy::Block,
+        };
+        self.full.unwrap_or(usual)
     }
 
     /// What becomes of a file whose frame is done.
@@ -452,8 +521,8 @@ mod tests {
         std::fs::write(&path, "").expect("writes");
         let config = Config::read(&path).expect("reads");
         assert_eq!(
-            config.source[0].folder,
-            folder.path().join("incoming"),
+            config.source[0].watched(),
+            Some(&*folder.path().join("incoming")),
             "relative to the file"
         );
         assert_eq!(config.check(), []);

@@ -188,11 +188,11 @@ impl Daemon<'_> {
                         decode,
                         origin,
                     } => self.take(lane, &frame, decode, origin, &mut batch, &mut summary)?,
-                    Next::Broken { error, origin } => {
+                    Next::Broken { problem, origin } => {
                         summary.broken += 1;
-                        warn!("{error}; skipped");
-                        if let Some(origin) = origin.filter(|_| error.kind.is_lasting()) {
-                            batch.push(lane, origin, Err(error.to_string()));
+                        warn!("{problem}; skipped");
+                        if let Some(origin) = origin {
+                            batch.push(lane, origin, Err(problem));
                         }
                     }
                     Next::Known { origin, outcome } => {
@@ -425,7 +425,6 @@ mod tests {
     use crate::frame::{RgbImage, Tags};
     use crate::ledger::Outcome;
     use crate::sink::sample_record;
-    use crate::source::decode::{DecodeError, DecodeErrorKind};
 
     /// Plays back what it was given, then ends.
     struct Script(Vec<Next>);
@@ -524,18 +523,15 @@ mod tests {
     #[test]
     fn broken_frames_are_counted_and_do_not_end_the_loop() {
         let field = Field::new();
-        let broken = |kind, origin| Next::Broken {
-            error: DecodeError {
-                name: "x.jpg".into(),
-                kind,
-            },
-            origin: Some(origin),
+        let broken = |origin: Option<Origin>| Next::Broken {
+            problem: "is cut off".into(),
+            origin,
         };
         let script = vec![
             Next::Idle,
             field.frame("a"),
-            broken(DecodeErrorKind::Truncated, field.origin("x.jpg")),
-            broken(DecodeErrorKind::NeedsStretch, field.origin("y.tif")),
+            broken(Some(field.origin("x.jpg"))),
+            broken(Some(field.origin("y.tif")).filter(|_| false)),
             field.frame("bad"),
             field.frame("c"),
             Next::Known {

@@ -280,9 +280,9 @@ impl FolderFrames {
         let digest = match known.map_or_else(|| digest_of(&path), Ok) {
             Ok(digest) => digest,
             Err(error) => {
-                let error = of_file(&path, DecodeErrorKind::Io(error));
+                let problem = of_file(&path, DecodeErrorKind::Io(error)).to_string();
                 let origin = None;
-                return Ok(Some(Next::Broken { error, origin }));
+                return Ok(Some(Next::Broken { problem, origin }));
             }
         };
         let origin = Origin {
@@ -309,8 +309,9 @@ impl FolderFrames {
                 }
             }
             Err(error) => {
-                let origin = Some(origin);
-                Next::Broken { error, origin }
+                let origin = error.kind.is_lasting().then_some(origin);
+                let problem = error.to_string();
+                Next::Broken { problem, origin }
             }
         }))
     }

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use crate::frame::Frame;
 use crate::ledger::{Key, LedgerError, Outcome};
-use decode::DecodeError;
 use stamp::Stamp;
 
 /// A stream of frames that a loop asks for the next one.
@@ -44,9 +43,9 @@ pub enum Next {
     },
     /// Something arrived that is no usable frame. It is not offered again.
     Broken {
-        /// What is wrong with it.
-        error: DecodeError,
-        /// Which frame it is; none of a file that could not be read.
+        /// What is wrong with it, and with which.
+        problem: String,
+        /// Which frame it is; none if it may be a good one another time, by other options or with other rights.
         origin: Option<Origin>,
     },
     /// A file that the ledger knows.

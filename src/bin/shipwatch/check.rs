@@ -11,6 +11,8 @@ use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::daemon::selftest;
 use shipwatch::detect::Detector;
 use shipwatch::model::{Bundle, Manifest};
+#[cfg(feature = "camera")]
+use shipwatch::source::camera::{Camera, CameraOptions};
 use shipwatch::source::finish::Finish;
 use shipwatch::source::folder::FolderWatch;
 
@@ -127,12 +129,22 @@ fn check_folders(config: &Config, report: &mut Report) -> Result<(), Failure> {
 }
 
 fn check_source(source: &SourceConfig, report: &mut Report) -> Result<(), Failure> {
-    let SourceConfig { name, folder, .. } = source;
-    let watched = FolderWatch::open(folder, source.folder_options());
-    let watched = watched
-        .with_context(|| format!("folder of source `{name}`"))
-        .and_then(|_| passed((), folder.display()));
-    report.check("source", Exit::Config, watched)?;
+    let name = &source.name;
+    if let Some(folder) = source.watched() {
+        let watched = FolderWatch::open(folder, source.folder_options());
+        let watched = watched
+            .with_context(|| format!("folder of source `{name}`"))
+            .and_then(|_| passed((), folder.display()));
+        report.check("source", Exit::Config, watched)?;
+    }
+    #[cfg(feature = "camera")]
+    if let Some(camera) = &source.camera {
+        let opened = Camera::open(&CameraOptions::new(camera));
+        let opened = opened
+            .with_context(|| format!("camera of source `{name}`"))
+            .and_then(|camera| passed((), camera.granted()));
+        report.check("source", Exit::Config, opened)?;
+    }
 
     if let Finish::Move(folder) = source.finish() {
         let writable = creatable(&folder);

@@ -1,15 +1,19 @@
 //! `shipwatch run`: the daemon on a watched folder.
 
 use std::fs;
+#[cfg(feature = "camera")]
+use std::path::Path;
+#[cfg(feature = "camera")]
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use log::info;
 use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::daemon::output::{Output, OutputError};
-use shipwatch::daemon::queue::Policy;
 use shipwatch::daemon::{Daemon, Feed, Stop};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::Overlay;
+use shipwatch::source::Source;
 use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
 
 use crate::cli::RunArgs;
@@ -22,7 +26,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let (once, create, reprocess) = (args.once, args.create, args.reprocess);
     let config = resolve(args)?;
     if create {
-        for folder in config.source.iter().map(|source| &source.folder) {
+        for folder in config.source.iter().filter_map(SourceConfig::watched) {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create the folder {}", folder.display()))
                 .or_exit(Exit::CannotCreate)?;
@@ -37,19 +41,21 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let detections = &config.output.detections;
     let output = Output::open(detections, &ledger).map_err(unwritten)?;
     let feed = |source: &SourceConfig| -> Result<Feed, Failure> {
-        let watch = FolderWatch::open(&source.folder, source.folder_options());
-        let roster = ledger.roster(&source.name).or_exit(Exit::Io)?;
-        let roster = if reprocess { roster.blind() } else { roster };
-        let frames = FolderFrames::new(
-            watch.map_err(unwatchable)?,
-            source.decode_options(),
-            roster,
-            once,
-        );
+        let frames: Box<dyn Source + Send> = match source.watched() {
+            Some(folder) => {
+                let watch = FolderWatch::open(folder, source.folder_options());
+                let roster = ledger.roster(&source.name).or_exit(Exit::Io)?;
+                let roster = if reprocess { roster.blind() } else { roster };
+                let watch = watch.map_err(unwatchable)?;
+                let options = source.decode_options();
+                Box::new(FolderFrames::new(watch, options, roster, once))
+            }
+            None => camera(source)?,
+        };
         Ok(Feed {
-            source: Box::new(frames),
+            source: frames,
             waiting: source.queue,
-            policy: Policy::Block,
+            policy: source.policy(),
             finish: source.finish(),
             failed: source.failed_folder.clone(),
         })
@@ -68,14 +74,14 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         .map(|source| config.detect_options(source));
     let lookout = Lookout::new(models, options.collect());
 
-    let folders = config
-        .source
-        .iter()
-        .map(|source| source.folder.display().to_string());
-    let folders: Vec<String> = folders.collect();
+    let watched = config.source.iter().filter_map(|source| {
+        let path = source.watched().or(source.camera.as_deref());
+        path.map(|path| path.display().to_string())
+    });
+    let watched: Vec<String> = watched.collect();
     info!(
         "watching {}, detections go to {}",
-        folders.join(", "),
+        watched.join(", "),
         detections.display()
     );
     let mut daemon = Daemon {
@@ -88,8 +94,8 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     };
     let summary = daemon.run(feeds, &stop).or_exit(Exit::Io)?;
     info!(
-        "stopped after {} frames with {} ships; {} skipped, {} done before",
-        summary.frames, summary.ships, summary.broken, summary.known
+        "stopped after {} frames with {} ships; {} skipped, {} done before, {} dropped",
+        summary.frames, summary.ships, summary.broken, summary.known, summary.dropped
     );
     Ok(if once && summary.broken > 0 {
         Exit::Data
@@ -107,10 +113,10 @@ fn resolve(args: RunArgs) -> Result<Config, Failure> {
     if let Some(folder) = args.folder {
         // Of several, none is the one that is meant.
         config.source.truncate(1);
-        config
-            .source
-            .iter_mut()
-            .for_each(|source| source.folder = folder.clone());
+        config.source.iter_mut().for_each(|source| {
+            source.folder = Some(folder.clone());
+            source.camera = None;
+        });
     }
     if let Some(output) = args.output {
         config.output.detections = output;
@@ -128,6 +134,33 @@ fn resolve(args: RunArgs) -> Result<Config, Failure> {
     Err(Failure::new(
         Exit::Config,
         anyhow!("{source}: {}", problems.join("; ")),
+    ))
+}
+
+#[cfg(feature = "camera")]
+fn camera(source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
+    use shipwatch::source::camera::{CameraOptions, CameraSource};
+
+    let path = source.camera.as_deref().unwrap_or(Path::new(""));
+    let options = CameraOptions {
+        layout: source.format,
+        size: source.size,
+        rate: source.rate,
+        controls: source.controls.clone(),
+        interval: source
+            .rate
+            .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
+        ..CameraOptions::new(path)
+    };
+    Ok(Box::new(CameraSource::new(source.name.clone(), options)))
+}
+
+/// A config with a camera does not pass its check.
+#[cfg(not(feature = "camera"))]
+fn camera(_: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
+    Err(Failure::new(
+        Exit::Config,
+        anyhow!("this build has no cameras"),
     ))
 }
 

@@ -2,11 +2,13 @@
 
 mod capture;
 mod error;
+mod feed;
 mod list;
 mod source;
 
 pub use capture::{Camera, CameraOptions, Captured, Granted, Shot};
 pub use error::{CameraError, CameraErrorKind};
+pub use feed::CameraSource;
 pub use list::{CameraInfo, FrameSize, PixelFormat, list};
 pub use source::{
     CameraEvent, CameraFrame, CameraFrames, Capture, DeviceOpener, Opener, SystemTiming, Timing,
