@@ -315,6 +315,68 @@ fn once_ends_by_itself_and_tells_of_broken_files() {
     assert_eq!(Daemon::start(&dir, &["--once"]).end().0, Some(65));
 }
 
+/// The protocol of sd_notify(3): datagrams to the socket that the environment names.
+#[test]
+#[cfg(target_os = "linux")]
+fn systemd_hears_that_it_is_ready_alive_and_stopping() {
+    use std::os::unix::net::UnixDatagram;
+
+    let dir = Dir::new();
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    let socket = UnixDatagram::bind(dir.path("notify")).expect("binds");
+    socket.set_read_timeout(Some(PATIENCE)).expect("sets");
+    let models = bright_models();
+    let args = [
+        "run",
+        "--models",
+        &models,
+        "--folder",
+        "in",
+        "--output",
+        "out.jsonl",
+    ];
+    let child = dir
+        .shipwatch(&args)
+        .env("NOTIFY_SOCKET", dir.path("notify"))
+        .env("WATCHDOG_USEC", "400000")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let daemon = Daemon { dir: &dir, child };
+    let hear = || {
+        let mut bytes = [0; 512];
+        let length = socket.recv(&mut bytes).expect("says something");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    assert_eq!(hear().trim(), "READY=1");
+    // It goes on while nothing comes.
+    let start = Instant::now();
+    let mut heard = Vec::new();
+    while start.elapsed() < Duration::from_secs(2) {
+        heard.push(hear());
+    }
+    assert!(
+        heard.iter().all(|said| said.contains("WATCHDOG=1")),
+        "{heard:?}"
+    );
+    assert!(heard.len() >= 5, "{heard:?}");
+    let last = heard.last().expect("some");
+    assert!(last.contains("STATUS=1 frames with 1 ships"), "{last}");
+    // Nor is a process that hangs said to live.
+    daemon.signal("-STOP");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("sets");
+    let mut bytes = [0; 512];
+    while socket.recv(&mut bytes).is_ok() {}
+    daemon.signal("-CONT");
+    socket.set_read_timeout(Some(PATIENCE)).expect("sets");
+    assert!(hear().contains("WATCHDOG=1"));
+    daemon.signal("-TERM");
+    while !hear().contains("STOPPING=1") {}
+    assert_eq!(daemon.end().0, Some(0));
+}
+
 /// A camera that is not there is tried again and again, and keeps nobody from working.
 #[test]
 #[cfg(feature = "camera")]

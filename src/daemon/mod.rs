@@ -138,6 +138,8 @@ pub struct Daemon<'a> {
     pub group: Group,
     /// Whether frames are done again that the ledger knows.
     pub reprocess: bool,
+    /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
+    pub alive: &'a dyn Fn(&Summary),
 }
 
 impl Daemon<'_> {
@@ -181,6 +183,7 @@ impl Daemon<'_> {
         let mut summary = Summary::default();
         let mut batch = Batch::default();
         while !stop.is_requested() {
+            (self.alive)(&summary);
             match queue.pop(batch.wait(self.group, POLL)) {
                 Popped::Item(lane, arrival) => match arrival? {
                     Next::Frame {
@@ -202,14 +205,14 @@ impl Daemon<'_> {
                     }
                     Next::Idle | Next::End => {}
                 },
-                Popped::Idle => self.settle(&mut batch, fates, stop)?,
+                Popped::Idle => self.settle(&mut batch, fates, &summary, stop)?,
                 Popped::Ended => break,
             }
             if batch.is_due(self.group) {
-                self.settle(&mut batch, fates, stop)?;
+                self.settle(&mut batch, fates, &summary, stop)?;
             }
         }
-        self.settle(&mut batch, fates, stop)?;
+        self.settle(&mut batch, fates, &summary, stop)?;
         // So that the next start finds nothing to mend.
         self.commit(&mut [])?;
         Ok(summary)
@@ -254,7 +257,13 @@ impl Daemon<'_> {
 
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
     /// batch as it is if `stop` is requested meanwhile: its files are then processed once more.
-    fn settle(&mut self, batch: &mut Batch, fates: &[Fate], stop: &Stop) -> Result<(), RunError> {
+    fn settle(
+        &mut self,
+        batch: &mut Batch,
+        fates: &[Fate],
+        summary: &Summary,
+        stop: &Stop,
+    ) -> Result<(), RunError> {
         if batch.entries.is_empty() {
             return Ok(());
         }
@@ -270,6 +279,7 @@ impl Daemon<'_> {
                     if stop.is_requested() {
                         return Err(error);
                     }
+                    (self.alive)(summary);
                     sleep(FULL);
                 }
                 Err(error) => return Err(error),
@@ -494,6 +504,7 @@ mod tests {
                 overlay: None,
                 group: Group::default(),
                 reprocess: false,
+                alive: &|_| {},
             }
         }
 
@@ -650,7 +661,9 @@ mod tests {
         // A full disk is waited for, but not by who is asked to stop.
         let mut batch = Batch::default();
         batch.push(0, field.origin("a"), Ok(sample_record("a", &[])));
-        let error = daemon.settle(&mut batch, &[], &stop).expect_err("is full");
+        let error = daemon
+            .settle(&mut batch, &[], &Summary::default(), &stop)
+            .expect_err("is full");
         assert!(error.is_full(), "{error}");
         assert!(field.path("a").exists());
         drop(daemon);

@@ -8,6 +8,7 @@ use log::warn;
 
 use crate::ledger::{Ledger, LedgerError, Position};
 use crate::record::FrameRecord;
+use crate::source::finish::sync_folder;
 use crate::source::stamp::inode;
 
 /// Why an output cannot be written.
@@ -179,12 +180,17 @@ fn open(path: &Path) -> Result<File, OutputError> {
         let file = OpenOptions::new().append(true).open(path);
         return file.map_err(at(path));
     }
+    let new = !path.exists();
     let file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
         .open(path)
         .map_err(at(path))?;
+    if new {
+        // Or a power cut might take the file with all its lines.
+        sync_folder(path).map_err(at(path))?;
+    }
     // Where the file system knows no locks, one writer is trusted to be alone.
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(OutputError::Busy(path.to_owned())),

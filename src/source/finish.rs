@@ -99,8 +99,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Writes a folder's list of names through to the disk.
-fn sync_folder(file: &Path) -> io::Result<()> {
+/// Writes the list of names of a file's folder through to the disk.
+pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     match file.parent() {
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
         _ => Ok(()),

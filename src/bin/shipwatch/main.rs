@@ -11,6 +11,7 @@ mod inputs;
 mod logging;
 mod lookout;
 mod run;
+mod service;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use crate::cli::RunArgs;
 use crate::detect::load_models;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::lookout::Lookout;
+use crate::service::{self, Service};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
@@ -35,7 +36,11 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     // Signals count from here on, so that a stop while the models load is not lost.
     let stop = Stop::default();
     let handle = stop.clone();
-    ctrlc::set_handler(move || handle.request()).or_exit(Exit::Software)?;
+    let on_signal = move || {
+        handle.request();
+        service::stopping();
+    };
+    ctrlc::set_handler(on_signal).or_exit(Exit::Software)?;
 
     let ledger = Ledger::open(&config.ledger_file()).map_err(unkept)?;
     let detections = &config.output.detections;
@@ -84,6 +89,8 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         watched.join(", "),
         detections.display()
     );
+    let service = Service::new();
+    service.ready();
     let mut daemon = Daemon {
         look: &|source, frame| lookout.look(source, frame),
         ledger,
@@ -91,6 +98,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         overlay,
         group: config.group(),
         reprocess,
+        alive: &|summary| service.alive(summary),
     };
     let summary = daemon.run(feeds, &stop).or_exit(Exit::Io)?;
     info!(
