@@ -265,10 +265,10 @@ fn prepare(
     };
     let mut model = tract_onnx::onnx()
         .model_for_proto_model(&rest)
-        .and_then(|model| model.into_typed())
         .map_err(load)?;
     drop(rest);
-    check_tensors(&model)?;
+    check_tensors(&mut model)?;
+    let mut model = model.into_typed().map_err(load)?;
     count("outputs", model.outputs.len())?;
     let inputs = model.inputs.clone();
     // The image is the last one, if it is read at all.
@@ -355,7 +355,7 @@ fn square(shape: &[usize]) -> Result<usize, InferenceError> {
 }
 
 /// tract's errors are chains; the outer links say where, the inner ones what.
-fn load(error: TractError) -> InferenceError {
+pub(super) fn load(error: TractError) -> InferenceError {
     InferenceError::Load(format!("{error:#}"))
 }
 

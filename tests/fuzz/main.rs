@@ -41,7 +41,6 @@ fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, 
                 model.encode_to_vec()
             }
         };
-        eprintln!("start {seed} {which}");
         *outcomes.entry(trial(&file, seed)).or_default() += 1;
     }
     println!("{outcomes:?}");
