@@ -11,8 +11,8 @@ use tract_onnx::tract_hir::internal::{DimLike, OutletId, TVec, TractResult};
 use super::InferenceError;
 use super::network::load;
 
-/// Most pixels along a side of the image, of a window and of its padding.
-const MOST: usize = 1 << 12;
+/// The largest size of an image, of a window and of its padding.
+const MOST: i64 = 1 << 12;
 
 /// Bytes of the largest tensor.
 const LARGEST: usize = 1 << 28;
@@ -27,15 +27,15 @@ const MEASURES: [&str; 6] = [
     "strides",
 ];
 
-/// Checks that sizes of inputs are numbers: tract's terms of unknown ones grow without bound.
+/// Checks the sizes of inputs: tract's terms of unknown ones grow without bound.
 pub(super) fn check_inputs(model: &ModelProto) -> Result<(), InferenceError> {
     let inputs = model.graph.iter().flat_map(|graph| &graph.input);
     match inputs.into_iter().find(|input| !is_fixed(input)) {
         None => Ok(()),
         Some(input) => Err(InferenceError::Unsuitable {
             what: "input",
-            wanted: "a fixed shape",
-            found: format!("none of `{}`", input.name),
+            wanted: "sizes from 1 to 4096",
+            found: format!("others of `{}`", input.name),
         }),
     }
 }
@@ -45,7 +45,7 @@ fn is_fixed(input: &ValueInfoProto) -> bool {
     else {
         return false;
     };
-    let is_number = |size: &Option<Size>| matches!(size, Some(Size::DimValue(0..)));
+    let is_number = |size: &Option<Size>| matches!(size, Some(Size::DimValue(1..=MOST)));
     let mut shapes = tensor.shape.iter();
     shapes.any(|shape| shape.dim.iter().all(|dim| is_number(&dim.value)))
 }
@@ -56,7 +56,7 @@ pub(super) fn check_windows(model: &ModelProto) -> Result<(), InferenceError> {
     for node in nodes {
         let attributes = node.attribute.iter();
         for attribute in attributes.filter(|a| MEASURES.contains(&a.name.as_str())) {
-            let fits = |number: &i64| number.unsigned_abs() <= MOST as u64;
+            let fits = |number: &i64| (-MOST..=MOST).contains(number);
             if !attribute.ints.iter().all(fits) {
                 return Err(InferenceError::Unsuitable {
                     what: "window",
@@ -67,18 +67,6 @@ pub(super) fn check_windows(model: &ModelProto) -> Result<(), InferenceError> {
         }
     }
     Ok(())
-}
-
-/// Checks the side of the image.
-pub(super) fn check_side(side: usize) -> Result<(), InferenceError> {
-    if (1..=MOST).contains(&side) {
-        return Ok(());
-    }
-    Err(InferenceError::Unsuitable {
-        what: "side of the image",
-        wanted: "1 to 4096 pixels",
-        found: side.to_string(),
-    })
 }
 
 /// Infers what each node makes, and checks it before tract goes on with it: what cannot be said as a number
@@ -140,4 +128,85 @@ fn fits(fact: &InferenceFact) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use tract_onnx::pb::{GraphProto, ModelProto};
+
+    use super::super::network::Network;
+    use super::super::onnx::{Filters, GraphBuilder, Value, Weights};
+    use super::*;
+
+    /// What is wrong with a model that makes something of an image.
+    fn refused(
+        side: usize,
+        build: fn(&mut GraphBuilder, Value) -> Value,
+        change: fn(&mut GraphProto),
+    ) -> &'static str {
+        let mut graph = GraphBuilder::default();
+        let image = graph.input("image", &[1, 3, side, side]);
+        let output = build(&mut graph, image);
+        let file = graph.finish("test", &output, &[1, 3, side, side], &[]);
+        let mut model = ModelProto::decode(&file[..]).expect("a model");
+        change(model.graph.as_mut().expect("a graph"));
+        match Network::from_onnx(&model.encode_to_vec(), &[0.0; 256]) {
+            Err(InferenceError::Unsuitable { what, .. }) => what,
+            Err(error) => panic!("{error}"),
+            Ok(_) => "nothing",
+        }
+    }
+
+    fn conv(graph: &mut GraphBuilder, x: &Value, name: &str, pad: usize) -> Value {
+        let weight = &Weights {
+            shape: vec![3, 3, 3, 3],
+            values: vec![0.0; 81],
+        };
+        let filters = Filters::Float {
+            weight,
+            bias: &[0.0; 3],
+        };
+        graph.conv(name, x, filters, 1, [pad; 4])
+    }
+
+    fn padded(graph: &mut GraphBuilder, image: Value) -> Value {
+        conv(graph, &image, "padded", 1)
+    }
+
+    #[test]
+    fn sizes_that_no_network_has_are_refused_before_memory_is_asked_for() {
+        let twice = |graph: &mut GraphBuilder, image| graph.upsample_2x("up", &image);
+        assert_eq!(refused(8, padded, |_| ()), "nothing");
+        assert_eq!(refused(2048, twice, |_| ()), "nothing");
+        assert_eq!(refused(MOST as usize, twice, |_| ()), "tensor");
+        assert_eq!(refused(1 << 40, padded, |_| ()), "input");
+        assert_eq!(refused(0, twice, |_| ()), "input");
+        // tract would count up to where such a window leaves the padding.
+        let far = |graph: &mut GraphProto| {
+            let attributes = &mut graph.node[0].attribute;
+            let pads = attributes.iter_mut().find(|a| a.name == "pads");
+            pads.expect("pads").ints[3] = 1 << 40;
+        };
+        assert_eq!(refused(8, padded, far), "window");
+    }
+
+    #[test]
+    fn shapes_that_are_no_numbers_are_refused_before_they_grow() {
+        let unknown = |graph: &mut GraphProto| {
+            let Some(Type::TensorType(tensor)) =
+                &mut graph.input[0].r#type.as_mut().expect("a type").value
+            else {
+                panic!("no tensor");
+            };
+            tensor.shape.as_mut().expect("a shape").dim[2].value = None;
+        };
+        assert_eq!(refused(8, padded, unknown), "input");
+        // A sum of maps of 8 and 6 pixels, to which tract gives a shape of both.
+        let unlike = |graph: &mut GraphBuilder, image: Value| {
+            let x = conv(graph, &image, "valid", 0);
+            graph.add("sum", &image, &x)
+        };
+        assert_eq!(refused(8, unlike, |_| ()), "tensor");
+    }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
-use super::limits::{check_inputs, check_side, check_tensors, check_windows};
+use super::limits::{check_inputs, check_tensors, check_windows};
 use super::onnx;
 use super::operators::{Planes, RunSegment};
 use super::recognise::{Recognised, operators, recognise};
@@ -280,7 +280,6 @@ fn prepare(
             square(&shape("input", model.input_fact(0).map_err(load)?)?)?
         }
     };
-    check_side(side)?;
     let planes = image.map(|image| {
         let values = Arc::new(*values);
         (Planes { side, values }, image)
