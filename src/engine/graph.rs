@@ -7,9 +7,12 @@ use super::arithmetic::{Range, Scheme};
 /// Largest side of a map and most channels: sizes stay far from any overflow.
 const MOST: usize = 1 << 14;
 
-/// Largest map, in bytes, and all maps together, with the padding that a plan may add.
+/// Largest map, in bytes, and all maps together, with the padding that a plan may add, and all weights.
 const LARGEST: usize = 1 << 28;
 const ALL: usize = 1 << 30;
+
+/// Most layers: plans take time that grows with their square.
+const LAYERS: usize = 1 << 12;
 
 /// Bytes of a map, `[height, width, channels]` in row-major order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,7 +109,7 @@ impl std::error::Error for Refusal {}
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
     nodes: Vec<Node>,
-    /// Of all maps.
+    /// Of all maps and weights.
     bytes: usize,
 }
 
@@ -304,8 +307,9 @@ impl Graph {
         check(sizes.iter().all(|size| (1..=MOST).contains(size)), "a size")?;
         // A product of all three would overflow where a word has 32 bits.
         check(height * width <= LARGEST / (channels + 3), "a smaller map")?;
-        let bytes = self.bytes + height * width * (channels + 3);
-        check(bytes <= ALL, "smaller maps")?;
+        let bytes = self.bytes + height * width * (channels + 3) + op.bytes();
+        check(bytes <= ALL, "smaller maps and weights")?;
+        check(self.nodes.len() < LAYERS, "fewer layers")?;
         check(scheme.scale.is_normal() && scheme.scale > 0.0, "a scale")?;
         check(range.low <= range.high, "a range")?;
         let moves = matches!(op, Op::Image(_) | Op::Table(_) | Op::Concat | Op::Upsample);
@@ -318,6 +322,19 @@ impl Graph {
             range,
         });
         Ok(self.nodes.len() - 1)
+    }
+}
+
+impl Op {
+    /// Bytes of its weight.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Pointwise(filters)
+            | Self::Full(filters, _)
+            | Self::Depthwise(filters, _)
+            | Self::Double(filters) => filters.weight.len(),
+            _ => 0,
+        }
     }
 }
 
@@ -394,4 +411,32 @@ fn sane(multiplier: f32, most: f32) -> bool {
 
 fn check(holds: bool, wanted: &'static str) -> Result<(), Refusal> {
     holds.then_some(()).ok_or(Refusal(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_and_weights_are_limited_as_maps_are() {
+        let scheme = Scheme {
+            scale: 1.0,
+            zero: 0,
+        };
+        let mut graph = Graph::default();
+        let table = Box::new(std::array::from_fn(|byte| byte as u8));
+        let image = graph.image([1, 1], table, scheme).expect("fits");
+        let filters = Filters {
+            weight: vec![0; 15],
+            scales: vec![0.0; 5],
+            bias: vec![0; 5],
+        };
+        let mut push = |op: Op| graph.push(op, &[image], scheme, Range::FULL);
+        push(Op::Pointwise(filters)).expect("fits");
+        // Maps of 3 and 5 channels with 3 bytes of padding each.
+        assert_eq!(graph.bytes, 6 + 8 + 15);
+        let mut push = |op: Op| graph.push(op, &[image], scheme, Range::FULL);
+        let more = (0..LAYERS).take_while(|_| push(Op::Upsample).is_ok());
+        assert_eq!(more.count(), LAYERS - 2);
+    }
 }

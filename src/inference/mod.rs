@@ -1,5 +1,6 @@
 //! Running networks. tract is named in this folder alone.
 
+mod limits;
 mod network;
 pub mod onnx;
 mod operators;

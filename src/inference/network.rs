@@ -9,6 +9,7 @@ use serde::Serialize;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+use super::limits::{check_inputs, check_tensors, check_windows};
 use super::onnx;
 use super::operators::{Planes, RunSegment};
 use super::recognise::{Recognised, operators, recognise};
@@ -108,7 +109,7 @@ impl Network {
     /// # Errors
     /// [`InferenceError::Load`] if the bytes are no such model, [`InferenceError::Damaged`] if a weight
     /// is no number, [`InferenceError::Unsuitable`] unless it has one input `[1, 3, S, S] f32` and one
-    /// f32 output of known shape, [`InferenceError::Kernel`] if the environment asks for an engine's kernel
+    /// f32 output of known shape and asks for no more memory than a network should, [`InferenceError::Kernel`] if the environment asks for an engine's kernel
     /// that there is not.
     pub fn from_onnx(bytes: &[u8], values: &[f32; 256]) -> Result<Self, InferenceError> {
         Self::from_proto(decode(bytes)?, values)
@@ -122,6 +123,8 @@ impl Network {
             let tensor = tensor.to_owned();
             return Err(InferenceError::Damaged { tensor });
         }
+        check_inputs(&proto)?;
+        check_windows(&proto)?;
         // tract looks names up without asking whether they exist, and panics on a malformed model.
         contain(|| {
             let recognised = recognise(&proto, values);
@@ -261,9 +264,10 @@ fn prepare(
     };
     let mut model = tract_onnx::onnx()
         .model_for_proto_model(&rest)
-        .and_then(|model| model.into_typed())
         .map_err(load)?;
     drop(rest);
+    check_tensors(&mut model)?;
+    let mut model = model.into_typed().map_err(load)?;
     count("outputs", model.outputs.len())?;
     let inputs = model.inputs.clone();
     // The image is the last one, if it is read at all.
@@ -349,7 +353,7 @@ fn square(shape: &[usize]) -> Result<usize, InferenceError> {
 }
 
 /// tract's errors are chains; the outer links say where, the inner ones what.
-fn load(error: TractError) -> InferenceError {
+pub(super) fn load(error: TractError) -> InferenceError {
     InferenceError::Load(format!("{error:#}"))
 }
 

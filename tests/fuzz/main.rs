@@ -1,0 +1,67 @@
+//! Mangled models: each is refused with an error or is a network that runs, and what the engine of bytes
+//! runs of it is what tract makes of the same model alone. `fuzz/` does the same for as long as one likes.
+
+#![expect(unreachable_pub, reason = "modules that fuzz/ shares")]
+
+mod mangle;
+mod network;
+mod trial;
+
+use std::collections::BTreeMap;
+
+use mangle::Noise;
+use network::networks;
+use prost::Message;
+use tract_onnx::pb::ModelProto;
+use trial::{Outcome, trial, watch_panics};
+
+const SHIPPED: [&[u8]; 2] = [
+    include_bytes!("../../models/base-int8/gate.onnx"),
+    include_bytes!("../../models/base-int8/unet.onnx"),
+];
+
+/// Mangles one of some files for each seed, and counts what becomes of them.
+fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, usize> {
+    watch_panics();
+    let decode = |file: &Vec<u8>| ModelProto::decode(&file[..]).expect("a model");
+    let models: Vec<ModelProto> = files.iter().map(decode).collect();
+    let mut outcomes = BTreeMap::new();
+    for seed in seeds {
+        let mut noise = Noise::new(seed);
+        let which = noise.below(files.len());
+        let file = match noise.below(4) {
+            0 => {
+                let mut file = files[which].clone();
+                mangle::bytes(&mut file, &mut noise);
+                file
+            }
+            _ => {
+                let mut model = models[which].clone();
+                mangle::structure(&mut model, &mut noise);
+                model.encode_to_vec()
+            }
+        };
+        *outcomes.entry(trial(&file, seed)).or_default() += 1;
+    }
+    println!("{outcomes:?}");
+    outcomes
+}
+
+#[test]
+fn mangled_networks_are_refused_or_run_as_tract_runs_them() {
+    let files = networks();
+    for file in &files {
+        assert_eq!(trial(file, 0), Outcome::Agreed);
+    }
+    let outcomes = try_all(&files, 0..2000);
+    for outcome in [Outcome::Refused, Outcome::Ran, Outcome::Agreed] {
+        assert!(outcomes[&outcome] > 100, "{outcomes:?}");
+    }
+}
+
+#[test]
+fn mangled_shipped_models_are_refused_or_load() {
+    let outcomes = try_all(&SHIPPED.map(<[u8]>::to_vec), 0..16);
+    assert!(outcomes[&Outcome::Refused] > 2, "{outcomes:?}");
+    assert!(outcomes[&Outcome::Loaded] > 2, "{outcomes:?}");
+}
