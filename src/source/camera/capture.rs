@@ -204,7 +204,9 @@ impl Camera {
         }
         let (bytes, about) = self.buffers.next()?;
         let sequence = self.sequence.advance(about.sequence);
-        let stamp = stamp(about).unwrap_or_else(monotonic);
+        // A stamp ahead of the clock would keep all frames until then from being due.
+        let now = monotonic();
+        let stamp = stamp(about).map_or(now, |stamp| stamp.min(now));
         if !self.pace.is_due(stamp) {
             return Ok(Shot::Passed);
         }
@@ -257,14 +259,15 @@ fn filled<'a>(bytes: &'a [u8], about: &Metadata) -> Result<&'a [u8], String> {
 
 fn check(capabilities: &Capabilities) -> Result<(), CameraErrorKind> {
     let flags = capabilities.capabilities;
-    let lacks = if flags.contains(Capability::VIDEO_CAPTURE_MPLANE) {
-        "it captures planes apart from one another, which is not supported"
-    } else if !flags.contains(Capability::VIDEO_CAPTURE) {
-        "it does not capture video"
-    } else if !flags.contains(Capability::STREAMING) {
-        "it does not stream"
-    } else {
+    let captures = flags.contains(Capability::VIDEO_CAPTURE);
+    let lacks = if captures && flags.contains(Capability::STREAMING) {
         return Ok(());
+    } else if captures {
+        "it does not stream"
+    } else if flags.contains(Capability::VIDEO_CAPTURE_MPLANE) {
+        "it captures planes apart from one another, which is not supported"
+    } else {
+        "it does not capture video"
     };
     Err(CameraErrorKind::NotACamera(lacks))
 }
@@ -622,5 +625,244 @@ impl Pace {
         } else {
             planned
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v4l::buffer::Metadata;
+    use v4l::control::Flags as ControlFlags;
+    use v4l::timestamp::Timestamp;
+
+    fn options() -> CameraOptions {
+        CameraOptions::new("/dev/video0")
+    }
+
+    fn kind_of(path: &std::path::Path) -> CameraErrorKind {
+        match Camera::open(&CameraOptions::new(path)) {
+            Ok(camera) => panic!("{} opened", camera.granted()),
+            Err(error) => {
+                assert_eq!(error.path, path);
+                error.kind
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_camera_is_told_from_what_is_missing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let link = folder.path().join("by-id");
+        std::os::unix::fs::symlink("nowhere", &link).expect("links");
+        assert!(matches!(kind_of(&link), CameraErrorKind::Gone(_)));
+
+        let file = folder.path().join("video0");
+        std::fs::write(&file, "no device").expect("writes");
+        assert!(matches!(kind_of(&file), CameraErrorKind::NotACamera(_)));
+        std::fs::remove_file(&link).expect("removes");
+        std::os::unix::fs::symlink(&file, &link).expect("links");
+        assert!(matches!(kind_of(&link), CameraErrorKind::NotACamera(_)));
+        kind_of(folder.path());
+    }
+
+    #[test]
+    fn the_layout_suits_the_bus() {
+        let webcam = [*b"YUYV", *b"MJPG", *b"H264"];
+        let sized = |width, height| CameraOptions {
+            size: Some([width, height]),
+            ..options()
+        };
+        let of = |options: &CameraOptions, usb| choose(&webcam, options, usb);
+        assert_eq!(of(&options(), true), Some(*b"MJPG"), "the largest size");
+        assert_eq!(of(&sized(1920, 1080), true), Some(*b"MJPG"));
+        assert_eq!(of(&sized(640, 480), true), Some(*b"YUYV"));
+        assert_eq!(of(&sized(1920, 1080), false), Some(*b"YUYV"));
+
+        let wanted = |layout| CameraOptions {
+            layout: Some(layout),
+            ..sized(1920, 1080)
+        };
+        assert_eq!(of(&wanted(Layout::Yuyv), true), Some(*b"YUYV"));
+        assert_eq!(of(&wanted(Layout::Nv12), true), Some(*b"MJPG"), "has none");
+        assert_eq!(choose(&[*b"JPEG"], &options(), true), Some(*b"JPEG"));
+        assert_eq!(choose(&[*b"H264", *b"HEVC"], &options(), true), None);
+    }
+
+    /// By `V4L2_MAP_QUANTIZATION_DEFAULT` and `V4L2_MAP_YCBCR_ENC_DEFAULT` of videodev2.h.
+    #[test]
+    fn ranges_are_those_that_the_driver_means() {
+        use Quantization::{Default as Unsaid, FullRange, LimitedRange};
+        let range = |layout, space, said| colours(layout, space, said).range;
+        let encoding = |space| colours(Layout::Yuyv, space, Unsaid).encoding;
+        assert_eq!(
+            range(Layout::Yuyv, Colorspace::SRGB, Unsaid),
+            Range::Limited
+        );
+        assert_eq!(range(Layout::Yuyv, Colorspace::JPEG, Unsaid), Range::Full);
+        assert_eq!(
+            range(Layout::Nv12, Colorspace::Rec709, FullRange),
+            Range::Full
+        );
+        assert_eq!(
+            range(Layout::Nv12, Colorspace::JPEG, LimitedRange),
+            Range::Limited
+        );
+        assert_eq!(range(Layout::Grey, Colorspace::SRGB, Unsaid), Range::Full);
+        assert_eq!(
+            range(Layout::Grey, Colorspace::SRGB, LimitedRange),
+            Range::Limited
+        );
+        assert_eq!(encoding(Colorspace::SRGB), Encoding::Bt601);
+        assert_eq!(encoding(Colorspace::SMPTE170M), Encoding::Bt601);
+        assert_eq!(encoding(Colorspace::Rec709), Encoding::Bt709);
+        assert_eq!(encoding(Colorspace::Rec2020), Encoding::Bt2020);
+    }
+
+    #[test]
+    fn the_log_says_what_was_granted_and_what_was_asked() {
+        let granted = Granted {
+            node: "/dev/video2".into(),
+            card: "HD Webcam, uvcvideo".into(),
+            format: BufferFormat {
+                layout: Layout::Mjpeg,
+                width: 1280,
+                height: 720,
+                stride: 0,
+                colours: Colours::default(),
+            },
+            rate: Some(30000.0 / 1001.0),
+            differences: vec!["asked for 1920x1080".into()],
+        };
+        assert_eq!(
+            granted.to_string(),
+            "/dev/video2 (HD Webcam, uvcvideo): 1280x720 MJPEG at 29.97 frames/s; asked for 1920x1080"
+        );
+    }
+
+    fn description(
+        id: u32,
+        typ: ControlType,
+        name: &str,
+        [least, greatest]: [i64; 2],
+    ) -> Description {
+        Description {
+            id,
+            typ,
+            name: name.to_owned(),
+            minimum: least,
+            maximum: greatest,
+            step: 1,
+            default: 0,
+            flags: ControlFlags::empty(),
+            items: None,
+        }
+    }
+
+    #[test]
+    fn controls_go_by_the_names_of_v4l2_ctl() {
+        for (name, printed) in [
+            ("Brightness", "brightness"),
+            ("White Balance, Automatic", "white_balance_automatic"),
+            ("Exposure Time, Absolute", "exposure_time_absolute"),
+            ("Exposure, Dynamic Framerate", "exposure_dynamic_framerate"),
+            ("LED1 Mode", "led1_mode"),
+        ] {
+            assert_eq!(variable(name), printed);
+        }
+        let known = [
+            description(1, ControlType::CtrlClass, "User Controls", [0, 0]),
+            description(2, ControlType::Integer, "Brightness", [-64, 64]),
+            description(3, ControlType::Boolean, "White Balance, Automatic", [0, 1]),
+        ];
+        assert_eq!(
+            control(&known, "brightness", -64),
+            Ok((2, ControlType::Integer, -64))
+        );
+        assert_eq!(
+            control(&known, "white_balance_automatic", 1),
+            Ok((3, ControlType::Boolean, 1))
+        );
+        let complaint = control(&known, "brightness", 65).expect_err("too much");
+        assert!(complaint.contains("-64 to 64"), "{complaint}");
+        let complaint = control(&known, "user_controls", 0).expect_err("a heading");
+        assert!(
+            complaint.ends_with("brightness, white_balance_automatic"),
+            "{complaint}"
+        );
+    }
+
+    fn about(bytesused: u32, flags: u32) -> Metadata {
+        Metadata {
+            bytesused,
+            flags: flags.into(),
+            timestamp: Timestamp::new(12, 345_678),
+            ..Metadata::default()
+        }
+    }
+
+    /// Flags by videodev2.h: 0x40 is an error, 0x2000 a monotonic stamp, 0x4000 a copied one.
+    #[test]
+    fn buffers_are_used_as_far_as_the_driver_filled_them() {
+        let bytes = [1, 2, 3, 4];
+        assert_eq!(filled(&bytes, &about(3, 0)), Ok(&bytes[..3]));
+        for (used, flags, says) in [(3, 0x40, "damaged"), (0, 0, "empty"), (5, 0, "5 bytes")] {
+            let reason = filled(&bytes, &about(used, flags)).expect_err("broken");
+            assert!(reason.contains(says), "{reason}");
+        }
+        assert_eq!(
+            stamp(&about(3, 0x2001)),
+            Some(Duration::from_micros(12_345_678))
+        );
+        assert_eq!(stamp(&about(3, 0x4000)), None);
+        assert_eq!(stamp(&about(3, 0)), None);
+    }
+
+    #[test]
+    fn gaps_in_the_driver_s_numbers_are_dropped_frames() {
+        let mut sequence = Sequence::default();
+        let mut advance = |driver| (sequence.advance(driver), mem::take(&mut sequence.dropped));
+        assert_eq!(advance(u32::MAX - 1), (u64::from(u32::MAX) - 1, 0));
+        assert_eq!(advance(u32::MAX), (u64::from(u32::MAX), 0));
+        assert_eq!(advance(2), (u64::from(u32::MAX) + 3, 2), "round the end");
+        assert_eq!(
+            advance(2).0,
+            u64::from(u32::MAX) + 4,
+            "one that stands still"
+        );
+        assert_eq!(
+            advance(0),
+            (u64::from(u32::MAX) + 5, 0),
+            "one that goes back"
+        );
+    }
+
+    #[test]
+    fn the_pace_holds_on_average() {
+        let count = |interval: u64, frame: fn(u64) -> u64| {
+            let mut pace = Pace::new(Duration::from_millis(interval));
+            (0..300)
+                .map(frame)
+                .map(Duration::from_micros)
+                .filter(|&stamp| {
+                    let due = pace.is_due(stamp);
+                    if due {
+                        pace.took(stamp);
+                    }
+                    due
+                })
+                .count()
+        };
+        // Ten seconds at thirty frames per second, the second time a little early and late by turns.
+        let steady = |i| i * 33_333;
+        let jittery = |i| 1000 + i * 33_333 - (i % 2) * 900;
+        assert_eq!(count(0, steady), 300);
+        for stamps in [steady, jittery] {
+            let taken = count(100, stamps);
+            assert!((99..=101).contains(&taken), "{taken}");
+        }
+        // After a break, no frames in a row make up for it.
+        let broken = |i| i * 33_333 + if i < 150 { 0 } else { 60_000_000 };
+        let taken = count(100, broken);
+        assert!((99..=102).contains(&taken), "{taken}");
     }
 }
