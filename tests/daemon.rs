@@ -400,6 +400,13 @@ fn a_missing_camera_does_not_end_the_process() {
         "{said}"
     );
 
+    let outcome = dir.run(&[&args[..], &["--once"]].concat());
+    assert_eq!(outcome.code, Some(78));
+    assert!(
+        outcome.stderr.contains("--once has no end"),
+        "{}",
+        outcome.stderr
+    );
     let both = config.replace("camera =", "folder = \"x\"\ncamera =");
     dir.write("config.toml", both);
     let outcome = dir.run(&args);
@@ -533,11 +540,13 @@ fn a_full_disk_is_waited_for() {
         dd if=/dev/zero of=disk/filler bs=1k 2> /dev/null
         # What takes no room.
         ln -s ../../b.png disk/in/b.png
-        while ! grep -q 'waiting for space' said; do sleep 0.05; done
-        kill -0 $daemon && wc -l < disk/out.jsonl
+        while ! grep -q 'full; waiting' said; do sleep 0.05; done
+        kill -0 $daemon || exit 98
+        wc -l < disk/out.jsonl
         rm disk/filler
         while [ "$(wc -l < disk/out.jsonl)" -lt 2 ]; do sleep 0.05; done
-        kill $daemon && wait $daemon && cat disk/out.jsonl
+        kill $daemon && wait $daemon || exit 98
+        cat disk/out.jsonl
     "#;
     let dir = Dir::new();
     dir.image("a.png", (40, 40), &[[10, 10, 9, 3]]);
@@ -587,5 +596,5 @@ fn a_full_disk_is_waited_for() {
         .map(|line| serde_json::from_str(line).expect("a record"));
     let records: Vec<FrameRecord> = records.collect();
     assert_eq!(records.len(), 2);
-    assert!(said.contains("there is space again"), "{said}");
+    assert!(said.contains("the disk takes it again"), "{said}");
 }

@@ -357,6 +357,16 @@ fn broken(
     })
 }
 
+/// A path without links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    });
+    found.unwrap_or(path)
+}
+
 impl DetectConfig {
     fn rules(&self) -> [Rule; 2] {
         let probability = |value: Option<f32>| value.is_none_or(|v| (0.0..=1.0).contains(&v));
@@ -369,7 +379,7 @@ impl DetectConfig {
 }
 
 impl SourceConfig {
-    fn rules(&self, all: &[Self]) -> [Rule; 13] {
+    fn rules(&self, all: &[Self]) -> [Rule; 15] {
         let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
         let hour = 0.0..=3600.0;
         let unwatched = |folder: &Path| !all.iter().any(|source| source.watches(folder));
@@ -430,6 +440,16 @@ impl SourceConfig {
                 "must be a width and a height of 1 to 16384 pixels",
             ),
             (
+                "folder",
+                !(all.iter()).any(|other| other.name != self.name && self.loses_to(other)),
+                "must not be one, or lie in one, of which another source moves files away",
+            ),
+            (
+                "full",
+                self.camera.is_some() || self.full.is_none_or(|full| full == Policy::Block),
+                "must be \"block\" for a folder: its files wait as well, and are not offered twice",
+            ),
+            (
                 "queue",
                 (1..=1000).contains(&self.queue),
                 "must lie between 1 and 1000",
@@ -439,15 +459,23 @@ impl SourceConfig {
 
     /// Whether files in a folder are watched.
     fn watches(&self, folder: &Path) -> bool {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let Some(watched) = self.watched() else {
             return false;
         };
-        let [watched, folder] = [watched, folder].map(absolute);
+        let [watched, folder] = [watched, folder].map(real);
         match self.recursive {
             true => folder.starts_with(watched),
             false => folder == watched,
         }
+    }
+
+    /// Whether another source may take files away before this one has read them.
+    fn loses_to(&self, other: &Self) -> bool {
+        let takes = other.finished != Finished::Keep || other.failed_folder.is_some();
+        let (Some(own), Some(its)) = (self.watched(), other.watched()) else {
+            return false;
+        };
+        takes && (self.watches(its) || other.watches(own))
     }
 
     /// The watched folder; none of a camera.
@@ -648,6 +676,12 @@ mod tests {
             ["source `b`: gsd", "source `b`: detect.gate"]
         );
         assert_eq!(problems("[[source]]\n[[source]]"), ["source.name"]);
+        let same = "[[source]]\nname = 'a'\n[[source]]\nname = 'b'\nfinished = 'delete'";
+        assert_eq!(problems(same), ["source `a`: folder"]);
+        assert_eq!(
+            problems("[[source]]\nfull = 'drop-oldest'"),
+            ["source.full"]
+        );
         assert_eq!(problems("source = []"), ["source"]);
         assert_eq!(
             problems(&format!(

@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
+use crate::contain::contain;
 use crate::detect::DetectError;
 use crate::frame::Frame;
 use crate::ledger::{Entry, Key, Ledger, LedgerError};
 use crate::record::{FrameRecord, milliseconds};
 use crate::sink::Overlay;
 use crate::source::finish::{Finish, set_aside};
-use crate::source::stamp::Stamp;
 use crate::source::{Next, Origin, Source, SourceFile};
 use output::{Output, OutputError};
 use queue::{Policy, Popped, Queue};
@@ -31,6 +31,9 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// How long a full disk is given before it is tried again.
 const FULL: Duration = Duration::from_secs(1);
+
+/// How long after lines were written the ledger is told of it, if no frames come that do it.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// A request to stop that any thread or signal handler can make.
 #[derive(Debug, Clone, Default)]
@@ -90,13 +93,17 @@ pub enum RunError {
     /// A line could not be written. Going on would lose detections unnoticed.
     #[error("cannot write detections: {0}")]
     Output(#[from] OutputError),
+    /// A fault of the program.
+    #[error("a source failed in a way that it should not; please report this")]
+    Source,
 }
 
 impl RunError {
-    fn is_full(&self) -> bool {
+    fn may_pass(&self) -> bool {
         match self {
-            Self::Ledger(error) => error.is_full(),
-            Self::Output(error) => error.is_full(),
+            Self::Ledger(error) => error.may_pass(),
+            Self::Output(error) => error.may_pass(),
+            Self::Source => false,
         }
     }
 }
@@ -138,6 +145,8 @@ pub struct Daemon<'a> {
     pub group: Group,
     /// Whether frames are done again that the ledger knows.
     pub reprocess: bool,
+    /// When lines were last written, unless the ledger knows how far that went.
+    pub written: Option<Instant>,
     /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
     pub alive: &'a dyn Fn(&Summary),
 }
@@ -167,9 +176,7 @@ impl Daemon<'_> {
                 threads.spawn(move || pump(source, queue, lane));
             }
             let _closes = Closes(&queue);
-            let mut summary = self.turn(&queue, &fates, stop)?;
-            summary.dropped = (0..fates.len()).map(|lane| queue.dropped(lane)).sum();
-            Ok(summary)
+            self.turn(&queue, &fates, stop)
         })
     }
 
@@ -183,9 +190,14 @@ impl Daemon<'_> {
         let mut summary = Summary::default();
         let mut batch = Batch::default();
         while !stop.is_requested() {
+            summary.dropped = (0..fates.len()).map(|lane| queue.dropped(lane)).sum();
             (self.alive)(&summary);
             match queue.pop(batch.wait(self.group, POLL)) {
-                Popped::Item(lane, arrival) => match arrival? {
+                Popped::Item(_, Err(fault)) => {
+                    self.settle(&mut batch, fates, &summary, stop)?;
+                    return Err(fault);
+                }
+                Popped::Item(lane, Ok(next)) => match next {
                     Next::Frame {
                         frame,
                         decode,
@@ -205,7 +217,8 @@ impl Daemon<'_> {
                     }
                     Next::Idle | Next::End => {}
                 },
-                Popped::Idle => self.settle(&mut batch, fates, &summary, stop)?,
+                Popped::Idle if batch.entries.is_empty() => self.note_position(SETTLED),
+                Popped::Idle => {}
                 Popped::Ended => break,
             }
             if batch.is_due(self.group) {
@@ -213,8 +226,7 @@ impl Daemon<'_> {
             }
         }
         self.settle(&mut batch, fates, &summary, stop)?;
-        // So that the next start finds nothing to mend.
-        self.commit(&mut [])?;
+        self.note_position(Duration::ZERO);
         Ok(summary)
     }
 
@@ -231,25 +243,37 @@ impl Daemon<'_> {
         let known = !self.reprocess && self.ledger.knows(&origin.key)?;
         if known || batch.keys.contains(&origin.key) {
             summary.known += 1;
+            batch.saw_again(origin);
             return Ok(());
         }
-        match (self.look)(lane, frame) {
-            Ok(mut record) => {
+        let seen = contain(|| {
+            let record = (self.look)(lane, frame)?;
+            let overlay = self.overlay.as_ref();
+            let overlay = overlay.map(|overlay| overlay.write(&frame.pixels, &record));
+            Ok::<_, DetectError>((record, overlay))
+        });
+        match seen {
+            Some(Ok((mut record, overlay))) => {
                 record.millis.decode = milliseconds(decode);
                 summary.frames += 1;
                 summary.ships += record.ships.len() as u64;
                 info!("{}", describe(&record));
-                let overlay = self.overlay.as_ref();
-                match overlay.map(|overlay| overlay.write(&frame.pixels, &record)) {
+                match overlay {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
                 batch.push(lane, origin, Ok(record));
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 summary.broken += 1;
                 warn!("{}: {error}; skipped", frame.name);
+            }
+            None => {
+                let problem = "shipwatch itself fails on this frame; please report it";
+                summary.broken += 1;
+                error!("{}: {problem}; skipped", frame.name);
+                batch.push(lane, origin, Err(problem.to_owned()));
             }
         }
         Ok(())
@@ -271,9 +295,9 @@ impl Daemon<'_> {
         loop {
             match self.write(batch) {
                 Ok(()) => break,
-                Err(error) if error.is_full() => {
+                Err(error) if error.may_pass() => {
                     if !warned {
-                        warn!("{error}; waiting for space");
+                        warn!("{error}; waiting");
                         warned = true;
                     }
                     if stop.is_requested() {
@@ -286,7 +310,7 @@ impl Daemon<'_> {
             }
         }
         if warned {
-            info!("there is space again");
+            info!("the disk takes it again");
         }
         let Batch {
             origins, entries, ..
@@ -309,7 +333,20 @@ impl Daemon<'_> {
             .iter()
             .filter_map(|entry| entry.outcome.as_ref().ok());
         let records: Vec<FrameRecord> = records.cloned().collect();
-        Ok(self.output.follow(&records)?)
+        self.output.follow(&records)?;
+        self.written = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Commits how far the output is where no next batch has done so for a while: then a file that is moved away
+    /// takes no line with it that a crash would have written again.
+    fn note_position(&mut self, quiet: Duration) {
+        if self.written.is_some_and(|at| at.elapsed() >= quiet) {
+            self.written = None;
+            if let Err(error) = self.commit(&mut []) {
+                warn!("{error}; tried again with the next frames");
+            }
+        }
     }
 
     fn commit(&mut self, entries: &mut [Entry]) -> Result<(), LedgerError> {
@@ -319,20 +356,26 @@ impl Daemon<'_> {
 }
 
 /// What a source's thread hands to the loop.
-type Arrival = Result<Next, LedgerError>;
+type Arrival = Result<Next, RunError>;
 
 /// Lets a source fill its lane, until it ends or nobody takes any more.
 fn pump(mut source: Box<dyn Source + Send>, queue: &Queue<Arrival>, lane: usize) {
     while !queue.is_closed() {
-        let next = source.next(POLL);
-        match next {
-            Ok(Next::Idle) => {}
-            Ok(Next::End) => break,
-            next => {
-                let failed = next.is_err();
-                if !queue.push(lane, next) || failed {
+        match contain(|| source.next(POLL)) {
+            Some(Ok(Next::Idle)) => {}
+            Some(Ok(Next::End)) => break,
+            Some(Ok(next)) => {
+                if !queue.push(lane, Ok(next)) {
                     break;
                 }
+            }
+            Some(Err(error)) => {
+                queue.put(lane, Err(error.into()));
+                break;
+            }
+            None => {
+                queue.put(lane, Err(RunError::Source));
+                break;
             }
         }
     }
@@ -355,14 +398,10 @@ impl Fate {
         let Some(SourceFile { path, stamp }) = file else {
             return;
         };
-        if Stamp::of(path) != Some(*stamp) {
-            return;
-        }
+        let (name, digest) = (&key.name, &key.digest);
         let decided = match (problem, &self.failed) {
-            (None, _) => self.finish.finish(path, &key.name, &key.digest),
-            (Some(problem), Some(folder)) => {
-                set_aside(path, &key.name, &key.digest, folder, problem)
-            }
+            (None, _) => self.finish.finish(path, name, digest, stamp),
+            (Some(problem), Some(folder)) => set_aside(path, name, digest, stamp, folder, problem),
             (Some(_), None) => Ok(()),
         };
         if let Err(error) = decided {
@@ -394,6 +433,14 @@ impl Batch {
             outcome,
         });
         self.origins.push((lane, origin));
+    }
+
+    /// A file that was written anew with the same content is finished as it is now.
+    fn saw_again(&mut self, origin: Origin) {
+        let mut origins = self.origins.iter_mut().map(|(_, origin)| origin);
+        if let Some(before) = origins.find(|before| before.key == origin.key) {
+            *before = origin;
+        }
     }
 
     fn is_due(&self, group: Group) -> bool {
@@ -435,6 +482,7 @@ mod tests {
     use crate::frame::{RgbImage, Tags};
     use crate::ledger::Outcome;
     use crate::sink::sample_record;
+    use crate::source::stamp::Stamp;
 
     /// Plays back what it was given, then ends.
     struct Script(Vec<Next>);
@@ -504,6 +552,7 @@ mod tests {
                 overlay: None,
                 group: Group::default(),
                 reprocess: false,
+                written: None,
                 alive: &|_| {},
             }
         }
@@ -664,7 +713,7 @@ mod tests {
         let error = daemon
             .settle(&mut batch, &[], &Summary::default(), &stop)
             .expect_err("is full");
-        assert!(error.is_full(), "{error}");
+        assert!(error.may_pass(), "{error}");
         assert!(field.path("a").exists());
         drop(daemon);
         assert_eq!(field.run(Vec::new()), Summary::default());

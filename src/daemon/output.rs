@@ -11,6 +11,9 @@ use crate::record::FrameRecord;
 use crate::source::finish::sync_folder;
 use crate::source::stamp::inode;
 
+/// Bytes that are read at a time to find the end of a file's last line.
+const BLOCK: u64 = 64 * 1024;
+
 /// Why an output cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -34,14 +37,14 @@ pub enum OutputError {
 }
 
 impl OutputError {
-    /// Whether it is for want of space, so that trying again may help.
-    pub fn is_full(&self) -> bool {
+    /// Whether trying again may help, as it does where there is no space.
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             ),
-            Self::Ledger(error) => error.is_full(),
+            Self::Ledger(error) => error.may_pass(),
             _ => false,
         }
     }
@@ -50,26 +53,25 @@ impl OutputError {
 /// A file of JSON lines that nobody else appends to.
 ///
 /// It is created again when it is moved or deleted meanwhile, so that logs can be rotated and no
-/// line goes where nobody looks. A pipe or a terminal takes lines as well; what it lost is not said again.
+/// line goes where nobody looks. Lines of others stay. A pipe or a terminal takes lines as well; what it lost is
+/// not said again.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
     file: File,
     /// Of what is on the disk; a pipe has none.
     position: Option<Position>,
-    /// The last frame whose line was written.
-    frame: i64,
 }
 
 impl Output {
     /// Opens a file and mends it: a line that a crash cut off is taken away, lines that the ledger has and the
-    /// file lacks are added. A file that the ledger does not know is appended to as it is.
+    /// file lacks are added. A file that the ledger does not know is appended to from the first frame on whose
+    /// line is in no other.
     ///
     /// # Errors
     /// Any [`OutputError`].
     pub fn open(path: &Path, ledger: &Ledger) -> Result<Self, OutputError> {
-        let path = &std::path::absolute(path).map_err(at(path))?;
-        let mut file = open(path)?;
+        let file = open(path)?;
         let io = at(path);
         let metadata = file.metadata().map_err(&io)?;
         if !metadata.is_file() {
@@ -77,35 +79,25 @@ impl Output {
                 path: path.to_owned(),
                 file,
                 position: None,
-                frame: ledger.last(),
             });
         }
-        let (length, inode) = (metadata.len(), inode(&metadata));
-        let known = ledger.position(path)?;
-        let same = known.filter(|known| known.inode == inode && known.bytes <= length);
-        let position = match (same, known) {
-            (Some(position), _) => position,
-            (None, known) => {
-                if known.is_some() {
-                    warn!(
-                        "{}: is another file than before, and goes on from here",
-                        path.display()
-                    );
-                }
-                Position {
-                    inode,
-                    bytes: mend(path, &mut file)?,
-                    frame: known.map_or(ledger.last(), |known| known.frame),
-                }
-            }
-        };
+        // By one name, however it is spelt.
+        let path = path.canonicalize().map_err(&io)?;
+        let known = ledger.position(&path)?;
+        let written = ledger.last_written()?.unwrap_or(ledger.last());
+        let position = known.unwrap_or(Position {
+            inode: 0,
+            bytes: 0,
+            frame: written,
+        });
         let mut output = Self {
-            path: path.to_owned(),
+            path,
             file,
             position: Some(position),
-            frame: position.frame,
         };
-        output.follow(&ledger.records_after(position.frame)?)?;
+        output.find_place()?;
+        let after = output.position.map_or(0, |position| position.frame);
+        output.follow(&ledger.records_after(after.max(written))?)?;
         Ok(output)
     }
 
@@ -120,49 +112,123 @@ impl Output {
     }
 
     /// Writes the lines of `records`, which the ledger has committed, through to the disk. Lines that are there
-    /// already stay, so that what failed halfway is gone on with.
+    /// already stay.
     ///
     /// # Errors
-    /// [`OutputError::Io`]: some lines may be written and not yet counted. The same records may be given again.
+    /// [`OutputError::Io`]: the same records may be given again.
     pub fn follow(&mut self, records: &[FrameRecord]) -> Result<(), OutputError> {
         let mut lines = Vec::new();
         for record in records {
             serde_json::to_writer(&mut lines, record).expect("a record is JSON");
             lines.push(b'\n');
         }
-        let last = records.iter().filter_map(|record| record.id).max();
-        self.write(&lines).map_err(at(&self.path))?;
-        self.frame = self.frame.max(last.unwrap_or(0));
-        if let Some(position) = &mut self.position {
-            position.bytes += lines.len() as u64;
-            position.frame = self.frame;
+        if self.position.is_none() {
+            let written = self.file.write_all(&lines).and_then(|()| self.file.flush());
+            return written.map_err(at(&self.path));
         }
+        self.find_place()?;
+        let Some(position) = &mut self.position else {
+            return Ok(());
+        };
+        let written = append(&mut self.file, position.bytes, &lines).map_err(at(&self.path));
+        if written.is_err() {
+            // Or what never came to the disk would be taken for what did.
+            let _ = self.file.set_len(position.bytes);
+        }
+        position.bytes = written?;
+        let last = records.iter().filter_map(|record| record.id).max();
+        position.frame = position.frame.max(last.unwrap_or(0));
         Ok(())
     }
 
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Begins the file anew where it was moved away, and goes to the end of one that is not as it was left.
+    fn find_place(&mut self) -> Result<(), OutputError> {
         let Some(position) = &mut self.position else {
-            self.file.write_all(lines)?;
-            return self.file.flush();
+            return Ok(());
         };
-        let there = self.path.metadata().ok().as_ref().map(inode);
-        if there != Some(position.inode) {
-            self.file = open(&self.path).map_err(io::Error::other)?;
-            *position = Position {
-                inode: inode(&self.file.metadata()?),
-                bytes: mend(&self.path, &mut self.file).map_err(io::Error::other)?,
-                ..*position
-            };
+        let io = at(&self.path);
+        let own = self.file.metadata().map_err(&io)?;
+        let there = self.path.metadata().ok();
+        if there.as_ref().map(inode) != Some(inode(&own)) {
+            self.file = open(&self.path)?;
         }
-        let mut there = Vec::new();
-        self.file.seek(SeekFrom::Start(position.bytes))?;
-        self.file.read_to_end(&mut there)?;
-        let same = there.iter().zip(lines).take_while(|(a, b)| a == b).count();
-        if same < there.len() {
-            self.file.set_len(position.bytes + same as u64)?;
+        let now = self.file.metadata().map_err(&io)?;
+        if inode(&now) == position.inode
+            && ends_line(&mut self.file, position.bytes).map_err(&io)?
+        {
+            return Ok(());
         }
-        self.file.write_all(&lines[same..])?;
-        self.file.sync_data()
+        let before = *position;
+        position.inode = inode(&now);
+        position.bytes = mend(&self.path, &mut self.file)?;
+        // Lines that were written after the ledger was last told of it.
+        let last = last_id(&mut self.file, position.bytes).map_err(&io)?;
+        position.frame = position.frame.max(last.unwrap_or(0));
+        if before.inode != 0 {
+            warn!(
+                "{}: is not as it was left, and goes on from its end",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Makes what lies behind `from` the lines, and says where they end: what is there already stays, a line that was
+/// cut off goes, and behind others' lines they are appended.
+fn append(file: &mut File, from: u64, lines: &[u8]) -> io::Result<u64> {
+    let mut there = Vec::new();
+    file.seek(SeekFrom::Start(from))?;
+    file.read_to_end(&mut there)?;
+    let same = there.iter().zip(lines).take_while(|(a, b)| a == b).count();
+    let (start, kept) = match there[same..].iter().rposition(|&byte| byte == b'\n') {
+        None => (from + same as u64, same),
+        Some(newline) => {
+            // Whole lines of ours before those of others count.
+            let own = lines[..same].iter().rposition(|&byte| byte == b'\n');
+            (
+                from + (same + newline) as u64 + 1,
+                own.map_or(0, |at| at + 1),
+            )
+        }
+    };
+    file.set_len(start)?;
+    file.write_all(&lines[kept..])?;
+    file.sync_data()?;
+    Ok(start + (lines.len() - kept) as u64)
+}
+
+/// Whether a line ends at `bytes`.
+fn ends_line(file: &mut File, bytes: u64) -> io::Result<bool> {
+    let Some(last) = bytes.checked_sub(1) else {
+        return Ok(true);
+    };
+    let mut byte = Vec::new();
+    file.seek(SeekFrom::Start(last))?;
+    Read::by_ref(file).take(1).read_to_end(&mut byte)?;
+    Ok(byte == b"\n")
+}
+
+/// The `id` of the last line before `end`, if it has one.
+fn last_id(file: &mut File, end: u64) -> io::Result<Option<i64>> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        id: Option<i64>,
+    }
+    let mut start = end.saturating_sub(1);
+    let mut line = Vec::new();
+    loop {
+        start = start.saturating_sub(BLOCK);
+        line.clear();
+        file.seek(SeekFrom::Start(start))?;
+        let length = end.saturating_sub(start).saturating_sub(1);
+        Read::by_ref(file).take(length).read_to_end(&mut line)?;
+        let newline = line.iter().rposition(|&byte| byte == b'\n');
+        if newline.is_some() || start == 0 {
+            let last = &line[newline.map_or(0, |at| at + 1)..];
+            let parsed: Option<Line> = serde_json::from_slice(last).ok();
+            return Ok(parsed.and_then(|line| line.id));
+        }
     }
 }
 
@@ -218,7 +284,6 @@ fn mend(path: &Path, file: &mut File) -> Result<u64, OutputError> {
 
 /// Length of the file up to its last line end, and the first byte behind, if any.
 fn split_last_line(file: &mut File) -> io::Result<(u64, Option<u8>)> {
-    const BLOCK: u64 = 64 * 1024;
     let mut end = file.seek(SeekFrom::End(0))?;
     let mut block = Vec::new();
     let mut first_behind = None;
@@ -376,8 +441,72 @@ mod tests {
         let mut output = field.open().expect("opens");
         let record = field.commit("e", &output);
         output.follow(&[record]).expect("writes");
-        assert_eq!(field.frames().last().map(String::as_str), Some("e"));
-        assert!(!field.frames().contains(&"a".to_owned()));
+        // How far it was had not been committed, so that `d`, too, is in no file that is known of.
+        assert_eq!(field.frames(), ["d", "e"]);
+    }
+
+    #[test]
+    fn what_was_written_last_is_known_in_a_file_that_was_begun_anew_before_a_crash() {
+        let mut field = Field::new();
+        let mut output = field.open().expect("opens");
+        let a = field.commit("a", &output);
+        output.follow(&[a]).expect("writes");
+        let b = field.commit("b", &output);
+        fs::remove_file(field.path()).expect("deletes");
+        output.follow(&[b]).expect("writes");
+        drop(output);
+        // The ledger has the position of the file that is gone.
+        drop(field.open().expect("opens"));
+        assert_eq!(field.frames(), ["b"]);
+    }
+
+    #[test]
+    fn lines_of_others_stay() {
+        let mut field = Field::new();
+        let mut output = field.open().expect("opens");
+        let a = field.commit("a", &output);
+        output.follow(&[a]).expect("writes");
+        let b = field.commit("b", &output);
+        output.follow(std::slice::from_ref(&b)).expect("writes");
+        drop(output);
+        // After a crash, for the ledger does not know of `b`'s line.
+        let other = serde_json::to_string(&sample_record("other", &[])).expect("JSON") + "\n";
+        let append = |text: &str| {
+            let file = OpenOptions::new().append(true).open(field.path());
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .expect("writes");
+        };
+        append(&other);
+        drop(field.open().expect("opens"));
+        assert_eq!(field.frames(), ["a", "b", "other"]);
+        append(&other[..9]);
+        let mut output = field.open().expect("opens");
+        append(&other);
+        let c = field.commit("c", &output);
+        output.follow(&[c]).expect("writes");
+        assert_eq!(field.frames(), ["a", "b", "other", "other", "c"]);
+    }
+
+    #[test]
+    fn an_output_by_another_name_has_what_is_in_none() {
+        let mut field = Field::new();
+        let mut output = field.open().expect("opens");
+        let a = field.commit("a", &output);
+        output.follow(&[a]).expect("writes");
+        // Committed, and never written.
+        field.commit("b", &output);
+        drop(output);
+        let path = field.folder.path().join("other.jsonl");
+        drop(Output::open(&path, &field.ledger).expect("opens"));
+        let text = fs::read_to_string(path).expect("reads");
+        assert!(
+            text.contains("\"b\"") && text.lines().count() == 1,
+            "{text}"
+        );
+        let link = field.folder.path().join("link.jsonl");
+        std::os::unix::fs::symlink(field.path(), &link).expect("links");
+        drop(Output::open(&link, &field.ledger).expect("opens"));
+        assert_eq!(field.frames(), ["a", "b"]);
     }
 
     #[test]

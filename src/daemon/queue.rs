@@ -116,6 +116,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Puts an item into a lane whether it fits or not.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn put(&self, lane: usize, item: T) {
+        self.lock().lanes[lane].items.push_back(item);
+        self.changed.notify_all();
+    }
+
     /// Says that a lane gets nothing more.
     ///
     /// # Panics
@@ -201,6 +210,8 @@ mod tests {
         assert_eq!(drain(&queue), [(0, 3), (1, 1), (0, 4), (1, 2)]);
         assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [2, 2]);
         assert_eq!(queue.pop(NOW), Popped::Idle);
+        (5..9).for_each(|item| queue.put(1, item));
+        assert_eq!(drain(&queue), [(1, 5), (1, 6), (1, 7), (1, 8)]);
     }
 
     #[test]

@@ -80,10 +80,18 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether it is for want of space, so that trying again may help.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database { source, .. }
-            if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    /// Whether trying again may help: for want of space, or while another process or the disk is in the way.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if matches!(
+            source.sqlite_error_code(),
+            // SQLite calls some ways of having no space a failure of the system's.
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::SystemIoFailure
+            )
+        ))
     }
 }
 
@@ -125,6 +133,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Busy`] if another process has it open to write, or any other.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        // By one name, however it is spelt, or two daemons would have a lock each.
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+        let path = match (folder, path.file_name()) {
+            (Ok(folder), Some(name)) => &folder.join(name),
+            _ => path,
+        };
         let lock = lock(path)?;
         let context = database(path);
         let db = Connection::open(path).map_err(&context)?;
@@ -269,6 +286,15 @@ impl Ledger {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(database(&self.path))
+    }
+
+    /// The last frame whose line is known to be in any output; none before one is known of.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub fn last_written(&self) -> Result<Option<i64>, LedgerError> {
+        let find = || (self.db).query_row("SELECT max(frame) FROM output", [], |row| row.get(0));
+        find().map_err(database(&self.path))
     }
 
     /// How far an output is written, if the ledger knows it.
@@ -453,6 +479,7 @@ mod tests {
         let found = ["/one", "/two", "/three"].map(|path| ledger.position(Path::new(path)));
         let found = found.map(|position| position.expect("reads"));
         assert_eq!(found, [Some(position(3)), Some(position(2)), None]);
+        assert_eq!(ledger.last_written().expect("reads"), Some(7));
     }
 
     #[test]
@@ -473,7 +500,7 @@ mod tests {
             },
         ];
         let error = ledger.commit(&mut entries, None).expect_err("is full");
-        assert!(error.is_full(), "{error}");
+        assert!(error.may_pass(), "{error}");
         assert_eq!(ledger.last(), 1);
         ledger
             .db

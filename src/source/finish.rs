@@ -1,11 +1,13 @@
 //! What becomes of a file once its frame is done.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::stamp::Stamp;
 use crate::ledger::Digest;
 
 /// What becomes of a file once its frame is done.
@@ -20,21 +22,33 @@ pub enum Finish {
 }
 
 impl Finish {
-    /// Does it to the file at `path`, whose name below its folder is `name` and whose content has `digest`. What a
-    /// crash interrupted is gone on with: a copy that is whole already is not made again.
+    /// Does it to the file at `path`, whose name below its folder is `name` and whose content has `digest`, as long
+    /// as it has `stamp`: one that changed is another file, and is left alone. What a crash interrupted is gone
+    /// on with: a copy that is whole already is not made again.
     ///
-    /// A file of another content never gives way: the moved one gets a number then.
+    /// A file of another content never gives way: the moved one gets a part of its digest into its name then.
     ///
     /// # Errors
     /// What the system says; the file is then still at `path`.
-    pub fn finish(&self, path: &Path, name: &Path, digest: &Digest) -> io::Result<()> {
+    pub fn finish(
+        &self,
+        path: &Path,
+        name: &Path,
+        digest: &Digest,
+        stamp: &Stamp,
+    ) -> io::Result<()> {
+        let file = Finished {
+            path,
+            digest,
+            stamp,
+        };
         match self {
             Self::Keep => Ok(()),
-            Self::Delete => ignoring_missing(fs::remove_file(path)),
+            Self::Delete => file.remove(),
             Self::Move(folder) => {
                 let to = folder.join(name);
                 fs::create_dir_all(to.parent().unwrap_or(folder))?;
-                ignoring_missing(move_file(path, &to, digest))
+                file.move_to(&to).map(|_| ())
             }
         }
     }
@@ -48,62 +62,125 @@ pub fn set_aside(
     path: &Path,
     name: &Path,
     digest: &Digest,
+    stamp: &Stamp,
     folder: &Path,
     reason: &str,
 ) -> io::Result<()> {
-    let mut note = folder.join(name).into_os_string();
-    note.push(".reason.txt");
-    let note = PathBuf::from(note);
-    fs::create_dir_all(note.parent().unwrap_or(folder))?;
-    fs::write(&note, format!("{reason}\n"))?;
-    Finish::Move(folder.to_owned()).finish(path, name, digest)
-}
-
-fn move_file(path: &Path, to: &Path, digest: &Digest) -> io::Result<()> {
-    let mut number = 0;
-    let to = loop {
-        let to = match number {
-            0 => to.to_owned(),
-            _ => numbered(to, number),
-        };
-        match digest_of(&to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break to,
-            Ok(there) if there == *digest => return fs::remove_file(path),
-            _ => number += 1,
-        }
+    let to = folder.join(name);
+    fs::create_dir_all(to.parent().unwrap_or(folder))?;
+    let file = Finished {
+        path,
+        digest,
+        stamp,
     };
-    match fs::rename(path, &to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            // Hidden until it is whole.
-            let mut name = std::ffi::OsString::from(".");
-            name.push(to.file_name().unwrap_or_default());
-            let unfinished = to.with_file_name(name);
-            fs::copy(path, &unfinished)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &to)?;
-            sync_folder(&to)?;
-            fs::remove_file(path)
-        }
-        moved => moved,
-    }
+    let mut note = file.place(&to)?.into_os_string();
+    note.push(".reason.txt");
+    fs::write(note, format!("{reason}\n"))?;
+    file.move_to(&to).map(|_| ())
 }
 
-/// The name with a number before its ending.
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!("-{number}"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
+/// A file whose frame is done.
+struct Finished<'a> {
+    path: &'a Path,
+    digest: &'a Digest,
+    stamp: &'a Stamp,
+}
+
+impl Finished<'_> {
+    fn is_unchanged(&self) -> bool {
+        Stamp::of(self.path).as_ref() == Some(self.stamp)
     }
-    path.with_file_name(name)
+
+    /// Removes it, if it is still what it was.
+    fn remove(&self) -> io::Result<()> {
+        match self.is_unchanged() {
+            true => ignoring_missing(fs::remove_file(self.path)),
+            false => Ok(()),
+        }
+    }
+
+    /// Where it goes: where it is wanted, unless a file of other content lies there.
+    fn place(&self, wanted: &Path) -> io::Result<PathBuf> {
+        Ok(match self.fits(wanted)? {
+            true => wanted.to_owned(),
+            false => {
+                let mut name = wanted.file_stem().unwrap_or_default().to_owned();
+                let [a, b, c, d, ..] = self.digest;
+                name.push(format!("-{a:02x}{b:02x}{c:02x}{d:02x}"));
+                if let Some(extension) = wanted.extension() {
+                    name.push(".");
+                    name.push(extension);
+                }
+                wanted.with_file_name(name)
+            }
+        })
+    }
+
+    /// Whether nothing lies there, or the same.
+    fn fits(&self, to: &Path) -> io::Result<bool> {
+        match to.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+            Ok(there) if !there.is_file() || there.len() != self.stamp.length => Ok(false),
+            Ok(_) => Ok(digest_of(to)? == *self.digest),
+        }
+    }
+
+    fn move_to(&self, wanted: &Path) -> io::Result<()> {
+        let to = self.place(wanted)?;
+        if let Ok(there) = fs::canonicalize(&to) {
+            if there == fs::canonicalize(self.path)? {
+                // Another name of the folder that it lies in: it is where it should be.
+                return Ok(());
+            }
+            if !self.fits(&to)? {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{} is another file", to.display()),
+                ));
+            }
+            // A copy of before a crash, perhaps, of which not all was on the disk.
+            File::open(&to)?.sync_all()?;
+            sync_folder(&to)?;
+            return self.remove();
+        }
+        if !self.is_unchanged() {
+            return Ok(());
+        }
+        match fs::rename(self.path, &to) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_to(&to),
+            moved => ignoring_missing(moved),
+        }
+    }
+
+    fn copy_to(&self, to: &Path) -> io::Result<()> {
+        // Hidden until it is whole.
+        let mut name = OsString::from(".");
+        name.push(to.file_name().unwrap_or_default());
+        let unfinished = to.with_file_name(name);
+        // Of a copy that a crash cut off, whose rights may forbid to write over it.
+        ignoring_missing(fs::remove_file(&unfinished))?;
+        let copied = fs::copy(self.path, &unfinished)
+            .and_then(|_| File::open(&unfinished)?.sync_all())
+            .and_then(|()| fs::rename(&unfinished, to));
+        if copied.is_err() || !self.is_unchanged() {
+            // What is copied of a file that changed meanwhile is neither of the two.
+            let _ = fs::remove_file(if copied.is_ok() { to } else { &unfinished });
+            return copied;
+        }
+        sync_folder(to)?;
+        self.remove()
+    }
 }
 
 /// Writes the list of names of a file's folder through to the disk.
 pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
-    match file.parent() {
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match cfg!(unix) {
+        true => File::open(folder.unwrap_or(Path::new(".")))?.sync_all(),
+        false => Ok(()),
     }
 }
 
@@ -145,8 +222,9 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("creates");
             fs::write(&path, content).expect("writes");
             let digest = digest_of(&path).expect("reads");
+            let stamp = Stamp::of(&path).expect("is there");
             Finish::Move(self.0.path().join("done"))
-                .finish(&path, Path::new(name), &digest)
+                .finish(&path, Path::new(name), &digest, &stamp)
                 .expect("moves");
             assert!(!path.exists());
         }
@@ -161,11 +239,41 @@ mod tests {
         let folders = Folders::new();
         folders.file("a/x.png", "1");
         folders.file("a/x.png", "2");
-        folders.file("a/x.png", "3");
         // The same once more, as after a crash between copying and removing.
+        folders.file("a/x.png", "1");
         folders.file("a/x.png", "2");
-        let found = ["a/x.png", "a/x-1.png", "a/x-2.png", "a/x-3.png"].map(|x| folders.done(x));
-        assert_eq!(found, ["1", "2", "3", ""]);
+        // SHA-256 of "2" begins with these.
+        let found = ["a/x.png", "a/x-d4735e3a.png"].map(|name| folders.done(name));
+        assert_eq!(found, ["1", "2"]);
+        let count = fs::read_dir(folders.0.path().join("done/a"))
+            .expect("lists")
+            .count();
+        assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_file_that_changed_or_is_there_already_is_left_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x.png");
+        fs::write(&path, "1").expect("writes");
+        let digest = digest_of(&path).expect("reads");
+        let stamp = Stamp::of(&path).expect("is there");
+        let alias = folder.path().join("alias");
+        std::os::unix::fs::symlink(folder.path(), &alias).expect("links");
+        for same in [folder.path(), &alias, &alias.join(".")] {
+            let finish = Finish::Move(same.to_owned());
+            finish
+                .finish(&path, Path::new("x.png"), &digest, &stamp)
+                .expect("is there");
+            assert_eq!(fs::read_to_string(&path).expect("is there"), "1");
+        }
+        fs::write(&path, "22").expect("writes");
+        for finish in [Finish::Delete, Finish::Move(folder.path().join("done"))] {
+            finish
+                .finish(&path, Path::new("x.png"), &digest, &stamp)
+                .expect("is another");
+            assert_eq!(fs::read_to_string(&path).expect("is there"), "22");
+        }
     }
 
     #[test]
@@ -185,9 +293,16 @@ mod tests {
             return;
         }
         let digest = digest_of(&path).expect("reads");
+        let stamp = Stamp::of(&path).expect("is there");
+        // What a crash left of a copy that may not be written over.
+        let left = far.path().join(".x.png");
+        fs::write(&left, "").expect("writes");
+        let mut rights = left.metadata().expect("is there").permissions();
+        rights.set_readonly(true);
+        fs::set_permissions(&left, rights).expect("sets");
         let finish = Finish::Move(far.path().to_owned());
         finish
-            .finish(&path, Path::new("x.png"), &digest)
+            .finish(&path, Path::new("x.png"), &digest, &stamp)
             .expect("moves");
         assert_eq!(fs::read_to_string(&to).expect("reads"), "1");
         assert!(!path.exists());
@@ -198,18 +313,22 @@ mod tests {
     fn what_is_gone_is_finished() {
         let folder = tempfile::tempdir().expect("folder");
         let gone = folder.path().join("gone.png");
+        fs::write(&gone, "1").expect("writes");
+        let stamp = Stamp::of(&gone).expect("is there");
+        fs::remove_file(&gone).expect("removes");
         for finish in [
             Finish::Keep,
             Finish::Delete,
             Finish::Move(folder.path().join("done")),
         ] {
             finish
-                .finish(&gone, Path::new("gone.png"), &[0; 32])
+                .finish(&gone, Path::new("gone.png"), &[0; 32], &stamp)
                 .expect("nothing to do");
         }
         fs::write(&gone, "1").expect("writes");
+        let stamp = Stamp::of(&gone).expect("is there");
         Finish::Delete
-            .finish(&gone, Path::new("gone.png"), &[0; 32])
+            .finish(&gone, Path::new("gone.png"), &[0; 32], &stamp)
             .expect("deletes");
         assert!(!gone.exists());
     }

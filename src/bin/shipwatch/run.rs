@@ -33,6 +33,15 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
                 .or_exit(Exit::CannotCreate)?;
         }
     }
+    if once
+        && config
+            .source
+            .iter()
+            .any(|source| source.watched().is_none())
+    {
+        let error = anyhow!("--once has no end with a camera: take its [[source]] out, or --once");
+        return Err(Failure::new(Exit::Config, error));
+    }
     // Signals count from here on, so that a stop while the models load is not lost.
     let stop = Stop::default();
     let handle = stop.clone();
@@ -98,6 +107,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         overlay,
         group: config.group(),
         reprocess,
+        written: None,
         alive: &|summary| service.alive(summary),
     };
     let summary = daemon.run(feeds, &stop).or_exit(Exit::Io)?;
