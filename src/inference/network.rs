@@ -142,7 +142,10 @@ impl Network {
     pub fn run(&self, image: &[u8]) -> Result<Vec<f32>, InferenceError> {
         self.check_length(image)?;
         let input = Tensor::from_shape(&[1, self.side, self.side, 3], image).map_err(run)?;
-        let outputs = self.plan.run(tvec!(input.into_tvalue())).map_err(run)?;
+        // Numbers that no model has make tract panic: a division of integers by zero, say.
+        let outputs = contain(|| self.plan.run(tvec!(input.into_tvalue())))
+            .ok_or_else(|| InferenceError::Run("the model is malformed".into()))?
+            .map_err(run)?;
         let output = outputs[0].try_as_plain_ram().map_err(run)?;
         let values = output.as_slice::<f32>().map_err(run)?;
         if values.iter().all(|v| v.is_finite()) {
@@ -566,6 +569,35 @@ mod tests {
         graph.node.insert(0, constant);
         let error = load(&model.encode_to_vec()).expect_err("damaged");
         assert!(error.to_string().contains("`mean`"), "{error}");
+    }
+
+    #[test]
+    fn an_operator_that_panics_is_an_error() {
+        use tract_onnx::pb::{AttributeProto, NodeProto, attribute_proto::AttributeType};
+
+        let node = |kind: &str, inputs: &[&str], output: &str, to: i64| NodeProto {
+            op_type: kind.into(),
+            input: inputs.iter().map(|&input| input.into()).collect(),
+            output: vec![output.into()],
+            attribute: vec![AttributeProto {
+                name: "to".into(),
+                r#type: AttributeType::Int as i32,
+                i: to,
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        };
+        // A value over itself, in integers.
+        let mut model = identity(&[1, 3, 1, 1]);
+        model.graph.as_mut().expect("a graph").node = vec![
+            node("Cast", &["x"], "i", 6),
+            node("Div", &["i", "i"], "one", 0),
+            node("Cast", &["one"], "y", 1),
+        ];
+        let network = Network::from_proto(model, &tenths()).expect("loads");
+        assert_eq!(network.run(&[0, 255, 0]).expect("runs"), [1.0; 3]);
+        let error = network.run(&[0, 128, 0]).expect_err("zero over zero");
+        assert!(error.to_string().ends_with("malformed"), "{error}");
     }
 
     #[test]

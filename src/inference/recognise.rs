@@ -943,10 +943,9 @@ mod tests {
     fn constants_whose_sizes_are_wrong_are_refused() {
         let model = simple();
         let tensors = &model.graph.as_ref().expect("a graph").initializer;
-        for at in 0..tensors.len() {
+        for (at, TensorProto { name, .. }) in tensors.iter().enumerate() {
             let mut model = model.clone();
             graph(&mut model).initializer[at].dims.insert(0, 2);
-            let name = &tensors[at].name;
             assert!(Network::from_proto(model, &values()).is_err(), "{name}");
         }
         // A zero point that is named, but is not there.

@@ -20,6 +20,28 @@ const SHIPPED: [&[u8]; 2] = [
     include_bytes!("../../models/base-int8/unet.onnx"),
 ];
 
+/// Changes bytes of a file, loses some or repeats some.
+fn change_bytes(file: &mut Vec<u8>, noise: &mut Noise) {
+    for _ in 0..1 + noise.below(3) {
+        let (at, to) = (noise.below(file.len()), noise.below(file.len()));
+        let span = at.min(to)..at.max(to).min(at.min(to) + 64);
+        match noise.below(6) {
+            0 => file.truncate(at),
+            1 => drop(file.drain(span)),
+            2 => {
+                let piece = file[span].to_vec();
+                file.splice(at..at, piece);
+            }
+            3 => file.insert(at, noise.byte()),
+            _ => {
+                if let Some(byte) = file.get_mut(at) {
+                    *byte ^= 1 << noise.below(8);
+                }
+            }
+        }
+    }
+}
+
 /// Mangles one of some files for each seed, and counts what becomes of them.
 fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, usize> {
     watch_panics();
@@ -32,7 +54,7 @@ fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, 
         let file = match noise.below(4) {
             0 => {
                 let mut file = files[which].clone();
-                mangle::bytes(&mut file, &mut noise);
+                change_bytes(&mut file, &mut noise);
                 file
             }
             _ => {

@@ -94,28 +94,6 @@ pub fn structure(model: &mut ModelProto, noise: &mut Noise) {
     }
 }
 
-/// Changes bytes of a file, loses some or repeats some.
-pub fn bytes(file: &mut Vec<u8>, noise: &mut Noise) {
-    for _ in 0..1 + noise.below(3) {
-        let (at, to) = (noise.below(file.len()), noise.below(file.len()));
-        let span = at.min(to)..at.max(to).min(at.min(to) + 64);
-        match noise.below(6) {
-            0 => file.truncate(at),
-            1 => drop(file.drain(span)),
-            2 => {
-                let piece = file[span].to_vec();
-                file.splice(at..at, piece);
-            }
-            3 => file.insert(at, noise.byte()),
-            _ => {
-                if let Some(byte) = file.get_mut(at) {
-                    *byte ^= 1 << noise.below(8);
-                }
-            }
-        }
-    }
-}
-
 fn opset(model: &mut ModelProto, noise: &mut Noise) {
     match noise.of_mut(&mut model.opset_import) {
         Some(opset) if noise.below(3) > 0 => {

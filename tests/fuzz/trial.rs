@@ -39,8 +39,10 @@ static OWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 pub fn watch_panics() {
     panic::set_hook(Box::new(|panic| {
         let file = panic.location().map_or("", |place| place.file());
-        // Relative in the package itself; else the package is tract or another one.
-        if file.starts_with("src/") || file.contains("shipwatch/src/") {
+        if ["src/engine/", "src/inference/"]
+            .iter()
+            .any(|own| file.contains(own))
+        {
             OWN.lock().expect("no panic").push(panic.to_string());
         } else if file.contains("tests/") || file.contains("fuzz_targets/") {
             eprintln!("{panic}");
