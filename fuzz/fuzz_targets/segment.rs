@@ -119,7 +119,9 @@ fn layer(input: &mut Unstructured, graph: &mut Graph) -> Result<Option<usize>> {
 fn bytes(input: &mut Unstructured, count: usize) -> Result<Vec<u8>> {
     let mixed: bool = input.arbitrary()?;
     let length = input.int_in_range(1..=13)?;
-    let few: Vec<u8> = (0..length).map(|_| input.arbitrary()).collect::<Result<_>>()?;
+    let few: Vec<u8> = (0..length)
+        .map(|_| input.arbitrary())
+        .collect::<Result<_>>()?;
     let byte = |at: usize| {
         let mix = (at as u32).wrapping_mul(0x9e37_79b9) >> 24;
         few[at % length] ^ if mixed { mix as u8 } else { 0 }
@@ -129,7 +131,10 @@ fn bytes(input: &mut Unstructured, count: usize) -> Result<Vec<u8>> {
 
 fn weight(input: &mut Unstructured, count: usize) -> Result<Vec<i8>> {
     let bytes = bytes(input, count)?;
-    Ok(bytes.into_iter().map(|byte| (byte as i8).max(-127)).collect())
+    Ok(bytes
+        .into_iter()
+        .map(|byte| (byte as i8).max(-127))
+        .collect())
 }
 
 fn filters(input: &mut Unstructured, outputs: usize, depth: usize) -> Result<Filters> {
@@ -137,7 +142,9 @@ fn filters(input: &mut Unstructured, outputs: usize, depth: usize) -> Result<Fil
     let bias: i32 = *input.choose(&[0, 1, -700, 30_000, -(1 << 29), 1 << 29])?;
     Ok(Filters {
         weight: weight(input, outputs * depth)?,
-        scales: (0..outputs).map(|o| unit * (1.0 + o as f32 / 40.0)).collect(),
+        scales: (0..outputs)
+            .map(|o| unit * (1.0 + o as f32 / 40.0))
+            .collect(),
         bias: (0..outputs).map(|o| bias - 50 * o as i32).collect(),
     })
 }
@@ -146,7 +153,13 @@ fn window(input: &mut Unstructured) -> Result<Window> {
     let pads: [bool; 4] = input.arbitrary()?;
     let [top, left, bottom, right] = pads.map(usize::from);
     let stride = input.int_in_range(1..=2)?;
-    Ok(Window { stride, top, left, bottom, right })
+    Ok(Window {
+        stride,
+        top,
+        left,
+        bottom,
+        right,
+    })
 }
 
 fn scheme(input: &mut Unstructured) -> Result<Scheme> {
