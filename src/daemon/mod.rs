@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long a full disk is given before it is tried again.
 const FULL: Duration = Duration::from_secs(1);
 
+/// How long after a file could not be moved or deleted it is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// How long after lines were written the ledger is told of it, if no frames come that do it.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -131,6 +134,17 @@ struct Fate {
     failed: Option<PathBuf>,
 }
 
+/// What the loop keeps from turn to turn, besides the batch.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// When lines were last written, unless the ledger knows how far that went.
+    written: Option<Instant>,
+    /// Lanes and files that are done and still lie there, and what is wrong with those that are broken.
+    undecided: Vec<(usize, Origin, Option<String>)>,
+    /// When these were last tried.
+    tried: Option<Instant>,
+}
+
 /// The loop and all that it writes to.
 pub struct Daemon<'a> {
     /// Looks at frames.
@@ -145,8 +159,8 @@ pub struct Daemon<'a> {
     pub group: Group,
     /// Whether frames are done again that the ledger knows.
     pub reprocess: bool,
-    /// When lines were last written, unless the ledger knows how far that went.
-    pub written: Option<Instant>,
+    /// What the loop keeps; empty at first.
+    pub kept: Kept,
     /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
     pub alive: &'a dyn Fn(&Summary),
 }
@@ -213,11 +227,14 @@ impl Daemon<'_> {
                     Next::Known { origin, outcome } => {
                         summary.known += 1;
                         debug!("{}: done before", origin.key.name.display());
-                        fates[lane].decide(&origin, outcome.problem.as_deref());
+                        self.decide(fates, lane, origin, outcome.problem);
                     }
                     Next::Idle | Next::End => {}
                 },
-                Popped::Idle if batch.entries.is_empty() => self.note_position(SETTLED),
+                Popped::Idle if batch.entries.is_empty() => {
+                    self.note_position(SETTLED);
+                    self.decide_again(fates);
+                }
                 Popped::Idle => {}
                 Popped::Ended => break,
             }
@@ -231,7 +248,7 @@ impl Daemon<'_> {
     }
 
     fn take(
-        &self,
+        &mut self,
         lane: usize,
         frame: &Frame,
         decode: Duration,
@@ -241,7 +258,13 @@ impl Daemon<'_> {
     ) -> Result<(), RunError> {
         // It may have come twice before the ledger knew it.
         let known = !self.reprocess && self.ledger.knows(&origin.key)?;
-        if known || batch.keys.contains(&origin.key) {
+        if known {
+            summary.known += 1;
+            self.kept.tried = None;
+            self.kept.undecided.push((lane, origin, None));
+            return Ok(());
+        }
+        if batch.keys.contains(&origin.key) {
             summary.known += 1;
             batch.saw_again(origin);
             return Ok(());
@@ -315,11 +338,27 @@ impl Daemon<'_> {
         let Batch {
             origins, entries, ..
         } = mem::take(batch);
-        for ((lane, origin), entry) in origins.iter().zip(&entries) {
-            let problem = entry.outcome.as_ref().err();
-            fates[*lane].decide(origin, problem.map(String::as_str));
+        for ((lane, origin), entry) in origins.into_iter().zip(entries) {
+            self.decide(fates, lane, origin, entry.outcome.err());
         }
         Ok(())
+    }
+
+    fn decide(&mut self, fates: &[Fate], lane: usize, origin: Origin, problem: Option<String>) {
+        if !fates[lane].decide(&origin, problem.as_deref()) {
+            self.kept.tried = Some(Instant::now());
+            self.kept.undecided.push((lane, origin, problem));
+        }
+    }
+
+    /// Tries again, now and then, to move or delete what could not be.
+    fn decide_again(&mut self, fates: &[Fate]) {
+        if self.kept.tried.is_none_or(|at| at.elapsed() >= AGAIN) {
+            let Kept { undecided, .. } = &mut self.kept;
+            undecided
+                .retain(|(lane, origin, problem)| !fates[*lane].decide(origin, problem.as_deref()));
+            self.kept.tried = Some(Instant::now());
+        }
     }
 
     /// What is committed already is not committed again.
@@ -334,15 +373,15 @@ impl Daemon<'_> {
             .filter_map(|entry| entry.outcome.as_ref().ok());
         let records: Vec<FrameRecord> = records.cloned().collect();
         self.output.follow(&records)?;
-        self.written = Some(Instant::now());
+        self.kept.written = Some(Instant::now());
         Ok(())
     }
 
     /// Commits how far the output is where no next batch has done so for a while: then a file that is moved away
     /// takes no line with it that a crash would have written again.
     fn note_position(&mut self, quiet: Duration) {
-        if self.written.is_some_and(|at| at.elapsed() >= quiet) {
-            self.written = None;
+        if self.kept.written.is_some_and(|at| at.elapsed() >= quiet) {
+            self.kept.written = None;
             if let Err(error) = self.commit(&mut []) {
                 warn!("{error}; tried again with the next frames");
             }
@@ -393,10 +432,11 @@ impl Drop for Closes<'_> {
 
 impl Fate {
     /// Keeps, moves or deletes a file; one with a `problem` is set aside, if there is a folder for that, and else
-    /// stays where it is. A file that changed meanwhile is left alone: it will come again.
-    fn decide(&self, Origin { key, file }: &Origin, problem: Option<&str>) {
+    /// stays where it is. A file that changed meanwhile is left alone: it will come again. False if it could not
+    /// be done.
+    fn decide(&self, Origin { key, file }: &Origin, problem: Option<&str>) -> bool {
         let Some(SourceFile { path, stamp }) = file else {
-            return;
+            return true;
         };
         let (name, digest) = (&key.name, &key.digest);
         let decided = match (problem, &self.failed) {
@@ -404,9 +444,10 @@ impl Fate {
             (Some(problem), Some(folder)) => set_aside(path, name, digest, stamp, folder, problem),
             (Some(_), None) => Ok(()),
         };
-        if let Err(error) = decided {
+        if let Err(error) = &decided {
             warn!("{}: stays where it is: {error}", path.display());
         }
+        decided.is_ok()
     }
 }
 
@@ -552,7 +593,7 @@ mod tests {
                 overlay: None,
                 group: Group::default(),
                 reprocess: false,
-                written: None,
+                kept: Kept::default(),
                 alive: &|_| {},
             }
         }
@@ -671,6 +712,28 @@ mod tests {
         assert_eq!(lanes, [("a", 0), ("b", 1), ("c", 1)]);
         let left = ["a", "b", "c"].map(|name| field.path(name).exists());
         assert_eq!(left, [false, true, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_tried_again() {
+        let field = Field::new();
+        let mut daemon = field.daemon(&look);
+        let fates = [Fate {
+            finish: Finish::Move(field.path("done")),
+            failed: None,
+        }];
+        let origin = field.origin("a");
+        // A file lies where the folder should.
+        fs::write(field.path("done"), "in the way").expect("writes");
+        daemon.decide(&fates, 0, origin, None);
+        assert!(field.path("a").exists());
+        fs::remove_file(field.path("done")).expect("removes");
+        daemon.decide_again(&fates);
+        assert!(field.path("a").exists(), "not at once");
+        daemon.kept.tried = None;
+        daemon.decide_again(&fates);
+        assert!(!field.path("a").exists() && field.path("done/a").exists());
+        assert!(daemon.kept.undecided.is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use log::info;
 use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::daemon::output::{Output, OutputError};
-use shipwatch::daemon::{Daemon, Feed, Stop};
+use shipwatch::daemon::{Daemon, Feed, Kept, Stop};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::Overlay;
 use shipwatch::source::Source;
@@ -107,7 +107,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         overlay,
         group: config.group(),
         reprocess,
-        written: None,
+        kept: Kept::default(),
         alive: &|summary| service.alive(summary),
     };
     let summary = daemon.run(feeds, &stop).or_exit(Exit::Io)?;
