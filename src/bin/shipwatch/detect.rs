@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use log::error;
+use log::{error, info};
 use shipwatch::frame::Frame;
-use shipwatch::model::Bundle;
+use shipwatch::model::{Bundle, Manifest};
 use shipwatch::record::{FrameRecord, milliseconds};
 use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
@@ -35,10 +35,15 @@ pub(crate) fn run(args: DetectArgs) -> Result<Exit, Failure> {
 
 /// The models in `dir`, or those that are built in.
 pub(crate) fn load_models(dir: Option<&Path>) -> Result<Bundle, Failure> {
-    Ok(match dir {
+    let start = Instant::now();
+    let bundle = match dir {
         Some(dir) => Bundle::load(dir)?,
         None => Bundle::embedded()?,
-    })
+    };
+    let Manifest { name, version, .. } = &bundle.manifest;
+    let millis = 1e3 * start.elapsed().as_secs_f64();
+    info!("models {name} {version}, loaded in {millis:.0} ms");
+    Ok(bundle)
 }
 
 /// Lets this many threads look at tiles, or as many as there are processors.
