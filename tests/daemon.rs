@@ -23,6 +23,10 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     fn start(dir: &'a Dir, args: &[&str]) -> Self {
+        Self::of(dir, &mut Self::command(dir, args))
+    }
+
+    fn command(dir: &Dir, args: &[&str]) -> Command {
         let models = bright_models();
         let run = [
             "run",
@@ -33,11 +37,12 @@ impl<'a> Daemon<'a> {
             "--output",
             "out.jsonl",
         ];
-        let child = dir
-            .shipwatch(&[&run, args].concat())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        dir.shipwatch(&[&run, args].concat())
+    }
+
+    fn of(dir: &'a Dir, command: &mut Command) -> Self {
+        let child = command.stderr(Stdio::piped()).spawn();
+        let child = child.expect("the binary starts");
         Self { dir, child }
     }
 
@@ -325,24 +330,11 @@ fn systemd_hears_that_it_is_ready_alive_and_stopping() {
     dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
     let socket = UnixDatagram::bind(dir.path("notify")).expect("binds");
     socket.set_read_timeout(Some(PATIENCE)).expect("sets");
-    let models = bright_models();
-    let args = [
-        "run",
-        "--models",
-        &models,
-        "--folder",
-        "in",
-        "--output",
-        "out.jsonl",
-    ];
-    let child = dir
-        .shipwatch(&args)
+    let mut command = Daemon::command(&dir, &[]);
+    command
         .env("NOTIFY_SOCKET", dir.path("notify"))
-        .env("WATCHDOG_USEC", "400000")
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let daemon = Daemon { dir: &dir, child };
+        .env("WATCHDOG_USEC", "400000");
+    let daemon = Daemon::of(&dir, &mut command);
     let hear = || {
         let mut bytes = [0; 512];
         let length = socket.recv(&mut bytes).expect("says something");
@@ -388,9 +380,7 @@ fn a_missing_camera_does_not_end_the_process() {
     dir.write("config.toml", config);
     let models = bright_models();
     let args = ["run", "--models", &models, "--config", "config.toml"];
-    let child = dir.shipwatch(&args).stderr(Stdio::piped()).spawn();
-    let child = child.expect("the binary starts");
-    let daemon = Daemon { dir: &dir, child };
+    let daemon = Daemon::of(&dir, &mut dir.shipwatch(&args));
     assert_eq!(names(&daemon.wait(1)), ["a.png"]);
     daemon.signal("-TERM");
     let (code, said) = daemon.end();

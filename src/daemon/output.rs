@@ -116,9 +116,13 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError::Io`]: the same records may be given again.
-    pub fn follow(&mut self, records: &[FrameRecord]) -> Result<(), OutputError> {
-        let mut lines = Vec::new();
+    pub fn follow<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a FrameRecord>,
+    ) -> Result<(), OutputError> {
+        let (mut lines, mut last) = (Vec::new(), 0);
         for record in records {
+            last = last.max(record.id.unwrap_or(0));
             serde_json::to_writer(&mut lines, record).expect("a record is JSON");
             lines.push(b'\n');
         }
@@ -136,8 +140,7 @@ impl Output {
             let _ = self.file.set_len(position.bytes);
         }
         position.bytes = written?;
-        let last = records.iter().filter_map(|record| record.id).max();
-        position.frame = position.frame.max(last.unwrap_or(0));
+        position.frame = position.frame.max(last);
         Ok(())
     }
 
@@ -467,7 +470,7 @@ mod tests {
         let a = field.commit("a", &output);
         output.follow(&[a]).expect("writes");
         let b = field.commit("b", &output);
-        output.follow(std::slice::from_ref(&b)).expect("writes");
+        output.follow([&b]).expect("writes");
         drop(output);
         // After a crash, for the ledger does not know of `b`'s line.
         let other = serde_json::to_string(&sample_record("other", &[])).expect("JSON") + "\n";

@@ -186,13 +186,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`].
     pub fn knows(&self, key: &Key) -> Result<bool, LedgerError> {
-        let find = || {
-            let mut query = self.db.prepare_cached(
-                "SELECT 1 FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
-            )?;
-            query.exists(params![key.source, key.name_bytes(), key.digest])
-        };
-        find().map_err(database(&self.path))
+        let found = roster::outcome(&self.db, key).map_err(database(&self.path))?;
+        Ok(found.is_some())
     }
 
     /// The frame that was done last; 0 before the first.

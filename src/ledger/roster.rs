@@ -104,14 +104,16 @@ impl Roster {
         if self.blind {
             return Ok(None);
         }
-        let find = || {
-            let mut query = self.db.prepare_cached(
-                "SELECT problem FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
-            )?;
-            let outcome = |row: &rusqlite::Row| row.get(0).map(|problem| Outcome { problem });
-            let key = params![key.source, key.name_bytes(), key.digest];
-            query.query_row(key, outcome).optional()
-        };
-        find().map_err(database(&self.path))
+        outcome(&self.db, key).map_err(database(&self.path))
     }
+}
+
+/// What came of a frame that is done; none of one that is not.
+pub(super) fn outcome(db: &Connection, key: &Key) -> rusqlite::Result<Option<Outcome>> {
+    let mut query = db.prepare_cached(
+        "SELECT problem FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3",
+    )?;
+    let outcome = |row: &rusqlite::Row| row.get(0).map(|problem| Outcome { problem });
+    let key = params![key.source, key.name_bytes(), key.digest];
+    query.query_row(key, outcome).optional()
 }

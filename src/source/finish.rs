@@ -48,7 +48,7 @@ impl Finish {
             Self::Move(folder) => {
                 let to = folder.join(name);
                 fs::create_dir_all(to.parent().unwrap_or(folder))?;
-                file.move_to(&to).map(|_| ())
+                file.move_to(file.place(&to)?)
             }
         }
     }
@@ -73,10 +73,11 @@ pub fn set_aside(
         digest,
         stamp,
     };
-    let mut note = file.place(&to)?.into_os_string();
+    let place = file.place(&to)?;
+    let mut note = place.path.clone().into_os_string();
     note.push(".reason.txt");
     fs::write(note, format!("{reason}\n"))?;
-    file.move_to(&to).map(|_| ())
+    file.move_to(place)
 }
 
 /// A file whose frame is done.
@@ -84,6 +85,13 @@ struct Finished<'a> {
     path: &'a Path,
     digest: &'a Digest,
     stamp: &'a Stamp,
+}
+
+/// Where a file goes.
+struct Place {
+    path: PathBuf,
+    /// Whether it lies there already.
+    taken: bool,
 }
 
 impl Finished<'_> {
@@ -100,44 +108,40 @@ impl Finished<'_> {
     }
 
     /// Where it goes: where it is wanted, unless a file of other content lies there.
-    fn place(&self, wanted: &Path) -> io::Result<PathBuf> {
-        Ok(match self.fits(wanted)? {
-            true => wanted.to_owned(),
-            false => {
-                let mut name = wanted.file_stem().unwrap_or_default().to_owned();
-                let [a, b, c, d, ..] = self.digest;
-                name.push(format!("-{a:02x}{b:02x}{c:02x}{d:02x}"));
-                if let Some(extension) = wanted.extension() {
-                    name.push(".");
-                    name.push(extension);
-                }
-                wanted.with_file_name(name)
+    fn place(&self, wanted: &Path) -> io::Result<Place> {
+        let mut name = wanted.file_stem().unwrap_or_default().to_owned();
+        let [a, b, c, d, ..] = self.digest;
+        name.push(format!("-{a:02x}{b:02x}{c:02x}{d:02x}"));
+        if let Some(extension) = wanted.extension() {
+            name.push(".");
+            name.push(extension);
+        }
+        for path in [wanted.to_owned(), wanted.with_file_name(name)] {
+            if let Some(taken) = self.lies_at(&path)? {
+                return Ok(Place { path, taken });
             }
-        })
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("other files lie at {} and beside it", wanted.display()),
+        ))
     }
 
-    /// Whether nothing lies there, or the same.
-    fn fits(&self, to: &Path) -> io::Result<bool> {
-        match to.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+    /// Whether it lies there; none if something else does.
+    fn lies_at(&self, path: &Path) -> io::Result<Option<bool>> {
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(false)),
             Err(error) => Err(error),
-            Ok(there) if !there.is_file() || there.len() != self.stamp.length => Ok(false),
-            Ok(_) => Ok(digest_of(to)? == *self.digest),
+            Ok(there) if !there.is_file() || there.len() != self.stamp.length => Ok(None),
+            Ok(_) => Ok((digest_of(path)? == *self.digest).then_some(true)),
         }
     }
 
-    fn move_to(&self, wanted: &Path) -> io::Result<()> {
-        let to = self.place(wanted)?;
-        if let Ok(there) = fs::canonicalize(&to) {
-            if there == fs::canonicalize(self.path)? {
+    fn move_to(&self, Place { path: to, taken }: Place) -> io::Result<()> {
+        if taken {
+            if fs::canonicalize(&to)? == fs::canonicalize(self.path)? {
                 // Another name of the folder that it lies in: it is where it should be.
                 return Ok(());
-            }
-            if !self.fits(&to)? {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!("{} is another file", to.display()),
-                ));
             }
             // A copy of before a crash, perhaps, of which not all was on the disk.
             File::open(&to)?.sync_all()?;
