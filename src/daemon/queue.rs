@@ -1,6 +1,7 @@
 //! What sources hand to the loop: a lane for each, of bounded length, with a policy for what does not fit.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -170,12 +171,20 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Items of a lane that were dropped.
+    /// Items of a lane that wait.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn dropped(&self, lane: usize) -> u64 {
-        self.lock().lanes[lane].dropped
+    pub fn waiting(&self, lane: usize) -> usize {
+        self.lock().lanes[lane].items.len()
+    }
+
+    /// Items of a lane that were dropped since this was asked last.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn take_dropped(&self, lane: usize) -> u64 {
+        mem::take(&mut self.lock().lanes[lane].dropped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -208,7 +217,7 @@ mod tests {
             assert!(queue.push(0, item) && queue.push(1, item));
         }
         assert_eq!(drain(&queue), [(0, 3), (1, 1), (0, 4), (1, 2)]);
-        assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [2, 2]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [2, 2]);
         assert_eq!(queue.pop(NOW), Popped::Idle);
         (5..9).for_each(|item| queue.put(1, item));
         assert_eq!(drain(&queue), [(1, 5), (1, 6), (1, 7), (1, 8)]);
@@ -227,7 +236,7 @@ mod tests {
             }
             assert_eq!(queue.pop(SOON), Popped::Ended);
         });
-        assert_eq!(queue.dropped(0), 0);
+        assert_eq!(queue.take_dropped(0), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod finish;
 pub mod folder;
 mod grey_tiff;
+pub mod in_hand;
 mod jpeg;
 pub mod pixels;
 pub mod search;
@@ -27,6 +28,11 @@ pub trait Source {
     /// # Errors
     /// If the ledger cannot say what is known.
     fn next(&mut self, timeout: Duration) -> Result<Next, LedgerError>;
+
+    /// What keeps it from giving frames at present, for people to read.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a [`Source`] had to say.
