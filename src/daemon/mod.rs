@@ -274,6 +274,7 @@ impl Daemon<'_> {
                 decode,
                 origin,
             } => self.take(lane, &frame, decode, origin, round)?,
+            Next::Seen { record, origin } => self.note(lane, record, origin, round),
             Next::Broken { problem, origin } => {
                 counts.broken += 1;
                 warn!("{problem}; skipped");
@@ -324,16 +325,12 @@ impl Daemon<'_> {
         match seen {
             Some(Ok((mut record, overlay))) => {
                 record.millis.decode = milliseconds(decode);
-                counts.frames += 1;
-                counts.ships += record.ships.len() as u64;
-                info!("{}", describe(&record));
                 match overlay {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
-                self.board.looked(lane, &record);
-                batch.push(lane, origin, Ok(record));
+                self.note(lane, record, origin, round);
             }
             Some(Err(error)) => {
                 counts.broken += 1;
@@ -347,6 +344,16 @@ impl Daemon<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A frame has a record.
+    fn note(&self, lane: usize, record: FrameRecord, origin: Origin, round: &mut Round) {
+        let counts = &mut round.counts[lane];
+        counts.frames += 1;
+        counts.ships += record.ships.len() as u64;
+        info!("{}", describe(&record));
+        self.board.looked(lane, &record);
+        round.batch.push(lane, origin, Ok(record));
     }
 
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the

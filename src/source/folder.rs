@@ -261,8 +261,8 @@ pub struct FolderFrames {
 }
 
 impl FolderFrames {
-    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded, nor what is
-    /// condemned by what the process was found to have `in_hand`. With `once`, the source ends when the files that
+    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded, nor what
+    /// is tried alone for it was `in_hand` before. With `once`, the source ends when the files that
     /// are there have been handed out.
     pub fn new(
         watch: FolderWatch,
@@ -306,9 +306,16 @@ impl FolderFrames {
         if let Some(outcome) = self.roster.outcome(&origin.key)? {
             return Ok(Some(Next::Known { origin, outcome }));
         }
-        if let Some(problem) = self.in_hand.condemns(&origin.key, &path) {
-            let origin = Some(origin);
-            return Ok(Some(Next::Broken { problem, origin }));
+        match self.in_hand.tries(&origin.key, &path) {
+            Some(Ok(mut record)) => {
+                record.frame = origin.key.name.to_string_lossy().into_owned();
+                return Ok(Some(Next::Seen { record, origin }));
+            }
+            Some(Err(problem)) => {
+                let origin = Some(origin);
+                return Ok(Some(Next::Broken { problem, origin }));
+            }
+            None => {}
         }
         let mark = self.in_hand.mark(&origin.key);
         let decoded = decode_file(&path, &self.decode);

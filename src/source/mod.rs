@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::frame::Frame;
 use crate::ledger::{Key, LedgerError, Outcome};
+use crate::record::FrameRecord;
 use stamp::Stamp;
 
 /// A stream of frames that a loop asks for the next one.
@@ -44,6 +45,13 @@ pub enum Next {
         frame: Frame,
         /// How long reading and decoding took.
         decode: Duration,
+        /// Which frame it is.
+        origin: Origin,
+    },
+    /// A frame that was looked at already, in a process of its own.
+    Seen {
+        /// What it shows.
+        record: FrameRecord,
         /// Which frame it is.
         origin: Origin,
     },
