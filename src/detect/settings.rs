@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::DetectError;
+use super::{DetectError, Regions};
 use crate::frame::{Frame, Tags};
 use crate::model::Manifest;
 
 /// What a caller may choose; `None` leaves it to the manifest and the frame.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// Factor by which frames are resampled before the networks see them.
     pub scale: Option<f64>,
@@ -19,6 +19,8 @@ pub struct Options {
     pub mask: Option<f32>,
     /// Fewest pixels of a ship at the networks' scale.
     pub min_area: Option<u32>,
+    /// Where ships count.
+    pub regions: Regions,
 }
 
 /// Options, manifest and frame brought together.

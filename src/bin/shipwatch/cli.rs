@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
-use shipwatch::detect::Options;
+use shipwatch::detect::{Options, Polygon, Regions};
 use shipwatch::frame::Percentiles;
 use shipwatch::source::decode::DecodeOptions;
 
@@ -215,23 +215,30 @@ pub(crate) struct TuningArgs {
     /// Drop ships with fewer pixels at the scale the networks see; the models' own by default
     #[arg(long, value_name = "PIXELS")]
     pub(crate) min_area: Option<u32>,
+
+    /// Count only ships inside this polygon, in fractions of width and height from the top left; may be repeated
+    ///
+    /// Tiles outside are not looked at, which saves their time. A ship counts if its centroid lies inside.
+    #[arg(long, value_name = "\"X,Y X,Y X,Y...\"", help_heading = "Regions")]
+    pub(crate) look: Vec<Polygon>,
+
+    /// Count no ships inside this polygon: land, the carrier's own feet, a caption; may be repeated
+    #[arg(long, value_name = "\"X,Y X,Y X,Y...\"", help_heading = "Regions")]
+    pub(crate) ignore: Vec<Polygon>,
 }
 
 impl TuningArgs {
     pub(crate) fn options(&self) -> Options {
-        let &Self {
-            scale,
-            gsd,
-            gate,
-            mask,
-            min_area,
-        } = self;
         Options {
-            scale,
-            gsd,
-            gate,
-            mask,
-            min_area,
+            scale: self.scale,
+            gsd: self.gsd,
+            gate: self.gate,
+            mask: self.mask,
+            min_area: self.min_area,
+            regions: Regions {
+                look: self.look.clone(),
+                ignore: self.ignore.clone(),
+            },
         }
     }
 }

@@ -234,6 +234,7 @@ impl Config {
             gate: own.gate.or(all.gate),
             mask: own.mask.or(all.mask),
             min_area: own.min_area.or(all.min_area),
+            regions: source.regions(),
         }
     }
 }
@@ -252,6 +253,7 @@ impl DetectConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Regions;
     use crate::frame::Percentiles;
     use crate::source::decode::DecodeOptions;
     use crate::source::finish::Finish;
@@ -304,6 +306,8 @@ mod tests {
             stretch = [1, 99]
             gsd = 0.5
             scale = 0.25
+            look = [[[0, 0], [1, 0], [1, 1]], [[0, 0.5], [0.5, 1], [0, 1]]]
+            ignore = [[[0, 0.9], [1, 0.9], [1, 1], [0, 1]]]
             finished = "move"
             finished-folder = "/done"
             failed-folder = "/failed"
@@ -345,6 +349,12 @@ mod tests {
         );
         let options = config.detect_options(source);
         assert_eq!((options.gsd, options.scale), (Some(0.5), Some(0.25)));
+        let polygon = |text: &str| text.parse().expect("a polygon");
+        let regions = Regions {
+            look: vec![polygon("0,0 1,0 1,1"), polygon("0,0.5 0.5,1 0,1")],
+            ignore: vec![polygon("0,0.9 1,0.9 1,1 0,1")],
+        };
+        assert_eq!(options.regions, regions);
         assert_eq!(
             (options.gate, options.mask, options.min_area),
             (Some(0.25), Some(0.5), Some(9))
@@ -358,6 +368,14 @@ mod tests {
             ("\n\n[nonsense]", "nonsense"),
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
+            (
+                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "this one has 2",
+            ),
+            (
+                "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
+                "corner 2",
+            ),
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::DetectConfig;
 use super::rule::Rule;
 use crate::daemon::queue::Policy;
+use crate::detect::{Polygon, Regions};
 use crate::frame::Percentiles;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
@@ -50,6 +51,10 @@ pub struct SourceConfig {
     pub gsd: Option<f64>,
     /// Factor by which frames are resampled before the networks see them.
     pub scale: Option<f64>,
+    /// Polygons outside of which no ship counts; everywhere without any.
+    pub look: Vec<Polygon>,
+    /// Polygons in which no ship counts.
+    pub ignore: Vec<Polygon>,
     /// What becomes of a file whose frame is done.
     pub finished: Finished,
     /// Where it moves to, if it does.
@@ -96,6 +101,8 @@ impl Default for SourceConfig {
             stretch: decode.stretch,
             gsd: None,
             scale: None,
+            look: Vec::new(),
+            ignore: Vec::new(),
             finished: Finished::default(),
             finished_folder: "done".into(),
             failed_folder: None,
@@ -252,6 +259,14 @@ impl SourceConfig {
             recursive: self.recursive,
             settle: Duration::from_secs_f64(self.settle_seconds),
             rescan: Duration::from_secs_f64(self.rescan_seconds),
+        }
+    }
+
+    /// Where ships count on its frames.
+    pub fn regions(&self) -> Regions {
+        Regions {
+            look: self.look.clone(),
+            ignore: self.ignore.clone(),
         }
     }
 
