@@ -100,7 +100,7 @@ impl Detector {
         frame: &Frame,
         options: &Options,
     ) -> Option<ResolutionWarning> {
-        ResolutionWarning::of(&self.manifest, &frame.tags, options)
+        ResolutionWarning::of(&self.manifest, frame, options)
     }
 
     /// Runs the whole chain on one frame.

@@ -373,6 +373,17 @@ fn ground_resolution_sets_the_scale_and_gives_metres() {
     // What the caller says wins over the tag; 4 m is coarser than 2 m.
     let told = run(Some(0.25), Some(4.0));
     assert_eq!((told.scale, told.tags.gsd), (2.0, Some(4.0)));
+    // So do 256 m of ground on 64 pixels, and a resolution over those.
+    let swath = |gsd| {
+        let options = Options {
+            gsd,
+            swath: Some(256.0),
+            ..Options::default()
+        };
+        let record = detector.detect(&frame(Some(0.25)), &options, &Still);
+        record.expect("the chain runs").tags.gsd
+    };
+    assert_eq!((swath(None), swath(Some(1.0))), (Some(4.0), Some(1.0)));
     // A tag that makes no sense is no tag.
     let senseless = run(Some(-1.0), None);
     assert_eq!((senseless.scale, senseless.tags.gsd), (1.0, None));

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use super::grey_tiff::{self, GreyTiff};
 use super::{jpeg, tags};
 use crate::contain::contain;
-use crate::frame::{Frame, Percentiles, Tags, stretch_floats, stretch_integers};
+use crate::frame::{Frame, Percentiles, stretch_floats, stretch_integers};
 
 /// How files become frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -205,13 +205,13 @@ fn decode_trusting(
     );
     decoder.set_limits(limits).map_err(DecodeErrorKind::Image)?;
     let exif = decoder.exif_metadata().ok().flatten();
+    let xmp = decoder.xmp_metadata().ok().flatten();
     let image = DynamicImage::from_decoder(decoder).map_err(DecodeErrorKind::Image)?;
     let pixels = to_rgb8(image, options.stretch)?;
 
-    let tags = match exif {
-        _ if format == ImageFormat::Tiff => tags::of_tiff(&name, reader, (width, height)),
-        Some(block) => tags::of_exif_block(&name, block),
-        None => Tags::default(),
+    let tags = match format {
+        ImageFormat::Tiff => tags::of_tiff(&name, reader, xmp, (width, height)),
+        _ => tags::of_blocks(&name, exif, xmp, (width, height)),
     };
     Ok(Frame { name, pixels, tags })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use shipwatch::detect::{Options, Polygon, Regions};
-use shipwatch::frame::Percentiles;
+use shipwatch::frame::{Lens, Percentiles};
 use shipwatch::source::decode::DecodeOptions;
 
 use crate::exit;
@@ -200,7 +200,7 @@ pub(crate) struct TuningArgs {
     /// Ground resolution of the stored images in metres per pixel
     ///
     /// Frames outside of the range that the models were trained for are resampled to reach it, with one
-    /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
+    /// warning, and ships are measured in metres. Wins over --altitude and over a file's own tags.
     #[arg(long, value_name = "METRES", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) gsd: Option<f64>,
 
@@ -216,15 +216,11 @@ pub(crate) struct TuningArgs {
     #[arg(long, value_name = "PIXELS")]
     pub(crate) min_area: Option<u32>,
 
-    /// Count only ships inside this polygon, in fractions of width and height from the top left; may be repeated
-    ///
-    /// Tiles outside are not looked at, which saves their time. A ship counts if its centroid lies inside.
-    #[arg(long, value_name = "\"X,Y X,Y X,Y...\"", help_heading = "Regions")]
-    pub(crate) look: Vec<Polygon>,
+    #[command(flatten)]
+    pub(crate) optics: OpticsArgs,
 
-    /// Count no ships inside this polygon: land, the carrier's own feet, a caption; may be repeated
-    #[arg(long, value_name = "\"X,Y X,Y X,Y...\"", help_heading = "Regions")]
-    pub(crate) ignore: Vec<Polygon>,
+    #[command(flatten)]
+    pub(crate) regions: RegionArgs,
 }
 
 impl TuningArgs {
@@ -232,13 +228,78 @@ impl TuningArgs {
         Options {
             scale: self.scale,
             gsd: self.gsd,
+            swath: self.optics.swath(),
             gate: self.gate,
             mask: self.mask,
             min_area: self.min_area,
-            regions: Regions {
-                look: self.look.clone(),
-                ignore: self.ignore.clone(),
-            },
+            regions: self.regions.regions(),
+        }
+    }
+}
+
+/// What gives the ground resolution of images taken straight down.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Optics")]
+pub(crate) struct OpticsArgs {
+    /// Height in metres from which images were taken straight down: gives --gsd with a lens named as well
+    #[arg(long, value_name = "METRES", requires = "lens", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) altitude: Option<f64>,
+
+    /// Focal length of the lens itself, not its equivalent on film
+    #[arg(
+        long,
+        value_name = "MM",
+        group = "lens",
+        requires_all = ["sensor_width", "altitude"],
+        value_parser = positive,
+        allow_negative_numbers = true
+    )]
+    pub(crate) focal_length: Option<f64>,
+
+    /// Width of what the images show of the sensor
+    #[arg(long, value_name = "MM", requires = "focal_length", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) sensor_width: Option<f64>,
+
+    /// Angle that the width of an image spans, below 180, instead of focal length and sensor
+    #[arg(
+        long,
+        value_name = "DEGREES",
+        group = "lens",
+        requires = "altitude",
+        value_parser = angle,
+        allow_negative_numbers = true
+    )]
+    pub(crate) field_of_view: Option<f64>,
+}
+
+impl OpticsArgs {
+    fn swath(&self) -> Option<f64> {
+        let lens = Lens::of(self.focal_length, self.sensor_width, self.field_of_view)?;
+        Some(lens.swath(self.altitude?))
+    }
+}
+
+/// Where in frames ships count.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Regions")]
+pub(crate) struct RegionArgs {
+    /// Count ships inside this polygon alone, \"0,0 1,0 1,0.5\" say; may be repeated
+    ///
+    /// Corners are fractions of an image's width and height, from its top left. A ship counts if its centroid lies
+    /// inside. Tiles that lie outside are not looked at, which saves their time.
+    #[arg(long, value_name = "POLYGON")]
+    pub(crate) look: Vec<Polygon>,
+
+    /// Count no ships inside this polygon: land, the drone's own feet, a caption; may be repeated
+    #[arg(long, value_name = "POLYGON")]
+    pub(crate) ignore: Vec<Polygon>,
+}
+
+impl RegionArgs {
+    pub(crate) fn regions(&self) -> Regions {
+        Regions {
+            look: self.look.clone(),
+            ignore: self.ignore.clone(),
         }
     }
 }
@@ -295,6 +356,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if f64::is_finite(value) && value > 0.0 => Ok(value),
         _ => Err("must be a positive number".into()),
+    }
+}
+
+fn angle(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value < 180.0 => Ok(value),
+        _ => Err("must lie between 0 and 180 degrees".into()),
     }
 }
 

@@ -231,6 +231,7 @@ impl Config {
         Options {
             scale: source.scale,
             gsd: source.gsd,
+            swath: source.swath(),
             gate: own.gate.or(all.gate),
             mask: own.mask.or(all.mask),
             min_area: own.min_area.or(all.min_area),
@@ -362,6 +363,20 @@ mod tests {
     }
 
     #[test]
+    fn height_and_lens_give_the_ground_that_frames_show() {
+        let swath = |optics: &str| {
+            let config = read(&format!("[[source]]\naltitude = 120\n{optics}")).expect(optics);
+            assert_eq!(config.check(), [], "{optics}");
+            config.detect_options(&config.source[0]).swath
+        };
+        // 120 m * 13.2 mm / 8.8 mm.
+        let sensor = swath("focal-length = 8.8\nsensor-width = 13.2").expect("a width");
+        assert!((sensor - 180.0).abs() < 1e-9, "{sensor}");
+        let angle = swath("field-of-view = 90").expect("a width");
+        assert!((angle - 240.0).abs() < 1e-9, "{angle}");
+    }
+
+    #[test]
     fn unknown_keys_and_wrong_types_are_named_with_file_and_line() {
         for (text, key) in [
             ("\n[[source]]\nfoldr = \"x\"", "foldr"),
@@ -404,6 +419,35 @@ mod tests {
             problems("[[source]]\ngsd = 0.0\nscale = inf"),
             ["source.gsd", "source.scale"]
         );
+        for (optics, named) in [
+            ("altitude = 120", "altitude"),
+            ("field-of-view = 70", "altitude"),
+            ("focal-length = 8.8\nsensor-width = 13.2", "altitude"),
+            ("altitude = 120\nfocal-length = 8.8", "focal-length"),
+            ("altitude = 120\nsensor-width = 13.2", "focal-length"),
+            ("altitude = 0\nfield-of-view = 70", "altitude"),
+            ("altitude = 9\nfield-of-view = 180", "field-of-view"),
+            ("altitude = 9\nfield-of-view = nan", "field-of-view"),
+            (
+                "altitude = 9\nfocal-length = inf\nsensor-width = 1",
+                "focal-length",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = -1",
+                "sensor-width",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = 1\nfield-of-view = 9",
+                "field-of-view",
+            ),
+        ] {
+            let named = [format!("source.{named}")];
+            assert_eq!(
+                problems(&format!("[[source]]\n{optics}")),
+                named,
+                "{optics}"
+            );
+        }
         assert_eq!(
             problems("[detect]\ngate = 2\nmask = -1"),
             ["detect.gate", "detect.mask"]
