@@ -79,7 +79,12 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         .output
         .overlay
         .as_deref()
-        .map(Overlay::new)
+        .map(|folder| {
+            Overlay::new(
+                folder,
+                config.source.iter().map(SourceConfig::regions).collect(),
+            )
+        })
         .transpose()?;
     let models = load_models(config.models.as_deref())?;
     let options = config
