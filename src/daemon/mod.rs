@@ -318,7 +318,7 @@ impl Daemon<'_> {
         let seen = contain(|| {
             let record = (self.look)(lane, frame)?;
             let overlay = self.overlay.as_ref().filter(|_| !record.ships.is_empty());
-            let overlay = overlay.map(|overlay| overlay.write(&frame.pixels, &record));
+            let overlay = overlay.map(|overlay| overlay.write(lane, &frame.pixels, &record));
             Ok::<_, DetectError>((record, overlay))
         });
         drop(mark);
@@ -429,12 +429,12 @@ fn describe(record: &FrameRecord) -> String {
     let time = &record.millis;
     let total = time.decode + time.prepare + time.gate + time.segment + time.extract;
     format!(
-        "{}: {ships} {}, gate {:.2}, {} of {} tiles segmented, {total:.0} ms",
+        "{}: {ships} {}, gate {:.2}, {} tiles, {} segmented, {total:.0} ms",
         record.frame,
         if ships == 1 { "ship" } else { "ships" },
         gate.score,
-        gate.segmented,
         gate.tiles,
+        gate.segmented,
     )
 }
 

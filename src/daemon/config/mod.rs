@@ -336,9 +336,11 @@ impl Config {
         Options {
             scale: source.scale,
             gsd: source.gsd,
+            swath: source.swath(),
             gate: own.gate.or(all.gate),
             mask: own.mask.or(all.mask),
             min_area: own.min_area.or(all.min_area),
+            regions: source.regions(),
         }
     }
 }
@@ -357,6 +359,7 @@ impl DetectConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Regions;
     use crate::frame::Percentiles;
     use crate::source::decode::DecodeOptions;
     use crate::source::finish::Finish;
@@ -409,6 +412,8 @@ mod tests {
             stretch = [1, 99]
             gsd = 0.5
             scale = 0.25
+            look = [[[0, 0], [1, 0], [1, 1]], [[0, 0.5], [0.5, 1], [0, 1]]]
+            ignore = [[[0, 0.9], [1, 0.9], [1, 1], [0, 1]]]
             finished = "move"
             finished-folder = "/done"
             failed-folder = "/failed"
@@ -473,10 +478,30 @@ mod tests {
         );
         let options = config.detect_options(source);
         assert_eq!((options.gsd, options.scale), (Some(0.5), Some(0.25)));
+        let polygon = |text: &str| text.parse().expect("a polygon");
+        let regions = Regions {
+            look: vec![polygon("0,0 1,0 1,1"), polygon("0,0.5 0.5,1 0,1")],
+            ignore: vec![polygon("0,0.9 1,0.9 1,1 0,1")],
+        };
+        assert_eq!(options.regions, regions);
         assert_eq!(
             (options.gate, options.mask, options.min_area),
             (Some(0.25), Some(0.5), Some(9))
         );
+    }
+
+    #[test]
+    fn height_and_lens_give_the_ground_that_frames_show() {
+        let swath = |optics: &str| {
+            let config = read(&format!("[[source]]\naltitude = 120\n{optics}")).expect(optics);
+            assert_eq!(config.check(), [], "{optics}");
+            config.detect_options(&config.source[0]).swath
+        };
+        // 120 m * 13.2 mm / 8.8 mm.
+        let sensor = swath("focal-length = 8.8\nsensor-width = 13.2").expect("a width");
+        assert!((sensor - 180.0).abs() < 1e-9, "{sensor}");
+        let angle = swath("field-of-view = 90").expect("a width");
+        assert!((angle - 240.0).abs() < 1e-9, "{angle}");
     }
 
     #[test]
@@ -486,6 +511,14 @@ mod tests {
             ("\n\n[nonsense]", "nonsense"),
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
+            (
+                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "this one has 2",
+            ),
+            (
+                "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
+                "corner 2",
+            ),
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(
@@ -514,6 +547,35 @@ mod tests {
             problems("[[source]]\ngsd = 0.0\nscale = inf"),
             ["source.gsd", "source.scale"]
         );
+        for (optics, named) in [
+            ("altitude = 120", "altitude"),
+            ("field-of-view = 70", "altitude"),
+            ("focal-length = 8.8\nsensor-width = 13.2", "altitude"),
+            ("altitude = 120\nfocal-length = 8.8", "focal-length"),
+            ("altitude = 120\nsensor-width = 13.2", "focal-length"),
+            ("altitude = 0\nfield-of-view = 70", "altitude"),
+            ("altitude = 9\nfield-of-view = 180", "field-of-view"),
+            ("altitude = 9\nfield-of-view = nan", "field-of-view"),
+            (
+                "altitude = 9\nfocal-length = inf\nsensor-width = 1",
+                "focal-length",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = -1",
+                "sensor-width",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = 1\nfield-of-view = 9",
+                "field-of-view",
+            ),
+        ] {
+            let named = [format!("source.{named}")];
+            assert_eq!(
+                problems(&format!("[[source]]\n{optics}")),
+                named,
+                "{optics}"
+            );
+        }
         assert_eq!(
             problems("[detect]\ngate = 2\nmask = -1"),
             ["detect.gate", "detect.mask"]

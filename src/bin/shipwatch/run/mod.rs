@@ -119,7 +119,9 @@ impl Station<'_> {
                 Outputs::open(places(config), rotate, ledger).map_err(unwritten)
             })
             .map_err(Ended::Before)?;
-        let overlay = config.output.overlay.as_deref().map(Overlay::new);
+        let regions = || config.source.iter().map(SourceConfig::regions).collect();
+        let overlay = config.output.overlay.as_deref();
+        let overlay = overlay.map(|folder| Overlay::new(folder, regions()));
         let overlay = overlay
             .transpose()
             .map_err(|error| Ended::Before(error.into()))?;
