@@ -16,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A running `shipwatch run` that watches `in`; killed if a test fails before it stopped.
 pub(crate) struct Daemon<'a> {
     dir: &'a Dir,
-    child: Child,
+    pub(crate) child: Child,
 }
 
 impl<'a> Daemon<'a> {
