@@ -1,6 +1,7 @@
 //! The loop that `shipwatch run` turns, with its config, its output file and its self-test.
 
 pub mod config;
+pub mod heat;
 pub mod output;
 pub mod queue;
 pub mod selftest;

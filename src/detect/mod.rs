@@ -169,6 +169,7 @@ impl Detector {
                 version: self.manifest.version.clone(),
             },
             millis,
+            board: None,
         })
     }
 

@@ -58,5 +58,6 @@ pub(crate) fn sample_record(frame: &str, ships: &[&str]) -> FrameRecord {
             version: "1".into(),
         },
         millis: Millis::default(),
+        board: None,
     }
 }

@@ -16,6 +16,7 @@ use source::INCOMING;
 pub use source::{Finished, SourceConfig};
 
 use super::Group;
+use super::heat::{Limits, MOST_STEPS};
 use crate::detect::Options;
 
 /// What the daemon is told to do. Every key may be left out.
@@ -32,6 +33,8 @@ pub struct Config {
     pub detect: DetectConfig,
     /// What is done, on disk.
     pub ledger: LedgerConfig,
+    /// When to work slower.
+    pub heat: HeatConfig,
 }
 
 /// Section `[output]`.
@@ -56,6 +59,16 @@ pub struct LedgerConfig {
     pub commit_seconds: f64,
 }
 
+/// Section `[heat]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HeatConfig {
+    /// Degrees Celsius above which the daemon works slower.
+    pub limit: f32,
+    /// At most this many times it halves how much of the time it works.
+    pub steps: u8,
+}
+
 /// Section `[detect]`: what differs from the manifest of the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -76,6 +89,17 @@ impl Default for Config {
             output: OutputConfig::default(),
             detect: DetectConfig::default(),
             ledger: LedgerConfig::default(),
+            heat: HeatConfig::default(),
+        }
+    }
+}
+
+impl Default for HeatConfig {
+    fn default() -> Self {
+        let Limits { celsius, steps } = Limits::default();
+        Self {
+            limit: celsius,
+            steps,
         }
     }
 }
@@ -184,6 +208,16 @@ impl Config {
                 (0.0..=60.0).contains(&self.ledger.commit_seconds),
                 "must lie between 0 and 60",
             ),
+            (
+                "heat.limit",
+                self.heat.limit > 0.0,
+                "must be positive degrees Celsius, or inf for no limit",
+            ),
+            (
+                "heat.steps",
+                self.heat.steps <= MOST_STEPS,
+                "must lie between 0 and 4",
+            ),
         ];
         problems.extend(broken(rules, str::to_owned));
         problems.extend(broken(self.detect.rules(), |key| format!("detect.{key}")));
@@ -222,6 +256,14 @@ impl Config {
         Group {
             frames: self.ledger.commit_frames,
             delay: Duration::from_secs_f64(self.ledger.commit_seconds),
+        }
+    }
+
+    /// When the daemon works slower.
+    pub fn heat_limits(&self) -> Limits {
+        Limits {
+            celsius: self.heat.limit,
+            steps: self.heat.steps,
         }
     }
 
@@ -286,6 +328,7 @@ mod tests {
         assert_eq!(source.folder_options(), FolderOptions::default());
         assert_eq!(source.decode_options(), DecodeOptions::default());
         assert_eq!(config.detect_options(&source), Options::default());
+        assert_eq!(config.heat_limits(), Limits::default());
     }
 
     #[test]
@@ -311,6 +354,9 @@ mod tests {
             file = "/ledger"
             commit-frames = 3
             commit-seconds = 2
+            [heat]
+            limit = 70
+            steps = 2
             [output]
             detections = "/out.jsonl"
             overlay = "/overlays"
@@ -334,6 +380,8 @@ mod tests {
         assert_eq!(config.ledger_file(), Path::new("/ledger"));
         let group = config.group();
         assert_eq!((group.frames, group.delay), (3, Duration::from_secs(2)));
+        let heat = config.heat_limits();
+        assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
@@ -394,6 +442,11 @@ mod tests {
             problems("[ledger]\ncommit-frames = 0\ncommit-seconds = nan"),
             ["ledger.commit-frames", "ledger.commit-seconds"]
         );
+        assert_eq!(
+            problems("[heat]\nlimit = nan\nsteps = 5"),
+            ["heat.limit", "heat.steps"]
+        );
+        assert_eq!(problems("[heat]\nlimit = inf\nsteps = 0"), [""; 0]);
         let folders = "[[source]]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
         assert_eq!(problems(folders), [""; 0]);
         let two =
