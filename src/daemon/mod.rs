@@ -1,5 +1,6 @@
 //! The loop that `shipwatch run` turns, with its config, its output file and its self-test.
 
+pub mod clock_state;
 pub mod config;
 pub mod heat;
 pub mod output;
