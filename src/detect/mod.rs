@@ -181,6 +181,7 @@ impl Detector {
             ships,
             model: self.model(),
             millis,
+            board: None,
         })
     }
 

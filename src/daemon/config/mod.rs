@@ -16,6 +16,7 @@ use source::INCOMING;
 pub use source::{Finished, SourceConfig};
 
 use super::Group;
+use super::heat::{Limits, MOST_STEPS};
 use super::retention::{Folder, Keep};
 use crate::detect::Options;
 use crate::ledger::Retention;
@@ -36,6 +37,8 @@ pub struct Config {
     pub detect: DetectConfig,
     /// What is done, on disk.
     pub ledger: LedgerConfig,
+    /// When to work slower.
+    pub heat: HeatConfig,
     /// How much is kept.
     pub retention: RetentionConfig,
     /// Folder for what is of use only while the system runs; systemd's, or the user's, where there is none.
@@ -83,6 +86,16 @@ pub struct RetentionConfig {
     pub reserve_megabytes: u64,
 }
 
+/// Section `[heat]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HeatConfig {
+    /// Degrees Celsius above which the daemon works slower.
+    pub limit: f32,
+    /// At most this many times it halves how much of the time it works.
+    pub steps: u8,
+}
+
 /// Section `[detect]`: what differs from the manifest of the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -105,6 +118,17 @@ impl Default for Config {
             ledger: LedgerConfig::default(),
             retention: RetentionConfig::default(),
             runtime_folder: None,
+            heat: HeatConfig::default(),
+        }
+    }
+}
+
+impl Default for HeatConfig {
+    fn default() -> Self {
+        let Limits { celsius, steps } = Limits::default();
+        Self {
+            limit: celsius,
+            steps,
         }
     }
 }
@@ -260,6 +284,16 @@ impl Config {
                 self.retention.reserve_megabytes <= 1_000_000,
                 "must not be above 1000000",
             ),
+            (
+                "heat.limit",
+                self.heat.limit > 0.0,
+                "must be positive degrees Celsius, or inf for no limit",
+            ),
+            (
+                "heat.steps",
+                self.heat.steps <= MOST_STEPS,
+                "must lie between 0 and 4",
+            ),
         ];
         problems.extend(broken(rules, str::to_owned));
         problems.extend(broken(self.detect.rules(), |key| format!("detect.{key}")));
@@ -330,6 +364,14 @@ impl Config {
         }
     }
 
+    /// When the daemon works slower.
+    pub fn heat_limits(&self) -> Limits {
+        Limits {
+            celsius: self.heat.limit,
+            steps: self.heat.steps,
+        }
+    }
+
     /// How ships are found on frames of a source.
     pub fn detect_options(&self, source: &SourceConfig) -> Options {
         let (own, all) = (&source.detect, &self.detect);
@@ -394,6 +436,7 @@ mod tests {
         assert_eq!(source.folder_options(), FolderOptions::default());
         assert_eq!(source.decode_options(), DecodeOptions::default());
         assert_eq!(config.detect_options(&source), Options::default());
+        assert_eq!(config.heat_limits(), Limits::default());
     }
 
     #[test]
@@ -421,6 +464,9 @@ mod tests {
             file = "/ledger"
             commit-frames = 3
             commit-seconds = 2
+            [heat]
+            limit = 70
+            steps = 2
             [output]
             detections = "/out.jsonl"
             csv = "/out.csv"
@@ -467,6 +513,8 @@ mod tests {
         );
         assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
         assert_eq!(config.output.rotate_megabytes, 3);
+        let heat = config.heat_limits();
+        assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
@@ -596,6 +644,11 @@ mod tests {
                 "retention.ledger-megabytes"
             ]
         );
+        assert_eq!(
+            problems("[heat]\nlimit = nan\nsteps = 5"),
+            ["heat.limit", "heat.steps"]
+        );
+        assert_eq!(problems("[heat]\nlimit = inf\nsteps = 0"), [""; 0]);
         let folders = "[[source]]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
         assert_eq!(problems(folders), [""; 0]);
         let two =

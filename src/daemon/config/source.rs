@@ -11,6 +11,8 @@ use super::rule::Rule;
 use crate::daemon::queue::Policy;
 use crate::detect::{Polygon, Regions};
 use crate::frame::{Lens, Percentiles};
+#[cfg(feature = "camera")]
+use crate::source::camera::CameraOptions;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
@@ -340,6 +342,21 @@ impl SourceConfig {
             look: self.look.clone(),
             ignore: self.ignore.clone(),
         }
+    }
+
+    /// What a camera is asked for; none of a folder.
+    #[cfg(feature = "camera")]
+    pub fn camera_options(&self) -> Option<CameraOptions> {
+        let path = self.camera.as_ref()?;
+        let interval = |rate: f64| Duration::from_secs_f64(1.0 / rate);
+        Some(CameraOptions {
+            layout: self.format,
+            size: self.size,
+            rate: self.rate,
+            controls: self.controls.clone(),
+            interval: self.rate.map_or(Duration::ZERO, interval),
+            ..CameraOptions::new(path)
+        })
     }
 
     /// How files are decoded.

@@ -1,10 +1,6 @@
 //! Sources as the config has them.
 
-#[cfg(feature = "camera")]
-use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "camera")]
-use std::time::Duration;
 
 use shipwatch::daemon::Feed;
 use shipwatch::daemon::config::SourceConfig;
@@ -58,19 +54,12 @@ impl Feeder<'_> {
 
 #[cfg(feature = "camera")]
 fn camera(source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
-    use shipwatch::source::camera::{CameraOptions, CameraSource};
+    use anyhow::Context;
+    use shipwatch::source::camera::CameraSource;
 
-    let path = source.camera.as_deref().unwrap_or(Path::new(""));
-    let options = CameraOptions {
-        layout: source.format,
-        size: source.size,
-        rate: source.rate,
-        controls: source.controls.clone(),
-        interval: source
-            .rate
-            .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
-        ..CameraOptions::new(path)
-    };
+    let options = source.camera_options();
+    let options = options.context("a source without a folder or a camera");
+    let options = options.or_exit(Exit::Config)?;
     Ok(Box::new(CameraSource::new(source.name.clone(), options)))
 }
 

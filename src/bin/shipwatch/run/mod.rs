@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use log::{error, info, warn};
+use shipwatch::daemon::clock_state::ClockState;
 use shipwatch::daemon::config::{Config, SourceConfig};
+use shipwatch::daemon::heat::Governor;
 use shipwatch::daemon::output::{OutputError, Outputs};
 use shipwatch::daemon::status::{Board, Counts, Disk, SourceStatus};
 use shipwatch::daemon::{Daemon, Settings};
@@ -149,6 +151,8 @@ impl Station<'_> {
                 keep: config.keep(),
             },
             in_hand,
+            governor: Governor::new("/sys".as_ref(), config.heat_limits()),
+            clock: ClockState::new(),
             board: Arc::clone(&self.board),
             alive: &|counts| self.service.alive(counts),
         };
