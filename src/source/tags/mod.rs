@@ -19,11 +19,19 @@ pub(super) fn of_exif_block(name: &str, block: Vec<u8>) -> Tags {
 
 /// Tags of a TIFF file: its EXIF directory and its GeoTIFF keys.
 ///
-/// `reader` may stand anywhere; `size` is the picture's width and height.
-pub(super) fn of_tiff(name: &str, mut reader: impl BufRead + Seek, size: (u32, u32)) -> Tags {
+/// `reader` may stand anywhere; `size` is the picture's width and height. The EXIF directory is left out unless
+/// the `whole` file may be taken into memory.
+pub(super) fn of_tiff(
+    name: &str,
+    mut reader: impl BufRead + Seek,
+    size: (u32, u32),
+    whole: bool,
+) -> Tags {
     let mut tags = Tags::default();
     let read = reader.rewind().and_then(|()| {
-        exif::read_tiff(name, &mut reader, &mut tags);
+        if whole {
+            exif::read_tiff(name, &mut reader, &mut tags);
+        }
         reader.rewind()
     });
     match read {
