@@ -118,7 +118,7 @@ pub type Look<'a> = &'a dyn Fn(usize, &Frame) -> Result<FrameRecord, DetectError
 pub struct Feed {
     /// Gives frames, in a thread of its own.
     pub source: Box<dyn Source + Send>,
-    /// Frames that may wait, besides the one that the source has in hand.
+    /// Frames that may wait, unless they take too much memory: see [`queue::BUDGET`].
     pub waiting: usize,
     /// What happens to more.
     pub policy: Policy,
@@ -396,12 +396,13 @@ type Arrival = Result<Next, RunError>;
 
 /// Lets a source fill its lane, until it ends or nobody takes any more.
 fn pump(mut source: Box<dyn Source + Send>, queue: &Queue<Arrival>, lane: usize) {
-    while !queue.is_closed() {
+    while queue.wait_for_room(lane) {
         match contain(|| source.next(POLL)) {
             Some(Ok(Next::Idle)) => {}
             Some(Ok(Next::End)) => break,
             Some(Ok(next)) => {
-                if !queue.push(lane, Ok(next)) {
+                let bytes = next.bytes();
+                if !queue.push(lane, Ok(next), bytes) {
                     break;
                 }
             }
