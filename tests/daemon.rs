@@ -92,9 +92,16 @@ fn a_broken_file_is_skipped_and_the_process_lives() {
     dir.write("in/a.jpg", "no image at all");
     let whole = fs::read(dir.image("whole.jpg", (64, 64), &[])).expect("reads");
     dir.write("in/b.jpg", &whole[..whole.len() - 2]);
-    let daemon = Daemon::start(&dir, &[]);
+    let config = "[[source]]\nsettle-seconds = 0.05\nfailed-folder = \"failed\"\n";
+    dir.write("config.toml", config);
+    let daemon = Daemon::start(&dir, &["--config", "config.toml"]);
     dir.image("in/c.png", (10, 10), &[]);
     assert_eq!(names(&daemon.wait(1)), ["c.png"]);
+    let start = Instant::now();
+    while fs::read_dir(dir.path("in")).expect("lists").count() > 1 {
+        assert!(start.elapsed() < PATIENCE, "broken files stay");
+        sleep(Duration::from_millis(20));
+    }
     // Signals that come again, and early, do no harm.
     daemon.signal("-TERM");
     let _ = Command::new("kill")

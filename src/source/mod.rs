@@ -75,6 +75,16 @@ pub enum Next {
     End,
 }
 
+impl Next {
+    /// Bytes that its pixels take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Frame { frame, .. } => frame.pixels.as_raw().len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// Where a frame comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
