@@ -397,7 +397,9 @@ type Arrival = Result<Next, RunError>;
 /// Lets a source fill its lane, until it ends or nobody takes any more.
 fn pump(mut source: Box<dyn Source + Send>, queue: &Queue<Arrival>, lane: usize) {
     while !queue.is_closed() {
-        match contain(|| source.next(POLL)) {
+        let next = contain(|| source.next(POLL));
+        queue.note_lost(lane, source.dropped());
+        match next {
             Some(Ok(Next::Idle)) => {}
             Some(Ok(Next::End)) => break,
             Some(Ok(next)) => {

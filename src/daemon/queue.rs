@@ -39,6 +39,8 @@ struct Lane<T> {
     capacity: usize,
     policy: Policy,
     dropped: u64,
+    /// Dropped by the source, before they came here.
+    lost: u64,
     ended: bool,
 }
 
@@ -61,6 +63,7 @@ impl<T> Queue<T> {
             capacity: capacity.max(1),
             policy,
             dropped: 0,
+            lost: 0,
             ended: false,
         };
         Self {
@@ -170,12 +173,21 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Items of a lane that were dropped.
+    /// Says how many items were dropped before they came to a lane, in all.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn note_lost(&self, lane: usize, lost: u64) {
+        self.lock().lanes[lane].lost = lost;
+    }
+
+    /// Items of a lane that were dropped, here or before.
     ///
     /// # Panics
     /// If there is no such lane.
     pub fn dropped(&self, lane: usize) -> u64 {
-        self.lock().lanes[lane].dropped
+        let lane = &self.lock().lanes[lane];
+        lane.dropped + lane.lost
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

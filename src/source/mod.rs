@@ -7,10 +7,12 @@ pub mod finish;
 pub mod folder;
 mod grey_tiff;
 mod jpeg;
+mod live;
 pub mod pixels;
 pub mod search;
 mod settle;
 pub mod stamp;
+pub mod stream;
 mod tags;
 
 use std::path::PathBuf;
@@ -27,6 +29,16 @@ pub trait Source {
     /// # Errors
     /// If the ledger cannot say what is known.
     fn next(&mut self, timeout: Duration) -> Result<Next, LedgerError>;
+
+    /// What keeps it from giving frames at present, for people to read.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Frames so far that came faster than they were asked for, and are gone.
+    fn dropped(&self) -> u64 {
+        0
+    }
 }
 
 /// What a [`Source`] had to say.

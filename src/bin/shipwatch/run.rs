@@ -3,8 +3,6 @@
 use std::fs;
 #[cfg(feature = "camera")]
 use std::path::Path;
-#[cfg(feature = "camera")]
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use log::info;
@@ -15,6 +13,7 @@ use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::Overlay;
 use shipwatch::source::Source;
 use shipwatch::source::folder::{FolderError, FolderFrames, FolderWatch};
+use shipwatch::source::stream::StreamOptions;
 
 use crate::cli::RunArgs;
 use crate::detect::load_models;
@@ -33,13 +32,11 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
                 .or_exit(Exit::CannotCreate)?;
         }
     }
-    if once
-        && config
-            .source
-            .iter()
-            .any(|source| source.watched().is_none())
-    {
-        let error = anyhow!("--once has no end with a camera: take its [[source]] out, or --once");
+    let ends = |source: &SourceConfig| source.watched().is_some() || source.is_stdin();
+    if once && !config.source.iter().all(ends) {
+        let error = anyhow!(
+            "--once has no end with a camera, a FIFO or a command: take its [[source]] out, or --once"
+        );
         return Err(Failure::new(Exit::Config, error));
     }
     // Signals count from here on, so that a stop while the models load is not lost.
@@ -64,7 +61,10 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
                 let options = source.decode_options();
                 Box::new(FolderFrames::new(watch, options, roster, once))
             }
-            None => camera(source)?,
+            None => match source.stream_options() {
+                Some(options) => stream(source, options)?,
+                None => camera(source)?,
+            },
         };
         Ok(Feed {
             source: frames,
@@ -89,8 +89,9 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let lookout = Lookout::new(models, options.collect());
 
     let watched = config.source.iter().filter_map(|source| {
+        let stream = source.stream_options().map(|it| it.input.to_string());
         let path = source.watched().or(source.camera.as_deref());
-        path.map(|path| path.display().to_string())
+        stream.or(path.map(|path| path.display().to_string()))
     });
     let watched: Vec<String> = watched.collect();
     info!(
@@ -134,6 +135,8 @@ fn resolve(args: RunArgs) -> Result<Config, Failure> {
         config.source.iter_mut().for_each(|source| {
             source.folder = Some(folder.clone());
             source.camera = None;
+            source.stream = None;
+            source.command = None;
         });
     }
     if let Some(output) = args.output {
@@ -165,9 +168,7 @@ fn camera(source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
         size: source.size,
         rate: source.rate,
         controls: source.controls.clone(),
-        interval: source
-            .rate
-            .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
+        interval: source.interval(),
         ..CameraOptions::new(path)
     };
     Ok(Box::new(CameraSource::new(source.name.clone(), options)))
@@ -179,6 +180,25 @@ fn camera(_: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
     Err(Failure::new(
         Exit::Config,
         anyhow!("this build has no cameras"),
+    ))
+}
+
+#[cfg(unix)]
+fn stream(
+    source: &SourceConfig,
+    options: StreamOptions,
+) -> Result<Box<dyn Source + Send>, Failure> {
+    use shipwatch::source::stream::StreamSource;
+
+    Ok(Box::new(StreamSource::new(source.name.clone(), options)))
+}
+
+/// A config with a stream does not pass its check.
+#[cfg(not(unix))]
+fn stream(_: &SourceConfig, _: StreamOptions) -> Result<Box<dyn Source + Send>, Failure> {
+    Err(Failure::new(
+        Exit::Config,
+        anyhow!("this system has no streams"),
     ))
 }
 
