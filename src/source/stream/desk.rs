@@ -197,3 +197,129 @@ impl State {
         self.waiting.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread::scope;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn frame(sequence: u64) -> Item {
+        let moment = Moment {
+            opening: 1,
+            sequence,
+            captured: SystemTime::UNIX_EPOCH,
+        };
+        Item::Frame(Encoded::Jpeg(Vec::new()), moment)
+    }
+
+    fn broken() -> Item {
+        Item::Broken("damaged".to_owned())
+    }
+
+    fn second(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn the_newest_counts_and_what_it_replaces_is_dropped() {
+        let mut state = State::new(Duration::ZERO, false);
+        for item in [frame(0), broken(), frame(1), frame(2)] {
+            assert!(state.has_room(&item));
+            state.put(item, second(1));
+        }
+        assert_eq!(state.dropped, 2);
+        assert_eq!(state.take(second(1)), Some(broken()));
+        assert_eq!(state.take(second(1)), Some(frame(2)));
+        assert_eq!(state.take(second(1)), None);
+    }
+
+    #[test]
+    fn what_the_pace_leaves_out_is_not_dropped() {
+        let mut state = State::new(second(10), false);
+        state.put(frame(0), second(1));
+        assert_eq!(state.take(second(1)), Some(frame(0)));
+        // Nine a second apart, and what is damaged waits for nothing.
+        for nth in 1..10 {
+            state.put(frame(nth), second(1 + nth));
+            assert_eq!(state.take(second(1 + nth)), None);
+        }
+        state.put(broken(), second(10));
+        assert_eq!(
+            state.take(second(11)),
+            Some(frame(9)),
+            "the newest, when due"
+        );
+        assert_eq!(state.take(second(11)), Some(broken()));
+        assert_eq!(state.dropped, 0);
+        // Due, but nobody came for it before the next.
+        state.put(frame(20), second(21));
+        state.put(frame(21), second(22));
+        assert_eq!(state.dropped, 1);
+        assert_eq!(state.take(second(22)), Some(frame(21)));
+    }
+
+    #[test]
+    fn all_are_kept_in_turn_where_that_is_asked_for() {
+        let desk = Desk::new(Duration::ZERO, true);
+        let items = || (0..50).map(|nth| if nth % 7 == 3 { broken() } else { frame(nth) });
+        scope(|threads| {
+            threads.spawn(|| {
+                for item in items() {
+                    assert!(desk.put(item));
+                }
+                desk.end();
+            });
+            for item in items() {
+                assert_eq!(desk.take(SOON), Taken::Item(item));
+            }
+            assert_eq!(desk.take(SOON), Taken::Ended);
+        });
+        assert_eq!(desk.dropped(), 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_who_has_gone() {
+        let desk = Desk::new(Duration::ZERO, true);
+        assert!(desk.put(frame(0)));
+        scope(|threads| {
+            let full = threads.spawn(|| desk.put(frame(1)));
+            let asleep = threads.spawn(|| desk.sleep(Duration::MAX));
+            desk.close();
+            assert!(!full.join().expect("no panic"));
+            asleep.join().expect("no panic");
+        });
+        assert_eq!(
+            Desk::new(Duration::ZERO, false).take(Duration::ZERO),
+            Taken::Idle
+        );
+    }
+
+    #[test]
+    fn damaged_frames_do_not_pile_up() {
+        let mut state = State::new(Duration::ZERO, false);
+        while state.has_room(&broken()) {
+            state.put(broken(), Duration::ZERO);
+        }
+        assert_eq!(state.waiting.len(), BROKEN);
+        state.put(frame(0), Duration::ZERO);
+        assert!(!state.has_room(&broken()));
+    }
+
+    #[test]
+    fn trouble_lasts_until_a_frame_comes() {
+        let desk = Desk::new(Duration::ZERO, false);
+        assert_eq!(desk.trouble(), None);
+        desk.note("ended".to_owned(), Some(second(2)));
+        let trouble = desk.trouble().expect("some");
+        assert!(
+            trouble.starts_with("ended; since 2") && trouble.ends_with("every 2 s"),
+            "{trouble}"
+        );
+        assert!(desk.put(broken()) && desk.trouble().is_some());
+        assert!(desk.put(frame(0)));
+        assert_eq!(desk.trouble(), None);
+    }
+}

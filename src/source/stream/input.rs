@@ -231,3 +231,114 @@ fn readable(file: impl AsFd) -> bool {
     let now = Timespec::default();
     poll(&mut waited_for, Some(&now)).is_ok_and(|count| count > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::Command;
+
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn make_fifo(folder: &Path, name: &str) -> PathBuf {
+        let path = folder.join(name);
+        let status = Command::new("mkfifo").arg(&path).status();
+        assert!(status.expect("mkfifo starts").success());
+        path
+    }
+
+    fn writer(path: &Path) -> File {
+        let writer = OpenOptions::new().write(true).open(path);
+        writer.expect("opens, for there is a reader")
+    }
+
+    #[test]
+    fn a_fifo_waits_for_its_writers_without_holding_anyone_up() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = make_fifo(folder.path(), "fifo");
+        let input = Input::Fifo(path.clone());
+        let mut bytes = [0; 9];
+        let mut first = Opened::open(&input).expect("opens");
+        assert_eq!(first.read(&mut bytes, NOW).expect("reads"), Got::Nothing);
+        let mut one = writer(&path);
+        assert_eq!(first.read(&mut bytes, NOW).expect("reads"), Got::Nothing);
+        one.write_all(b"one").expect("writes");
+        assert_eq!(first.read(&mut bytes, SOON).expect("reads"), Got::Bytes(3));
+        drop(one);
+        assert_eq!(first.read(&mut bytes, SOON).expect("reads"), Got::End);
+        // A writer that comes before the next opening finds a reader.
+        let mut two = writer(&path);
+        two.write_all(b"two").expect("writes");
+        let mut second = Opened::open(&input).expect("opens");
+        drop(first);
+        assert_eq!(second.read(&mut bytes, SOON).expect("reads"), Got::Bytes(3));
+        assert_eq!(&bytes[..3], b"two");
+    }
+
+    #[test]
+    fn a_fifo_that_was_replaced_is_no_longer_the_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = make_fifo(folder.path(), "fifo");
+        let mut opened = Opened::open(&Input::Fifo(path.clone())).expect("opens");
+        std::fs::rename(&path, folder.path().join("old")).expect("renames");
+        assert_eq!(opened.read(&mut [0], NOW).expect("reads"), Got::End);
+        make_fifo(folder.path(), "fifo");
+        assert_eq!(opened.read(&mut [0], NOW).expect("reads"), Got::End);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_a_remedy() {
+        let folder = tempfile::tempdir().expect("folder");
+        let refused = |input: Input| {
+            let checked = input.check().expect_err("refused").to_string();
+            let opened = Opened::open(&input).expect_err("refused").to_string();
+            assert_eq!(checked, opened);
+            opened
+        };
+        let path = folder.path().join("fifo");
+        let text = refused(Input::Fifo(path.clone()));
+        assert!(
+            text.contains(&format!("mkfifo {}", path.display())),
+            "{text}"
+        );
+        std::fs::write(&path, "x").expect("writes");
+        assert!(refused(Input::Fifo(path.clone())).contains("is no FIFO"));
+        let program = path.display().to_string();
+        for name in ["shipwatch-no-such-program", &format!("{program}-too")] {
+            // What it is told may be a password.
+            let text = refused(Input::Command(vec![name.to_owned(), "secret".to_owned()]));
+            assert!(
+                text.starts_with(&format!("{name}: no such program")),
+                "{text}"
+            );
+            assert!(!text.contains("secret"), "{text}");
+        }
+        // A file that may not be run.
+        let input = Input::Command(vec![program]);
+        input.check().expect_err("refused");
+        Opened::open(&input).expect_err("refused");
+        let there = ["sh", "/bin/sh"].map(|name| Input::Command(vec![name.to_owned()]));
+        there
+            .iter()
+            .for_each(|input| input.check().expect("is there"));
+    }
+
+    #[test]
+    fn a_program_s_output_ends_with_it_though_others_hold_it_open() {
+        let script = "printf abc; sleep 1000 & exit 0";
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let mut opened = Opened::open(&Input::Command(command)).expect("starts");
+        let mut bytes = [0; 9];
+        let mut got = Vec::new();
+        while got.last() != Some(&Got::End) {
+            let next = opened.read(&mut bytes, Duration::from_millis(20));
+            got.push(next.expect("reads"));
+        }
+        got.retain(|it| *it != Got::Nothing);
+        assert_eq!(got, [Got::Bytes(3), Got::End]);
+        let epitaph = opened.close(true).expect("of a program");
+        assert_eq!(epitaph.how, "sh ended, exit status: 0");
+    }
+}

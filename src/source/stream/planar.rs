@@ -34,7 +34,7 @@ impl Planar {
     ///
     /// # Panics
     /// If there are fewer bytes than a frame has.
-    pub(super) fn to_rgb(&self, bytes: &[u8]) -> RgbImage {
+    pub(super) fn to_rgb(self, bytes: &[u8]) -> RgbImage {
         let ycbcr = Ycbcr::new(self.colours);
         let mut image = RgbImage::new(self.width, self.height);
         let width = self.width as usize;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -18,6 +19,11 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often it is asked meanwhile.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Bytes that are read at once of what it writes for people.
+const CHUNK: usize = 4 << 10;
+/// Bytes that wait there at most: a pipe's, on Linux.
+const PIPE: usize = 64 << 10;
+
 /// A command that runs. Its processes are ended when it is dropped.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -25,6 +31,8 @@ pub(super) struct Program {
     name: String,
     child: Child,
     group: Pid,
+    /// Whether its processes were ended: their numbers may be those of others soon.
+    ended: bool,
     said: Said,
 }
 
@@ -57,6 +65,7 @@ impl Program {
         let program = Self {
             name: name.clone(),
             group: Pid::from_child(&child),
+            ended: false,
             said: Said::new(name.clone()),
             child,
         };
@@ -74,7 +83,7 @@ impl Program {
 
     /// Takes in what it wrote for people, of which there must be something, or its end.
     pub(super) fn listen(&mut self) {
-        let mut bytes = [0; 4096];
+        let mut bytes = [0; CHUNK];
         let Some(stderr) = &mut self.child.stderr else {
             return;
         };
@@ -101,8 +110,11 @@ impl Program {
             self.wait(GRACE);
         }
         self.end();
-        while self.child.stderr.as_ref().is_some_and(&still_readable) {
-            self.listen();
+        // What left the group may write on.
+        for _ in 0..PIPE / CHUNK {
+            if self.child.stderr.as_ref().is_some_and(&still_readable) {
+                self.listen();
+            }
         }
         let how = match self.child.wait() {
             Ok(status) => status.to_string(),
@@ -122,6 +134,9 @@ impl Program {
     }
 
     fn end(&mut self) {
+        if mem::replace(&mut self.ended, true) {
+            return;
+        }
         // Fails where all of them have ended, which is as well.
         if !self.has_ended() {
             let _ = kill_process_group(self.group, Signal::TERM);
@@ -170,7 +185,7 @@ impl Said {
     }
 
     fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let line = mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
         let line = without_secrets(line.trim());
@@ -209,4 +224,108 @@ fn without_secrets(line: &str) -> String {
         clean.push_str(&part[secret..]);
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn shell(script: &str) -> (Program, File) {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        Program::start(&command).expect("a shell")
+    }
+
+    /// Reads a line, which is a process's number.
+    fn number(output: &mut File) -> String {
+        let mut line = String::new();
+        let mut byte = [0];
+        while output.read(&mut byte).is_ok_and(|count| count == 1) && byte != *b"\n" {
+            line.push(char::from(byte[0]));
+        }
+        line
+    }
+
+    /// Whether a process is there and has not ended.
+    fn runs(id: &str) -> bool {
+        let stat = fs::read_to_string(Path::new("/proc").join(id).join("stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// For processes that were just killed.
+    fn gone(id: &str) -> bool {
+        let start = Instant::now();
+        while runs(id) && start.elapsed() < Duration::from_secs(20) {
+            sleep(POLL);
+        }
+        !runs(id)
+    }
+
+    #[test]
+    fn how_it_ended_and_its_last_words_are_told() {
+        let (program, mut output) = shell("for n in 1 2 3 4; do echo line $n >&2; done; exit 3");
+        assert_eq!(output.read(&mut [0]).expect("reads"), 0);
+        let Epitaph { how, said } = program.close(true, |_| true);
+        assert_eq!(how, "sh ended, exit status: 3");
+        assert_eq!(said, "; it said: line 2 / line 3 / line 4");
+        let (program, _) = shell("kill -9 $$");
+        let Epitaph { how, said } = program.close(true, |_| true);
+        assert!(how.starts_with("sh ended, signal: 9"), "{how}");
+        assert_eq!(said, "");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn all_that_it_started_ends_with_it() {
+        let (program, mut output) = shell("sleep 1000 & echo $!; wait");
+        let grandchild = number(&mut output);
+        let child = program.id().to_string();
+        assert!(runs(&grandchild) && runs(&child));
+        drop(program);
+        assert!(gone(&grandchild) && gone(&child));
+
+        // One that does not want to, and one that was left behind.
+        let (program, mut output) = shell("trap '' TERM; echo $$; while :; do sleep 0.1; done");
+        let stubborn = number(&mut output);
+        drop(program);
+        assert!(gone(&stubborn));
+        let (program, mut output) = shell("sleep 1000 & echo $!; exit 5");
+        let orphan = number(&mut output);
+        let Epitaph { how, .. } = program.close(true, |_| false);
+        assert_eq!(how, "sh ended, exit status: 5");
+        assert!(gone(&orphan));
+    }
+
+    #[test]
+    fn it_hears_nothing_of_ours() {
+        let (program, mut output) = shell("cat; echo end; echo \"$NOTIFY_SOCKET$WATCHDOG_USEC\"");
+        let mut text = String::new();
+        output.read_to_string(&mut text).expect("reads");
+        assert_eq!(text, "end\n\n");
+        drop(program);
+    }
+
+    #[test]
+    fn what_it_says_is_bounded_and_told_without_passwords() {
+        let mut said = Said::new("ffmpeg".into());
+        said.hear(b"frame=1\rframe=2\r\n\n");
+        said.hear("x".repeat(10_000).as_bytes());
+        said.hear(b"\n\x1b[31mrtsp://admin:se@cret@10.0.0.9/1: no route");
+        let text = said.last_lines();
+        let long = "x".repeat(Said::LENGTH);
+        assert_eq!(
+            text,
+            format!("; it said: frame=2 / {long} / [31mrtsp://10.0.0.9/1: no route")
+        );
+        for (line, clean) in [
+            ("no address", "no address"),
+            ("http://a/b@c", "http://a/b@c"),
+            ("'rtsp://u:p@h' and rtsp://v@i/", "'rtsp://h' and rtsp://i/"),
+            ("://", "://"),
+        ] {
+            assert_eq!(without_secrets(line), clean);
+        }
+    }
 }

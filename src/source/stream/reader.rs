@@ -1,6 +1,7 @@
 //! The thread that reads a stream: opens it, cuts it, and opens it again when it ends.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +40,7 @@ enum Fault {
     Read(#[from] io::Error),
     #[error(transparent)]
     Y4m(#[from] Y4mError),
-    #[error("no usable frame for {} s", .0.as_secs_f64())]
+    #[error("no frame for {} s", .0.as_secs_f64())]
     Silent(Duration),
 }
 
@@ -54,6 +55,8 @@ pub(super) struct Reader {
     retry: Backoff,
     /// The failure that was said last, when, and how often it came since.
     said: Option<(String, Instant, u64)>,
+    /// Whether that was said since the last frame.
+    awaited: bool,
 }
 
 impl Reader {
@@ -66,6 +69,7 @@ impl Reader {
             sequence: 0,
             retry: Backoff::default(),
             said: None,
+            awaited: false,
         }
     }
 
@@ -96,7 +100,8 @@ impl Reader {
             drop(last.take());
             let over = match opened {
                 Ok(mut opened) => {
-                    self.desk.note("nobody writes to it".to_owned(), None);
+                    self.desk
+                        .note("waits for somebody who writes frames".to_owned(), None);
                     let over = self.read(&mut opened);
                     last = Some(opened);
                     over
@@ -143,7 +148,7 @@ impl Reader {
         self.openings += 1;
         self.sequence = 0;
         match opened.process() {
-            Some(id) => info!("{}: reads {} (process {id})", self.name, self.options.input),
+            Some(id) => debug!("{}: reads {} (process {id})", self.name, self.options.input),
             None => debug!("{}: reads {}", self.name, self.options.input),
         }
         let limits = Limits::new(self.options.decode.max_pixels);
@@ -164,31 +169,25 @@ impl Reader {
                 Err(error) => return Over::Failed(error.into()),
             };
             loop {
-                match splitter.next() {
-                    Ok(Some(piece)) => {
-                        let is_frame = matches!(piece, Piece::Frame(_));
-                        let start = Instant::now();
-                        if !self.hand_over(piece) {
-                            return Over::Closed;
-                        }
-                        // While nobody takes, nobody is silent.
-                        heard = if is_frame {
-                            Instant::now()
-                        } else {
-                            heard + start.elapsed()
-                        };
-                    }
+                let piece = match splitter.next() {
+                    Ok(None) if ended => match splitter.end() {
+                        Some(piece) => piece,
+                        None => return Over::Ended,
+                    },
                     Ok(None) => break,
+                    Ok(Some(piece)) => piece,
                     Err(error) => return Over::Failed(error.into()),
+                };
+                let is_frame = matches!(piece, Piece::Frame(_));
+                let start = Instant::now();
+                if !self.hand_over(piece) {
+                    return Over::Closed;
                 }
-            }
-            if ended {
-                let cut = splitter
-                    .at_end()
-                    .map(|problem| Piece::Broken(problem.to_owned()));
-                return match cut.is_none_or(|cut| self.hand_over(cut)) {
-                    true => Over::Ended,
-                    false => Over::Closed,
+                // While nobody takes, nobody is silent.
+                heard = if is_frame {
+                    Instant::now()
+                } else {
+                    heard + start.elapsed()
                 };
             }
             if heard.elapsed() >= self.options.silence {
@@ -209,6 +208,9 @@ impl Reader {
             Piece::Broken(problem) => Item::Broken(problem),
             Piece::Frame(encoded) => {
                 self.retry.reset();
+                if mem::take(&mut self.awaited) {
+                    info!("{}: frames come again", self.name);
+                }
                 let moment = Moment {
                     opening: self.openings,
                     sequence: self.sequence - 1,
@@ -243,6 +245,7 @@ impl Reader {
                 self.name
             );
             self.said = Some((problem.to_owned(), Instant::now(), 0));
+            self.awaited = true;
         }
         self.desk.sleep(retry);
     }

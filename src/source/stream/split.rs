@@ -130,13 +130,90 @@ impl Splitter {
         }
     }
 
-    /// What is wrong with an end of the stream here, after all that [`Self::next`] gives.
-    pub(super) fn at_end(&self) -> Option<&'static str> {
-        let whole = match self {
-            Self::Unknown(first, _) => first.is_empty(),
-            Self::Mjpeg(mjpeg) => mjpeg.is_between(),
-            Self::Y4m(y4m) => y4m.is_between(),
+    /// For the end of the stream, once [`Self::next`] gives nothing more: what is wrong with what it cuts off. Asked
+    /// by turns with [`Self::next`] until both give nothing.
+    pub(super) fn end(&mut self) -> Option<Piece> {
+        match self {
+            Self::Unknown(first, _) => {
+                let problem = "a stream that ends before its first frame";
+                let nothing = mem::take(first).is_empty();
+                (!nothing).then(|| Piece::Broken(problem.to_owned()))
+            }
+            Self::Mjpeg(mjpeg) => mjpeg.end(),
+            Self::Y4m(y4m) => y4m.end(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Percentiles;
+
+    const JPEG: &[u8] = b"\xFF\xD8\xFF\xDA\x00\x02\x07\xFF\xD9";
+    const Y4M: &[u8] = b"YUV4MPEG2 W1 H1 Cmono\nFRAME\n\x10";
+
+    /// A stream that comes a byte at a time.
+    fn forms(form: Option<Form>, stream: &[u8]) -> Vec<Option<Form>> {
+        let mut splitter = Splitter::new(form, Limits::new(100));
+        let mut forms = Vec::new();
+        for byte in stream {
+            splitter.feed(&[*byte]);
+            while let Some(piece) = splitter.next().expect("no fault") {
+                forms.push(match piece {
+                    Piece::Frame(frame) => Some(frame.form()),
+                    Piece::Broken(_) => None,
+                });
+            }
+        }
+        forms
+    }
+
+    #[test]
+    fn the_first_bytes_tell_the_form() {
+        assert_eq!(forms(None, JPEG), [Some(Form::Mjpeg)]);
+        assert_eq!(forms(None, Y4M), [Some(Form::Y4m)]);
+        let late = [b"YUV4 or not", JPEG].concat();
+        assert_eq!(forms(None, &late), [Some(Form::Mjpeg)]);
+        assert_eq!(forms(Some(Form::Mjpeg), Y4M), []);
+        let mut y4m = Splitter::new(Some(Form::Y4m), Limits::new(100));
+        y4m.feed(JPEG);
+        y4m.feed(b"\n");
+        assert_eq!(y4m.next(), Err(Y4mError::NoHeader));
+    }
+
+    #[test]
+    fn an_end_before_the_form_is_known_is_noticed() {
+        let mut splitter = Splitter::new(None, Limits::new(100));
+        assert_eq!(splitter.end(), None);
+        splitter.feed(b"YUV4");
+        assert!(splitter.end().is_some());
+        assert_eq!(splitter.end(), None);
+    }
+
+    #[test]
+    fn limits_follow_from_the_pixels_and_end_at_128_mib() {
+        assert_eq!(Limits::new(1_000_000).bytes, 3_000_000 + (1 << 20));
+        assert_eq!(Limits::new(400_000_000).bytes, 128 << 20);
+        assert_eq!(Limits::new(u64::MAX).bytes, 128 << 20);
+        // 7680x4320 in 4:4:4.
+        assert!(Limits::new(33_177_600).bytes as u64 >= 3 * 33_177_600);
+    }
+
+    #[test]
+    fn values_are_stretched_where_it_is_asked_for() {
+        let grey = b"YUV4MPEG2 W4 H1 Cmono XCOLORRANGE=FULL\nFRAME\n\x64\x68\x6C\x70";
+        let mut splitter = Splitter::new(None, Limits::new(100));
+        splitter.feed(grey);
+        let Ok(Some(Piece::Frame(frame))) = splitter.next() else {
+            panic!("a frame");
         };
-        (!whole).then_some("a frame that is cut off by the end of the stream")
+        let options = DecodeOptions {
+            stretch: Percentiles::new(0.0, 100.0).ok(),
+            ..DecodeOptions::default()
+        };
+        let (pixels, _) = frame.decode(&options).expect("decodes");
+        let values: Vec<u8> = pixels.pixels().map(|pixel| pixel[0]).collect();
+        assert_eq!(values, [0, 85, 170, 255]);
     }
 }

@@ -77,15 +77,6 @@ impl Y4m {
         self.buffer.feed(bytes);
     }
 
-    pub(super) fn is_between(&self) -> bool {
-        match self.place {
-            Place::Line => self.buffer.rest().is_empty(),
-            Place::Planes => false,
-            // That was said.
-            Place::Lost => true,
-        }
-    }
-
     /// The next frame, or what is none; `None` if that needs more bytes.
     pub(super) fn next(&mut self) -> Result<Option<Piece>, Y4mError> {
         loop {
@@ -132,6 +123,20 @@ impl Y4m {
                 }
             }
         }
+    }
+
+    /// For the end of the stream, once [`Self::next`] gives nothing more: what is wrong with the frame that it cuts
+    /// off, if it does.
+    pub(super) fn end(&mut self) -> Option<Piece> {
+        let whole = match self.place {
+            Place::Line => self.buffer.rest().is_empty(),
+            Place::Planes => false,
+            // That was said.
+            Place::Lost => true,
+        };
+        self.place = Place::Lost;
+        let problem = "a frame of YUV4MPEG2 that is cut off by the end of the stream";
+        (!whole).then(|| Piece::Broken(problem.to_owned()))
     }
 
     /// Goes to what may be the next line; false if there is none yet.
@@ -223,5 +228,232 @@ fn encoding(width: u32, height: u32) -> Encoding {
     match width >= 1280 || height > 576 {
         true => Encoding::Bt709,
         false => Encoding::Bt601,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::decode::DecodeOptions;
+
+    const LIMITS: Limits = Limits {
+        bytes: 1000,
+        pixels: 400,
+    };
+
+    type Cut = (Vec<Piece>, Option<Y4mError>);
+
+    /// What a stream is cut into that comes in such pieces, the last of which is the rest.
+    fn cut_at(stream: &[u8], lengths: &[usize]) -> Cut {
+        let mut y4m = Y4m::new(LIMITS);
+        let mut pieces = Vec::new();
+        let mut rest = stream;
+        for &length in lengths.iter().chain([&usize::MAX]) {
+            let (now, then) = rest.split_at(length.min(rest.len()));
+            y4m.feed(now);
+            loop {
+                match y4m.next() {
+                    Ok(Some(piece)) => pieces.push(piece),
+                    Ok(None) => break,
+                    Err(error) => return (pieces, Some(error)),
+                }
+            }
+            assert!(y4m.buffer.rest().len() < LIMITS.bytes.max(LINE));
+            rest = then;
+        }
+        (pieces, None)
+    }
+
+    fn fault(stream: &str) -> Y4mError {
+        let (pieces, error) = cut_at(stream.as_bytes(), &[]);
+        assert_eq!(pieces, []);
+        error.expect(stream)
+    }
+
+    /// The pixels of the frames of a stream, `broken` where one is.
+    fn pixels(stream: &[u8]) -> Vec<Vec<[u8; 3]>> {
+        let (pieces, error) = cut_at(stream, &[]);
+        assert_eq!(error, None);
+        let pixels = |piece: &Piece| match piece {
+            Piece::Broken(_) => Vec::new(),
+            Piece::Frame(frame) => {
+                let decoded = frame.decode(&DecodeOptions::default());
+                let (image, _) = decoded.expect("planes always are");
+                image.pixels().map(|pixel| pixel.0).collect()
+            }
+        };
+        pieces.iter().map(pixels).collect()
+    }
+
+    fn assert_near(is: &[[u8; 3]], should: &[[u8; 3]], what: &str) {
+        assert_eq!(is.len(), should.len(), "{what}");
+        for (a, b) in is.iter().flatten().zip(should.iter().flatten()) {
+            assert!(a.abs_diff(*b) <= 1, "{what}: {is:?}, not {should:?}");
+        }
+    }
+
+    const WHITE: [u8; 3] = [255; 3];
+    const BLACK: [u8; 3] = [0; 3];
+    const RED: [u8; 3] = [255, 0, 0];
+    const GREEN: [u8; 3] = [0, 255, 0];
+    const BLUE: [u8; 3] = [0, 0, 255];
+
+    /// Y', Cb and Cr are those that ITU-R BT.601 gives for full colours: red 81, 90, 240; green 145, 54, 34; blue 41,
+    /// 240, 110; white 235 and black 16 with 128, 128.
+    #[test]
+    fn each_sampling_gives_the_colours_of_bt_601() {
+        for (sampling, planes, colours) in [
+            (
+                " C444",
+                &[235, 16, 81, 145, 128, 128, 90, 54, 128, 128, 240, 34][..],
+                [WHITE, BLACK, RED, GREEN],
+            ),
+            (
+                " C422",
+                &[81, 81, 41, 41, 90, 240, 240, 110],
+                [RED, RED, BLUE, BLUE],
+            ),
+            (" C420jpeg", &[81, 81, 81, 81, 90, 240], [RED; 4]),
+            (" C420mpeg2", &[41, 41, 41, 41, 240, 110], [BLUE; 4]),
+            (" C420paldv", &[145, 145, 145, 145, 54, 34], [GREEN; 4]),
+            (
+                " C420",
+                &[235, 16, 16, 235, 128, 128],
+                [WHITE, BLACK, BLACK, WHITE],
+            ),
+            ("", &[145, 145, 145, 145, 54, 34], [GREEN; 4]),
+            (
+                " C411",
+                &[81, 81, 41, 41, 90, 240, 240, 110],
+                [RED, RED, BLUE, BLUE],
+            ),
+            (" Cmono", &[235, 16, 235, 16], [WHITE, BLACK, WHITE, BLACK]),
+        ] {
+            let header = format!("YUV4MPEG2 W2 H2 F25:1 Ip A1:1{sampling}\nFRAME\n");
+            let stream = [header.as_bytes(), planes].concat();
+            let pixels = pixels(&stream);
+            assert_eq!(pixels.len(), 1, "{sampling}");
+            assert_near(&pixels[0], &colours, sampling);
+        }
+    }
+
+    /// JFIF: red is 76, 85, 255; BT.709, limited: 63, 102, 240.
+    #[test]
+    fn range_and_size_change_what_numbers_mean() {
+        let full = b"YUV4MPEG2 W2 H2 C420jpeg XYSCSS=420JPEG XCOLORRANGE=FULL\nFRAME\n\x4C\x4C\x4C\x4C\x55\xFF";
+        assert_near(&pixels(full)[0], &[RED; 4], "full");
+        let encoding = |width, height| encoding(width, height);
+        assert_eq!(encoding(720, 576), Encoding::Bt601);
+        assert_eq!(encoding(1920, 1080), Encoding::Bt709);
+        let limits = Limits::new(1 << 22);
+        let wide = header(" W1280 H2 C444", limits).expect("a header");
+        let planes = [vec![63; 2560], vec![102; 2560], vec![240; 2560]].concat();
+        assert_near(&[wide.to_rgb(&planes)[(1279, 1)].0], &[RED], "wide");
+    }
+
+    /// An odd side has a sample of chroma more than half of its pixels.
+    #[test]
+    fn odd_sides_are_rounded_up() {
+        let luma = [81, 81, 41, 81, 81, 41, 145, 145, 235];
+        let blue = [90, 240, 54, 128];
+        let red = [240, 110, 34, 128];
+        let stream = [&b"YUV4MPEG2 W3 H3\nFRAME\n"[..], &luma, &blue, &red].concat();
+        let should = [RED, RED, BLUE, RED, RED, BLUE, GREEN, GREEN, WHITE];
+        assert_near(&pixels(&stream)[0], &should, "3x3");
+        for (sampling, width, height, bytes) in [
+            ("420", 3, 3, 9 + 2 * 4),
+            ("422", 3, 3, 9 + 2 * 6),
+            ("411", 5, 3, 15 + 2 * 6),
+            ("444", 3, 3, 27),
+            ("mono", 3, 3, 9),
+        ] {
+            let text = format!(" W{width} H{height} C{sampling}");
+            let planar = header(&text, LIMITS).expect("a header");
+            assert_eq!(planar.bytes(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_not_understood_say_why() {
+        assert_eq!(fault("RIFF\n"), Y4mError::NoHeader);
+        assert_eq!(fault("FRAME\nabcd\n"), Y4mError::NoHeader);
+        assert_eq!(fault(&"YUV4MPEG2 ".repeat(200)), Y4mError::NoHeader);
+        assert_eq!(fault("YUV4MPEG2 H2\n"), Y4mError::Missing("width"));
+        assert_eq!(fault("YUV4MPEG2 W2 H0\n"), Y4mError::Missing("height"));
+        assert_eq!(
+            fault("YUV4MPEG2 W2 H99999999999\n"),
+            Y4mError::Missing("height")
+        );
+        for deep in ["420p10", "422p12", "444p16", "mono10", "mono16"] {
+            let error = fault(&format!("YUV4MPEG2 W2 H2 C{deep}\n"));
+            assert_eq!(error, Y4mError::Deep(deep.to_owned()));
+            assert!(error.to_string().contains("-pix_fmt yuv420p"), "{error}");
+        }
+        let unknown = Y4mError::Unknown("444alpha".to_owned());
+        assert_eq!(fault("YUV4MPEG2 W2 H2 C444alpha\n"), unknown);
+        let (width, height) = (20, 21);
+        assert_eq!(
+            fault("YUV4MPEG2 W20 H21\n"),
+            Y4mError::TooLarge { width, height }
+        );
+        // 400 pixels, but 1200 bytes.
+        fault("YUV4MPEG2 W20 H20 C444\n");
+        fault("YUV4MPEG2 W4294967295 H4294967295\n");
+    }
+
+    #[test]
+    fn a_stream_goes_on_behind_rubbish_and_another_header() {
+        let stream = b"YUV4MPEG2 W1 H1 Cmono\nFRAME\n\x10FRAME Ixyz\n\xEBrubbish\n FRAMEFRAMES \n FRAME\n\x10\
+            YUV4MPEG2 W2 H1 Cmono F1:1\nFRAME\n\xEB\x10FRAME\n\n\n";
+        let pixels = pixels(stream);
+        let [a, b, lost, c, d, e] = &pixels[..] else {
+            panic!("{pixels:?}");
+        };
+        assert_eq!([a, b, c], [&[BLACK], &[WHITE], &[BLACK]]);
+        assert!(lost.is_empty());
+        assert_eq!(d, &[WHITE, BLACK]);
+        assert_eq!(e.len(), 2, "planes may hold any bytes");
+    }
+
+    #[test]
+    fn an_end_within_a_frame_is_noticed() {
+        let stream = b"YUV4MPEG2 W1 H1 Cmono\nFRAME\n\x10";
+        for end in 1..=stream.len() {
+            let mut y4m = Y4m::new(LIMITS);
+            y4m.feed(&stream[..end]);
+            while y4m.next().expect("no fault").is_some() {}
+            let whole = end == 22 || end == stream.len();
+            assert_eq!(y4m.end().is_none(), whole, "{end}");
+            assert_eq!(y4m.end(), None, "said once");
+        }
+    }
+
+    proptest! {
+        /// However the bytes come, and whatever they are, memory is bounded and the result the same.
+        #[test]
+        fn pieces_do_not_depend_on_how_the_bytes_come(
+            parts in proptest::collection::vec(prop_oneof![
+                2 => Just(b"YUV4MPEG2 W2 H2\n".to_vec()),
+                1 => Just(b"YUV4MPEG2 W20 H20 Cmono XCOLORRANGE=FULL\n".to_vec()),
+                4 => Just(b"FRAME\nyyyyuv".to_vec()),
+                1 => Just(b"FRAME I".to_vec()),
+                1 => Just(b"YUV4".to_vec()),
+                2 => proptest::collection::vec(any::<u8>(), 0..300),
+                1 => Just(vec![b'x'; LINE]),
+            ], 0..12),
+            lengths in proptest::collection::vec(0..60_usize, 0..40),
+        ) {
+            let stream = [b"YUV4MPEG2 W2 H2\n".to_vec(), parts.concat()].concat();
+            let whole = cut_at(&stream, &[]);
+            prop_assert_eq!(&cut_at(&stream, &lengths), &whole);
+            prop_assert_eq!(&cut_at(&stream, &vec![1; stream.len()]), &whole);
+        }
+
+        #[test]
+        fn no_header_panics(text in "( ([WHCFIAX][0-9a-zA-Z:=]{0,12}))*") {
+            let _ = header(&text, LIMITS);
+        }
     }
 }
