@@ -1,6 +1,7 @@
 //! What sources hand to the loop: a lane for each, of bounded length, with a policy for what does not fit.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,6 @@ struct Lane<T> {
     capacity: usize,
     policy: Policy,
     dropped: u64,
-    /// Dropped by the source, before they came here.
-    lost: u64,
     ended: bool,
 }
 
@@ -63,7 +62,6 @@ impl<T> Queue<T> {
             capacity: capacity.max(1),
             policy,
             dropped: 0,
-            lost: 0,
             ended: false,
         };
         Self {
@@ -173,21 +171,28 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Says how many items were dropped before they came to a lane, in all.
+    /// Items of a lane that wait.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn note_lost(&self, lane: usize, lost: u64) {
-        self.lock().lanes[lane].lost = lost;
+    pub fn waiting(&self, lane: usize) -> usize {
+        self.lock().lanes[lane].items.len()
     }
 
-    /// Items of a lane that were dropped, here or before.
+    /// Counts items as dropped that never came to a lane.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn dropped(&self, lane: usize) -> u64 {
-        let lane = &self.lock().lanes[lane];
-        lane.dropped + lane.lost
+    pub fn note_dropped(&self, lane: usize, count: u64) {
+        self.lock().lanes[lane].dropped += count;
+    }
+
+    /// Items of a lane that were dropped since this was asked last.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn take_dropped(&self, lane: usize) -> u64 {
+        mem::take(&mut self.lock().lanes[lane].dropped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -220,7 +225,7 @@ mod tests {
             assert!(queue.push(0, item) && queue.push(1, item));
         }
         assert_eq!(drain(&queue), [(0, 3), (1, 1), (0, 4), (1, 2)]);
-        assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [2, 2]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [2, 2]);
         assert_eq!(queue.pop(NOW), Popped::Idle);
         (5..9).for_each(|item| queue.put(1, item));
         assert_eq!(drain(&queue), [(1, 5), (1, 6), (1, 7), (1, 8)]);
@@ -239,7 +244,7 @@ mod tests {
             }
             assert_eq!(queue.pop(SOON), Popped::Ended);
         });
-        assert_eq!(queue.dropped(0), 0);
+        assert_eq!(queue.take_dropped(0), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::decode::{DecodeErrorKind, DecodeOptions, decode_file, of_file};
 use super::finish::digest_of;
+use super::in_hand::InHand;
 use super::search::{Found, is_hidden, is_image, search};
 use super::settle::{Settling, Sighting};
 use super::stamp::Stamp;
@@ -254,17 +256,26 @@ pub struct FolderFrames {
     watch: FolderWatch,
     decode: DecodeOptions,
     roster: Roster,
+    in_hand: Arc<InHand>,
     once: bool,
 }
 
 impl FolderFrames {
-    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded. With
-    /// `once`, the source ends when the files that are there have been handed out.
-    pub fn new(watch: FolderWatch, decode: DecodeOptions, roster: Roster, once: bool) -> Self {
+    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded, nor what is
+    /// condemned by what the process was found to have `in_hand`. With `once`, the source ends when the files that
+    /// are there have been handed out.
+    pub fn new(
+        watch: FolderWatch,
+        decode: DecodeOptions,
+        roster: Roster,
+        in_hand: Arc<InHand>,
+        once: bool,
+    ) -> Self {
         Self {
             watch,
             decode,
             roster,
+            in_hand,
             once,
         }
     }
@@ -295,7 +306,13 @@ impl FolderFrames {
         if let Some(outcome) = self.roster.outcome(&origin.key)? {
             return Ok(Some(Next::Known { origin, outcome }));
         }
+        if let Some(problem) = self.in_hand.condemns(&origin.key, &path) {
+            let origin = Some(origin);
+            return Ok(Some(Next::Broken { problem, origin }));
+        }
+        let mark = self.in_hand.mark(&origin.key);
         let decoded = decode_file(&path, &self.decode);
+        drop(mark);
         if Stamp::of(&path) != Some(stamp) {
             return Ok(None);
         }

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod finish;
 pub mod folder;
 mod grey_tiff;
+pub mod in_hand;
 mod jpeg;
 mod live;
 pub mod pixels;
@@ -35,8 +36,8 @@ pub trait Source {
         None
     }
 
-    /// Frames so far that came faster than they were asked for, and are gone.
-    fn dropped(&self) -> u64 {
+    /// Frames that came faster than they were asked for, and are gone, since this was asked last.
+    fn take_dropped(&mut self) -> u64 {
         0
     }
 }

@@ -30,6 +30,10 @@ impl Lookout {
         }
     }
 
+    pub(crate) fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
     /// Finds the ships of a frame of the source of that number. Frames of one run are much alike, so each warning
     /// about their resolution is given once.
     pub(crate) fn look(&self, source: usize, frame: &Frame) -> Result<FrameRecord, DetectError> {

@@ -1,6 +1,7 @@
 //! What the thread that reads hands to the one that decodes: a frame at a time, at the pace that is asked for.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -139,9 +140,9 @@ impl Desk {
         self.lock().trouble.as_ref().map(ToString::to_string)
     }
 
-    /// Frames that were due and made way for others.
-    pub(super) fn dropped(&self) -> u64 {
-        self.lock().dropped
+    /// Frames that were due and made way for others, since this was asked last.
+    pub(super) fn take_dropped(&self) -> u64 {
+        mem::take(&mut self.lock().dropped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -277,7 +278,7 @@ mod tests {
             }
             assert_eq!(desk.take(SOON), Taken::Ended);
         });
-        assert_eq!(desk.dropped(), 0);
+        assert_eq!(desk.take_dropped(), 0);
     }
 
     #[test]

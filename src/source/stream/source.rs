@@ -104,8 +104,8 @@ impl Source for StreamSource {
         self.desk.trouble()
     }
 
-    fn dropped(&self) -> u64 {
-        self.desk.dropped()
+    fn take_dropped(&mut self) -> u64 {
+        self.desk.take_dropped()
     }
 }
 
