@@ -98,6 +98,7 @@ fn pump(
     let mut trouble = None;
     while queue.wait_for_room(lane) {
         let next = contain(|| source.next(POLL));
+        queue.note_dropped(lane, source.take_dropped());
         let now = source.trouble();
         if now != trouble {
             trouble.clone_from(&now);

@@ -190,6 +190,14 @@ impl<T> Queue<T> {
         self.lock().lanes[lane].items.len()
     }
 
+    /// Counts items as dropped that never came to a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn note_dropped(&self, lane: usize, count: u64) {
+        self.lock().lanes[lane].dropped += count;
+    }
+
     /// Items of a lane that were dropped since this was asked last.
     ///
     /// # Panics

@@ -424,6 +424,10 @@ impl Source for FolderFrames {
             }
         }
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.watch.trouble.clone()
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ pub mod folder;
 mod grey_tiff;
 pub mod in_hand;
 mod jpeg;
+mod live;
 pub mod pixels;
 pub mod search;
 mod settle;
 pub mod stamp;
+pub mod stream;
 mod tags;
 
 use std::path::PathBuf;
@@ -33,6 +35,11 @@ pub trait Source {
     /// What keeps it from giving frames at present, for people to read.
     fn trouble(&self) -> Option<String> {
         None
+    }
+
+    /// Frames that came faster than they were asked for, and are gone, since this was asked last.
+    fn take_dropped(&mut self) -> u64 {
+        0
     }
 }
 

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 pub use rule::Problem;
 use rule::{Rule, broken};
-use source::INCOMING;
 pub use source::{Finished, SourceConfig};
 
 use super::Group;
@@ -201,17 +200,7 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
-            if source.camera.is_none() {
-                source.folder.get_or_insert_with(|| INCOMING.into());
-            }
-            let paths = [
-                source.folder.as_mut(),
-                Some(&mut source.finished_folder),
-                source.failed_folder.as_mut(),
-            ];
-            for path in paths.into_iter().flatten() {
-                *path = base.join(&*path);
-            }
+            source.resolve(base);
         }
         let paths = [
             config.ledger.file.as_mut(),

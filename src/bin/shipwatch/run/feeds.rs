@@ -8,6 +8,7 @@ use shipwatch::ledger::Ledger;
 use shipwatch::source::Source;
 use shipwatch::source::folder::{FolderFrames, FolderWatch};
 use shipwatch::source::in_hand::InHand;
+use shipwatch::source::stream::StreamOptions;
 
 use super::plan::unwatchable;
 use crate::exit::{Exit, Failure, OrExit};
@@ -27,7 +28,10 @@ impl Feeder<'_> {
             name: source.name.clone(),
             source: match source.watched() {
                 Some(_) => self.folder(source)?,
-                None => camera(source)?,
+                None => match source.stream_options() {
+                    Some(options) => stream(source, options)?,
+                    None => camera(source)?,
+                },
             },
             waiting: source.queue,
             policy: source.policy(),
@@ -69,5 +73,24 @@ fn camera(_: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
     Err(Failure::new(
         Exit::Config,
         anyhow::anyhow!("this build has no cameras"),
+    ))
+}
+
+#[cfg(unix)]
+fn stream(
+    source: &SourceConfig,
+    options: StreamOptions,
+) -> Result<Box<dyn Source + Send>, Failure> {
+    use shipwatch::source::stream::StreamSource;
+
+    Ok(Box::new(StreamSource::new(source.name.clone(), options)))
+}
+
+/// A config with a stream does not pass its check.
+#[cfg(not(unix))]
+fn stream(_: &SourceConfig, _: StreamOptions) -> Result<Box<dyn Source + Send>, Failure> {
+    Err(Failure::new(
+        Exit::Config,
+        anyhow::anyhow!("this system has no streams"),
     ))
 }

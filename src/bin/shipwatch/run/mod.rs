@@ -293,6 +293,9 @@ fn places(config: &Config) -> impl Iterator<Item = (PathBuf, Box<dyn Form>)> {
 }
 
 fn place(source: &SourceConfig) -> String {
+    if let Some(options) = source.stream_options() {
+        return options.input.to_string();
+    }
     let path = source.watched().or(source.camera.as_deref());
     path.unwrap_or("".as_ref()).display().to_string()
 }

@@ -36,9 +36,11 @@ impl Plan {
                 FolderWatch::open(folder, source.folder_options()).map_err(unwatchable)?;
             }
         }
-        if args.once && watched().count() < config.source.len() {
-            let error =
-                anyhow!("--once has no end with a camera: take its [[source]] out, or --once");
+        let ends = |source: &SourceConfig| source.watched().is_some() || source.is_stdin();
+        if args.once && !config.source.iter().all(ends) {
+            let error = anyhow!(
+                "--once has no end with a camera, a FIFO or a command: take its [[source]] out, or --once"
+            );
             return Err(Failure::new(Exit::Config, error));
         }
         Ok(config)
@@ -79,6 +81,8 @@ fn read(args: &RunArgs) -> Result<Config, Failure> {
         config.source.iter_mut().for_each(|source| {
             source.folder = Some(folder.clone());
             source.camera = None;
+            source.stream = None;
+            source.command = None;
         });
     }
     if let Some(output) = &args.output {
