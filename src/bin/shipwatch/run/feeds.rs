@@ -22,22 +22,28 @@ pub(super) struct Feeder<'a> {
 }
 
 impl Feeder<'_> {
-    /// Opens a source.
-    pub(super) fn feed(&self, source: &SourceConfig) -> Result<Feed, Failure> {
+    /// Opens a source, or goes on with what is `begun`.
+    pub(super) fn feed(
+        &self,
+        source: &SourceConfig,
+        begun: Option<Box<dyn Source + Send>>,
+    ) -> Result<Feed, Failure> {
         Ok(Feed {
             name: source.name.clone(),
-            source: match source.watched() {
-                Some(_) => self.folder(source)?,
-                None => match source.stream_options() {
-                    Some(options) => stream(source, options)?,
-                    None => camera(source)?,
-                },
-            },
+            source: begun.map_or_else(|| self.open(source), Ok)?,
             waiting: source.queue,
             policy: source.policy(),
             finish: source.finish(),
             failed: source.failed_folder.clone(),
         })
+    }
+
+    fn open(&self, source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
+        match (source.watched(), source.stream_options()) {
+            (Some(_), _) => self.folder(source),
+            (None, Some(options)) => stream(source, options),
+            (None, None) => camera(source),
+        }
     }
 
     fn folder(&self, source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
