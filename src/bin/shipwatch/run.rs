@@ -1,10 +1,6 @@
 //! `shipwatch run`: the daemon on a watched folder.
 
 use std::fs;
-#[cfg(feature = "camera")]
-use std::path::Path;
-#[cfg(feature = "camera")]
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use log::info;
@@ -157,19 +153,11 @@ fn resolve(args: RunArgs) -> Result<Config, Failure> {
 
 #[cfg(feature = "camera")]
 fn camera(source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
-    use shipwatch::source::camera::{CameraOptions, CameraSource};
+    use shipwatch::source::camera::CameraSource;
 
-    let path = source.camera.as_deref().unwrap_or(Path::new(""));
-    let options = CameraOptions {
-        layout: source.format,
-        size: source.size,
-        rate: source.rate,
-        controls: source.controls.clone(),
-        interval: source
-            .rate
-            .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate)),
-        ..CameraOptions::new(path)
-    };
+    let options = source.camera_options();
+    let options = options.context("a source without a folder or a camera");
+    let options = options.or_exit(Exit::Config)?;
     Ok(Box::new(CameraSource::new(source.name.clone(), options)))
 }
 

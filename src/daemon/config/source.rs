@@ -10,6 +10,8 @@ use super::DetectConfig;
 use super::rule::Rule;
 use crate::daemon::queue::Policy;
 use crate::frame::Percentiles;
+#[cfg(feature = "camera")]
+use crate::source::camera::CameraOptions;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
@@ -253,6 +255,21 @@ impl SourceConfig {
             settle: Duration::from_secs_f64(self.settle_seconds),
             rescan: Duration::from_secs_f64(self.rescan_seconds),
         }
+    }
+
+    /// What a camera is asked for; none of a folder.
+    #[cfg(feature = "camera")]
+    pub fn camera_options(&self) -> Option<CameraOptions> {
+        let path = self.camera.as_ref()?;
+        let interval = |rate: f64| Duration::from_secs_f64(1.0 / rate);
+        Some(CameraOptions {
+            layout: self.format,
+            size: self.size,
+            rate: self.rate,
+            controls: self.controls.clone(),
+            interval: self.rate.map_or(Duration::ZERO, interval),
+            ..CameraOptions::new(path)
+        })
     }
 
     /// How files are decoded.
