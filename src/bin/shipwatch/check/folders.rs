@@ -13,6 +13,7 @@ use super::report::{Passed, Report, passed};
 use crate::exit::{Exit, Failure};
 
 /// With less room than this, in bytes, the next frames may fill the disk.
+#[cfg(unix)]
 const LITTLE: u64 = 100_000_000;
 
 /// Of more files than this, the first are tried.
