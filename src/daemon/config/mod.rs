@@ -54,8 +54,10 @@ pub struct OutputConfig {
     pub csv: Option<PathBuf>,
     /// A file that has grown to so many megabytes is moved to a name with a number, and begun anew.
     pub rotate_megabytes: u64,
-    /// Folder for pictures with the ships outlined; none are written where there is none.
+    /// Folder for pictures of frames with the ships outlined; none are written where there is none.
     pub overlay: Option<PathBuf>,
+    /// Folder for each ship, cut out; none are written where there is none.
+    pub crops: Option<PathBuf>,
 }
 
 /// Section `[ledger]`.
@@ -81,6 +83,8 @@ pub struct RetentionConfig {
     pub ledger_megabytes: u64,
     /// Most megabytes of complete files of detections, for each kind.
     pub detections_megabytes: u64,
+    /// Most megabytes of pictures, for each kind: the oldest are deleted.
+    pub pictures_megabytes: u64,
     /// Megabytes of a disk that are never used.
     pub reserve_megabytes: u64,
 }
@@ -150,6 +154,7 @@ impl Default for OutputConfig {
             csv: None,
             rotate_megabytes: 64,
             overlay: None,
+            crops: None,
         }
     }
 }
@@ -160,6 +165,7 @@ impl Default for RetentionConfig {
             days: None,
             ledger_megabytes: 256,
             detections_megabytes: 1024,
+            pictures_megabytes: 1024,
             reserve_megabytes: 100,
         }
     }
@@ -207,6 +213,7 @@ impl Config {
             Some(&mut config.output.detections),
             config.output.csv.as_mut(),
             config.output.overlay.as_mut(),
+            config.output.crops.as_mut(),
             config.models.as_mut(),
             config.runtime_folder.as_mut(),
         ];
@@ -267,6 +274,11 @@ impl Config {
                 "retention.detections-megabytes",
                 self.retention.detections_megabytes <= 1_000_000_000,
                 "must not be above 1000000000",
+            ),
+            (
+                "retention.pictures-megabytes",
+                (1..=1_000_000).contains(&self.retention.pictures_megabytes),
+                "must lie between 1 and 1000000",
             ),
             (
                 "retention.reserve-megabytes",
@@ -334,6 +346,7 @@ impl Config {
             ledger_megabytes,
             detections_megabytes,
             reserve_megabytes,
+            ..
         } = self.retention;
         let folders = self.source.iter().filter_map(|source| {
             Some(Folder {
@@ -461,7 +474,9 @@ mod tests {
             csv = "/out.csv"
             rotate-megabytes = 3
             overlay = "/overlays"
+            crops = "/crops"
             [retention]
+            pictures-megabytes = 7
             days = 0.5
             ledger-megabytes = 4
             detections-megabytes = 5
@@ -502,6 +517,8 @@ mod tests {
         );
         assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
         assert_eq!(config.output.rotate_megabytes, 3);
+        assert_eq!(config.output.crops.as_deref(), Some(Path::new("/crops")));
+        assert_eq!(config.retention.pictures_megabytes, 7);
         let heat = config.heat_limits();
         assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();

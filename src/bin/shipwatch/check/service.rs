@@ -112,15 +112,17 @@ fn needs(config: &Config) -> Needs {
         needs.groups.extend(camera.and_then(group));
     }
     // Of a file its folder: others lie beside it for a while.
-    for file in [&config.output.detections, &config.ledger_file()] {
+    let ledger = config.ledger_file();
+    let files = [&config.output.detections, &ledger].into_iter();
+    for file in files.chain(&config.output.csv) {
         let file = real(file);
         if !file.starts_with("/dev") {
             needs.writes.extend(file.parent().map(Path::to_owned));
         }
     }
-    needs
-        .writes
-        .extend(config.output.overlay.as_deref().map(real));
+    let pictures = [&config.output.overlay, &config.output.crops];
+    let pictures = pictures.into_iter().flatten();
+    needs.writes.extend(pictures.map(|folder| real(folder)));
     needs
 }
 
