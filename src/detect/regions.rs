@@ -85,9 +85,19 @@ impl<'de> Deserialize<'de> for Polygon {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Polygon, A::Error> {
+                const FORM: &str =
+                    "a polygon is [[x, y], [x, y], [x, y]], and several stand in a list";
+
                 let mut corners = Vec::new();
-                while let Some(corner) = seq.next_element::<[f64; 2]>()? {
-                    corners.push(corner);
+                // Brackets are easily one pair too few.
+                let explain = |error: A::Error| {
+                    let error = error.to_string();
+                    A::Error::custom(format_args!("{}; {FORM}", error.trim_end()))
+                };
+                // An array of two would pass over a third number.
+                while let Some(corner) = seq.next_element::<Vec<f64>>().map_err(explain)? {
+                    let corner = <[f64; 2]>::try_from(corner);
+                    corners.push(corner.map_err(|_| A::Error::custom(FORM))?);
                 }
                 Polygon::try_from(corners).map_err(A::Error::custom)
             }

@@ -387,7 +387,12 @@ mod tests {
                 "[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]],\n[[0, 0], [1, 1]]]",
                 "this one has 2",
             ),
-            ("\n[[source]]\nlook = [[0, 0], [1, 0], [1, 1]]", "a polygon"),
+            (
+                "\n[[source]]\nlook = [[0, 0], [1, 0], [1, 1]]",
+                "a polygon is [[x, y]",
+            ),
+            ("\n[[source]]\nlook = [[[0, 0, 0]]]", "a polygon is [[x, y]"),
+            ("\n[[source]]\nlook = 'left'", "sequence"),
             (
                 "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
                 "corner 2",
