@@ -566,9 +566,15 @@ mod tests {
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
             (
-                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]],\n[[0, 0], [1, 1]]]",
                 "this one has 2",
             ),
+            (
+                "\n[[source]]\nlook = [[0, 0], [1, 0], [1, 1]]",
+                "a polygon is [[x, y]",
+            ),
+            ("\n[[source]]\nlook = [[[0, 0, 0]]]", "a polygon is [[x, y]"),
+            ("\n[[source]]\nlook = 'left'", "sequence"),
             (
                 "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
                 "corner 2",
