@@ -40,16 +40,17 @@ pub struct FrameRecord {
 /// The gate's word on a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GateSummary {
-    /// Highest ship probability of any tile, 0 to 1.
+    /// Highest ship probability of any tile, 0 to 1; 0 where none was looked at.
     pub score: f32,
     /// Whether the frame shows a ship, by the highest score alone: what was segmented may say
     /// otherwise.
     pub ship: bool,
-    /// Tiles the frame was cut into.
+    /// Tiles that it looked at: all that the frame was cut into, but those without a pixel of the regions in which
+    /// ships count.
     pub tiles: usize,
     /// Tiles that the gate let through.
     pub passed: usize,
-    /// Tiles that were segmented: those that passed and neighbours a ship reached into.
+    /// Tiles that were segmented: those that passed and neighbours a ship reached into, whatever the regions.
     pub segmented: usize,
 }
 

@@ -11,7 +11,9 @@ mod inputs;
 mod logging;
 mod lookout;
 mod run;
+mod runtime;
 mod service;
+mod status;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Detect(args) => detect::run(args),
         Command::Run(args) => run::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Trial(args) => run::try_alone(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "camera")]

@@ -1,7 +1,6 @@
 //! The whole chain on frames, stage by stage.
 
 use std::fmt;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use shipwatch::clock::MonotonicClock;
 use shipwatch::detect::{Detector, Maps, Options, TileNetworks};
 use shipwatch::inference::{Engine, InferenceError, Network};
 use shipwatch::model::Bundle;
-use shipwatch::sink::{JsonLines, Sink};
+use shipwatch::sink::{Form, JsonLines};
 use shipwatch::source::decode::{DecodeOptions, decode_bytes};
 
 use super::board::{Boards, board, mebibytes, peak_memory};
@@ -206,9 +205,7 @@ impl Bench {
             .context("the models fail on the built-in frame")
             .or_exit(Exit::Config)?;
         let found = Instant::now();
-        JsonLines::new(io::sink())
-            .write(&record)
-            .or_exit(Exit::Software)?;
+        JsonLines.encode(&record, &mut Vec::new());
         let (line, whole) = (found.elapsed(), start.elapsed());
         let stage = |millis: f64| Duration::from_secs_f64(millis / 1e3);
         Ok(Lap {

@@ -53,6 +53,14 @@ pub(super) fn check_source(source: &SourceConfig, report: &mut Report) -> Result
             check_files(folder, source.recursive, report)?;
         }
     }
+    #[cfg(unix)]
+    if let Some(options) = source.stream_options() {
+        let found = options.input.check();
+        let found = found
+            .with_context(|| format!("stream of source `{name}`"))
+            .and_then(|()| passed((), &options.input));
+        report.check("source", Exit::Config, found)?;
+    }
     if let Finish::Move(folder) = source.finish() {
         let writable = creatable(&folder);
         let writable = writable.with_context(|| format!("finished-folder of source `{name}`"));
