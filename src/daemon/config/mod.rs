@@ -183,12 +183,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is no TOML, or has a key that does not belong, or a value of the wrong type.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: line {line}: {message}", path = .path.display())]
     Syntax {
         /// The config file.
         path: PathBuf,
-        /// What is wrong, with the line.
-        source: toml::de::Error,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
     },
 }
 
@@ -200,9 +202,13 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source,
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line: text[..start].matches('\n').count() + 1,
+                message: error.message().to_owned(),
+            }
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
