@@ -17,7 +17,7 @@ use shipwatch::source::finish::Finish;
 use shipwatch::source::folder::FolderWatch;
 
 use crate::cli::CheckArgs;
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure, OrExit, explain};
 
 /// Runs the subcommand. All checks are made, whatever fails, as far as they do not build on it.
 pub(crate) fn run(args: CheckArgs) -> Result<Exit, Failure> {
@@ -77,7 +77,7 @@ impl Report {
                 if self.exit != Exit::Config {
                     self.exit = exit;
                 }
-                (format!("FAIL  {name:<11} {error:#}"), None)
+                (format!("FAIL  {name:<11} {}", explain(&error)), None)
             }
         };
         writeln!(io::stdout(), "{line}")
