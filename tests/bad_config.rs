@@ -24,6 +24,14 @@ const FLAG: &[&str] = &["\"yes\"", "1", "[]"];
 const SECTION: &[&str] = &["3", "\"x\"", "true"];
 const POSITIVE: &[&str] = &["0", "-1", "nan", "inf"];
 const PROBABILITY: &[&str] = &["-0.1", "1.1", "nan"];
+const POLYGONS: &[&str] = &[
+    "3",
+    "\"x\"",
+    "[[0, 0], [1, 0], [1, 1]]",
+    "[[[0, 0], [1, 1]]]",
+    "[[[0, 0], [1, 0], [1, 2]]]",
+    "[[[0, 0], [1, 0], [1, 1, 1]]]",
+];
 
 /// Every key that there is. Tests fail if the program knows another, or the example config does not name one.
 const KEYS: &[Key] = &[
@@ -32,6 +40,9 @@ const KEYS: &[Key] = &[
     ("", "output", SECTION, &[]),
     ("", "detect", SECTION, &[]),
     ("", "ledger", SECTION, &[]),
+    ("", "heat", SECTION, &[]),
+    ("", "retention", SECTION, &[]),
+    ("", "runtime-folder", TEXT, &[]),
     (
         "source",
         "name",
@@ -39,6 +50,20 @@ const KEYS: &[Key] = &[
         &["\"\"", "\"a\\nb\"", "\"x\"\n[[source]]\nname = \"x\""],
     ),
     ("source", "folder", TEXT, &[]),
+    (
+        "source",
+        "stream",
+        TEXT,
+        &["\"-\"\nfolder = \"in\"", "\"-\"\ncommand = [\"x\"]"],
+    ),
+    (
+        "source",
+        "command",
+        &["3", "\"x\"", "[1]"],
+        &["[]", "[\"\"]"],
+    ),
+    ("source", "form", &["3", "\"h264\""], &[]),
+    ("source", "silent-seconds", NUMBER, &["0", "86401", "nan"]),
     (
         "source",
         "camera",
@@ -71,11 +96,35 @@ const KEYS: &[Key] = &[
     (
         "source",
         "stretch",
-        &["3", "\"x\"", "[2]", "[98, 2]", "[-1, 2]", "[2, 101]"],
+        &[
+            "3",
+            "\"x\"",
+            "[2]",
+            "[98, 2]",
+            "[-1, 2]",
+            "[2, 101]",
+            "[2, 50, 98]",
+        ],
         &[],
     ),
     ("source", "gsd", NUMBER, POSITIVE),
+    (
+        "source",
+        "altitude",
+        NUMBER,
+        &["0", "-1", "nan", "inf", "100"],
+    ),
+    ("source", "focal-length", NUMBER, POSITIVE),
+    ("source", "sensor-width", NUMBER, POSITIVE),
+    (
+        "source",
+        "field-of-view",
+        NUMBER,
+        &["0", "-1", "180", "nan"],
+    ),
     ("source", "scale", NUMBER, POSITIVE),
+    ("source", "look", POLYGONS, &[]),
+    ("source", "ignore", POLYGONS, &[]),
     ("source", "finished", &["3", "\"shred\""], &[]),
     (
         "source",
@@ -91,6 +140,8 @@ const KEYS: &[Key] = &[
     ("source.detect", "mask", NUMBER, PROBABILITY),
     ("source.detect", "min-area", COUNT, &[]),
     ("output", "detections", TEXT, &[]),
+    ("output", "csv", TEXT, &["\"detections.jsonl\""]),
+    ("output", "rotate-megabytes", COUNT, &["0", "1000001"]),
     ("output", "overlay", TEXT, &[]),
     ("detect", "gate", NUMBER, PROBABILITY),
     ("detect", "mask", NUMBER, PROBABILITY),
@@ -98,6 +149,12 @@ const KEYS: &[Key] = &[
     ("ledger", "file", TEXT, &[]),
     ("ledger", "commit-frames", COUNT, &["0", "10001"]),
     ("ledger", "commit-seconds", NUMBER, &["-1", "61", "nan"]),
+    ("heat", "limit", NUMBER, &["0", "-1", "nan"]),
+    ("heat", "steps", COUNT, &["5"]),
+    ("retention", "days", NUMBER, &["0", "-1", "nan"]),
+    ("retention", "ledger-megabytes", COUNT, &["0", "1000001"]),
+    ("retention", "detections-megabytes", COUNT, &["1000000001"]),
+    ("retention", "reserve-megabytes", COUNT, &["1000001"]),
 ];
 
 /// A line under the head of its section.
@@ -150,9 +207,9 @@ fn example() -> Vec<(String, String, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/config.toml");
     let text = fs::read_to_string(path).expect("reads");
     let mut section = String::new();
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start_matches("# ");
+    let mut found = Vec::new();
+    let mut lines = text.lines().map(|line| line.trim_start_matches("# "));
+    while let Some(line) = lines.next() {
         let head = line
             .strip_prefix('[')
             .and_then(|head| head.strip_suffix(']'));
@@ -161,33 +218,44 @@ fn example() -> Vec<(String, String, String)> {
         } else if let Some((key, _)) = line.split_once(" = ")
             && key.chars().all(|c| c.is_ascii_lowercase() || c == '-')
         {
-            lines.push((section.clone(), key.to_owned(), line.to_owned()));
+            // A list may go on.
+            let mut value = line.to_owned();
+            while value.matches('[').count() > value.matches(']').count() {
+                value.push_str(
+                    lines
+                        .next()
+                        .expect("an end of the list")
+                        .trim_start_matches('#'),
+                );
+            }
+            found.push((section.clone(), key.to_owned(), value));
         }
     }
-    lines
+    found
 }
 
 #[test]
-fn the_table_and_the_example_name_every_key() {
+fn the_table_names_every_key() {
     let dir = Dir::new();
-    let example = example();
     for name in sections() {
-        let known = known(&dir, name);
         let listed = KEYS.iter().filter(|(section, ..)| *section == name);
         let listed: BTreeSet<_> = listed.map(|(_, key, ..)| (*key).to_owned()).collect();
-        assert_eq!(listed, known, "keys of [{name}]");
+        assert_eq!(listed, known(&dir, name), "keys of [{name}]");
+    }
+}
+
+#[test]
+fn the_example_names_every_key() {
+    let example = example();
+    for (name, key, ..) in KEYS {
         // Those of a source alone are as those for all.
         let named = name.strip_prefix("source.").unwrap_or(name);
-        for key in known
-            .iter()
-            .filter(|key| !sections().contains(key.as_str()))
-        {
-            let is = |(section, k, _): &(String, String, String)| section == named && k == key;
-            assert!(
-                example.iter().any(is),
-                "`{key}` of [{named}] is not in the example"
-            );
-        }
+        let is_line = |(section, k, _): &(String, String, String)| section == named && k == key;
+        let is_head = name.is_empty() && example.iter().any(|(section, ..)| section == key);
+        assert!(
+            is_head || example.iter().any(is_line),
+            "`{key}` of [{name}]"
+        );
     }
     for (section, ..) in &example {
         assert!(
@@ -199,23 +267,26 @@ fn the_table_and_the_example_name_every_key() {
 
 #[test]
 fn each_line_of_the_example_makes_sense() {
+    // What some need beside them.
+    const COMPANIONS: [&str; 6] = [
+        "",
+        "camera = \"/dev/video0\"",
+        "altitude = 100",
+        "field-of-view = 60",
+        "altitude = 100\nfocal-length = 9",
+        "altitude = 100\nsensor-width = 9",
+    ];
     let dir = Dir::new();
     for (name, _, line) in example() {
-        // Some are a camera's.
-        let camera = "camera = \"/dev/video0\"";
-        let with = |line: &str| {
-            let path = dir.write("config.toml", section(&name, line));
-            Config::read(&path).map(|config| config.check())
-        };
-        let alone = with(&line).unwrap_or_else(|error| panic!("{error}"));
-        if !alone.is_empty() {
-            let problems = with(&format!("{camera}\n{line}"));
-            assert_eq!(
-                problems.unwrap_or_else(|error| panic!("{error}")),
-                [],
-                "{line}"
+        let problems = COMPANIONS.map(|companion| {
+            let path = dir.write(
+                "config.toml",
+                section(&name, &format!("{line}\n{companion}")),
             );
-        }
+            Config::read(&path).map(|config| config.check())
+        });
+        let makes_sense = problems.iter().flatten().any(Vec::is_empty);
+        assert!(makes_sense, "{line}: {problems:?}");
     }
 }
 
@@ -251,7 +322,14 @@ fn wrong_types_are_named_with_their_line_and_what_is_expected() {
             for part in [&format!("line {line}"), *key] {
                 assert!(said.contains(part), "{part} of {config}: {said}");
             }
-            let remedies = ["expected", "wanted", "must"];
+            let remedies = [
+                "expected",
+                "wanted",
+                "must",
+                "has three",
+                "lie between",
+                "is written as",
+            ];
             assert!(
                 remedies.iter().any(|r| said.contains(r)),
                 "{config}: {said}"
@@ -277,14 +355,7 @@ fn values_out_of_range_are_named_with_what_they_must_be() {
             let reason = reason
                 .unwrap_or_else(|| panic!("no {told}: {config}: {said}"))
                 .1;
-            let remedies = [
-                "must be",
-                "must lie",
-                "must not",
-                "must have",
-                "must differ",
-                ": take ",
-            ];
+            let remedies = ["must ", ": take ", ": keep one ", ": name "];
             assert!(
                 remedies.iter().any(|r| reason.contains(r)),
                 "{config}: {said}"

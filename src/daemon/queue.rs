@@ -1,6 +1,7 @@
 //! What sources hand to the loop: a lane for each, of bounded length, with a policy for what does not fit.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -181,12 +182,28 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Items of a lane that were dropped.
+    /// Items of a lane that wait.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn dropped(&self, lane: usize) -> u64 {
-        self.lock().lanes[lane].dropped
+    pub fn waiting(&self, lane: usize) -> usize {
+        self.lock().lanes[lane].items.len()
+    }
+
+    /// Counts items as dropped that never came to a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn note_dropped(&self, lane: usize, count: u64) {
+        self.lock().lanes[lane].dropped += count;
+    }
+
+    /// Items of a lane that were dropped since this was asked last.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn take_dropped(&self, lane: usize) -> u64 {
+        mem::take(&mut self.lock().lanes[lane].dropped)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
@@ -242,7 +259,7 @@ mod tests {
             assert!(queue.push(0, item, 1) && queue.push(1, item, 1));
         }
         assert_eq!(drain(&queue), [(0, 3), (1, 1), (0, 4), (1, 2)]);
-        assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [2, 2]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [2, 2]);
         assert_eq!(queue.pop(NOW), Popped::Idle);
         (5..9).for_each(|item| queue.put(1, item));
         assert_eq!(drain(&queue), [(1, 5), (1, 6), (1, 7), (1, 8)]);
@@ -262,7 +279,7 @@ mod tests {
         // One always fits, whatever room it takes; and it takes the room of all others.
         assert!(queue.push(0, 5, 2 * BUDGET) && queue.push(2, 6, 2 * BUDGET));
         assert_eq!(drain(&queue), [(0, 5), (1, 1), (2, 6), (1, 2), (1, 3)]);
-        assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [4, 1]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [4, 1]);
         assert!(queue.push(2, 7, BUDGET));
         scope(|threads| {
             let waits = threads.spawn(|| queue.wait_for_room(2) && queue.push(2, 8, BUDGET));
@@ -289,7 +306,7 @@ mod tests {
             }
             assert_eq!(queue.pop(SOON), Popped::Ended);
         });
-        assert_eq!(queue.dropped(0), 0);
+        assert_eq!(queue.take_dropped(0), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use super::grey_tiff::{self, GreyTiff};
 use super::{jpeg, tags};
 use crate::contain::contain;
-use crate::frame::{Frame, Percentiles, Tags, stretch_floats, stretch_integers};
+use crate::frame::{Frame, Percentiles, stretch_floats, stretch_integers};
 
 /// How files become frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -257,15 +257,16 @@ fn decode_trusting(
     limits.max_alloc = Some(most);
     decoder.set_limits(limits).map_err(of_image)?;
     let exif = decoder.exif_metadata().ok().flatten();
+    let xmp = decoder.xmp_metadata().ok().flatten();
     let image = DynamicImage::from_decoder(decoder).map_err(of_image)?;
     let pixels = to_rgb8(image, options.stretch)?;
 
-    let tags = match exif {
-        _ if format == ImageFormat::Tiff => {
-            tags::of_tiff(&name, reader, (width, height), length <= most)
+    let tags = match format {
+        ImageFormat::Tiff => {
+            let whole = length <= most;
+            tags::of_tiff(&name, reader, xmp, (width, height), whole)
         }
-        Some(block) => tags::of_exif_block(&name, block),
-        None => Tags::default(),
+        _ => tags::of_blocks(&name, exif, xmp, (width, height)),
     };
     Ok(Frame { name, pixels, tags })
 }
@@ -594,15 +595,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn exif_travels_with_a_jpeg() {
-        let field = exif::Field {
-            tag: exif::Tag::DateTimeOriginal,
-            ifd_num: exif::In::PRIMARY,
-            value: exif::Value::Ascii(vec![b"2023:05:01 10:20:30".to_vec()]),
-        };
+    /// A black JPEG of 40 x 30 pixels with an EXIF block of these fields.
+    fn jpeg_with(fields: &[exif::Field]) -> Vec<u8> {
         let mut writer = exif::experimental::Writer::new();
-        writer.push_field(&field);
+        fields.iter().for_each(|field| writer.push_field(field));
         let mut block = Cursor::new(Vec::new());
         writer.write(&mut block, false).expect("writes");
 
@@ -612,9 +608,49 @@ mod tests {
             .set_exif_metadata(block.into_inner())
             .expect("takes EXIF");
         encoder
-            .encode(&[0; 3], 1, 1, ColorType::Rgb8.into())
+            .encode(&[0; 3600], 40, 30, ColorType::Rgb8.into())
             .expect("encodes");
+        bytes
+    }
+
+    fn field(tag: exif::Tag, value: exif::Value) -> exif::Field {
+        exif::Field {
+            tag,
+            ifd_num: exif::In::PRIMARY,
+            value,
+        }
+    }
+
+    #[test]
+    fn exif_travels_with_a_jpeg() {
+        let time = exif::Value::Ascii(vec![b"2023:05:01 10:20:30".to_vec()]);
+        let bytes = jpeg_with(&[field(exif::Tag::DateTimeOriginal, time)]);
         let frame = decode(&bytes).expect("decodes");
         assert_eq!(frame.tags.captured.as_deref(), Some("2023-05-01T10:20:30"));
+    }
+
+    #[test]
+    fn what_a_drone_writes_gives_the_ground_resolution() {
+        let ratio = |num| exif::Value::Rational(vec![exif::Rational { num, denom: 1 }]);
+        let bytes = jpeg_with(&[
+            field(exif::Tag::PixelXDimension, exif::Value::Short(vec![40])),
+            field(exif::Tag::FocalLength, ratio(10)),
+            // 20 pixels to the centimetre: a sensor of 20 mm.
+            field(exif::Tag::FocalPlaneXResolution, ratio(20)),
+            field(
+                exif::Tag::FocalPlaneResolutionUnit,
+                exif::Value::Short(vec![3]),
+            ),
+        ]);
+        let packet =
+            b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta drone-dji:RelativeAltitude=\"+120.00\" \
+            drone-dji:GimbalPitchDegree=\"-90.00\"/>";
+        let length = (packet.len() + 2) as u16;
+        let segment = [&b"\xff\xe1"[..], &length.to_be_bytes(), packet].concat();
+        let flown = [&bytes[..2], &segment, &bytes[2..]].concat();
+        // 120 m * 20 mm / 10 mm are 240 m on 40 pixels.
+        let gsd = |bytes: &[u8]| decode(bytes).expect("decodes").tags.gsd;
+        assert_eq!(gsd(&flown), Some(6.0));
+        assert_eq!(gsd(&bytes), None, "no height");
     }
 }

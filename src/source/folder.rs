@@ -14,6 +14,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::decode::{DecodeErrorKind, DecodeOptions, decode_file, of_file, open_regular};
 use super::finish::digest;
+use super::in_hand::InHand;
 use super::search::{Found, is_hidden, is_image, search};
 use super::settle::{Settling, Sighting};
 use super::stamp::Stamp;
@@ -295,17 +296,26 @@ pub struct FolderFrames {
     watch: FolderWatch,
     decode: DecodeOptions,
     roster: Roster,
+    in_hand: Arc<InHand>,
     once: bool,
 }
 
 impl FolderFrames {
-    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded. With
-    /// `once`, the source ends when the files that are there have been handed out.
-    pub fn new(watch: FolderWatch, decode: DecodeOptions, roster: Roster, once: bool) -> Self {
+    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded, nor what
+    /// is tried alone for it was `in_hand` before. With `once`, the source ends when the files that
+    /// are there have been handed out.
+    pub fn new(
+        watch: FolderWatch,
+        decode: DecodeOptions,
+        roster: Roster,
+        in_hand: Arc<InHand>,
+        once: bool,
+    ) -> Self {
         Self {
             watch,
             decode,
             roster,
+            in_hand,
             once,
         }
     }
@@ -336,7 +346,20 @@ impl FolderFrames {
             self.watch.files.could_read(&path);
             return Ok(Some(Next::Known { origin, outcome }));
         }
+        match self.in_hand.tries(&origin.key, &path) {
+            Some(Ok(mut record)) => {
+                record.frame = origin.key.name.to_string_lossy().into_owned();
+                return Ok(Some(Next::Seen { record, origin }));
+            }
+            Some(Err(problem)) => {
+                let origin = Some(origin);
+                return Ok(Some(Next::Broken { problem, origin }));
+            }
+            None => {}
+        }
+        let mark = self.in_hand.mark(&origin.key);
         let decoded = decode_file(&path, &self.decode);
+        drop(mark);
         if Stamp::of(&path) != Some(stamp) {
             self.watch.look_again(path);
             return Ok(None);
@@ -401,6 +424,10 @@ impl Source for FolderFrames {
                 return Ok(next);
             }
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.watch.trouble.clone()
     }
 }
 

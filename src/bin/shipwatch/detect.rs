@@ -1,6 +1,6 @@
 //! `shipwatch detect`: files in, records out.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Stdout};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use log::{error, info};
 use shipwatch::frame::Frame;
 use shipwatch::model::{Bundle, Manifest};
 use shipwatch::record::{FrameRecord, milliseconds};
-use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
+use shipwatch::sink::{AirbusCsv, Form, JsonLines, Lines, Overlay};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::cli::{DetectArgs, Format};
@@ -24,7 +24,7 @@ struct Job {
     inputs: Vec<Input>,
     lookout: Lookout,
     decoding: DecodeOptions,
-    sink: Box<dyn Sink>,
+    lines: Lines<Stdout>,
     overlay: Option<Overlay>,
 }
 
@@ -62,13 +62,15 @@ impl Job {
         let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
         let models = load_models(args.models.as_deref())?;
         use_threads(args.threads)?;
-        let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
+        let overlay = args.overlay.as_deref();
+        let overlay =
+            overlay.map(|folder| Overlay::new(folder, vec![args.tuning.regions.regions()]));
         Ok(Self {
             inputs,
             lookout: Lookout::new(models, vec![args.tuning.options()]),
             decoding: args.decoding.options(),
-            overlay,
-            sink: sink(args.format)
+            overlay: overlay.transpose()?,
+            lines: Lines::new(form(args.format), io::stdout())
                 .context("standard output")
                 .or_exit(Exit::Io)?,
         })
@@ -115,22 +117,21 @@ impl Job {
     fn write(&mut self, frame: &Frame, record: &FrameRecord) -> Result<(), Failure> {
         if let Some(overlay) = &self.overlay {
             overlay
-                .write(&frame.pixels, record)
+                .write(0, &frame.pixels, record)
                 .or_exit(Exit::CannotCreate)?;
         }
-        self.sink
+        self.lines
             .write(record)
             .context("standard output")
             .or_exit(Exit::Io)
     }
 }
 
-fn sink(format: Format) -> io::Result<Box<dyn Sink>> {
-    let out = io::stdout();
-    Ok(match format {
-        Format::Jsonl => Box::new(JsonLines::new(out)),
-        Format::Csv => Box::new(AirbusCsv::new(out)?),
-    })
+fn form(format: Format) -> Box<dyn Form> {
+    match format {
+        Format::Jsonl => Box::new(JsonLines),
+        Format::Csv => Box::new(AirbusCsv),
+    }
 }
 
 /// A bar where a person watches, and nothing in a pipe.
