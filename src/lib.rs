@@ -7,6 +7,7 @@
 //!
 //! `ARCHITECTURE.md` maps the folders and states what holds between them.
 
+pub mod board;
 pub mod clock;
 pub mod contain;
 pub mod daemon;

@@ -2,13 +2,15 @@
 
 mod harness;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use harness::{Dir, Outcome, bright_models};
 use serde_json::Value;
-use shipwatch::record::FrameRecord;
+use shipwatch::mask::Rle;
+use shipwatch::record::{FrameRecord, Ship};
 
 /// Runs `detect` on the bright models.
 fn detect(dir: &Dir, args: &[&str]) -> Outcome {
@@ -214,16 +216,139 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
+fn height_and_lens_set_the_resolution() {
+    let dir = Dir::new();
+    dir.image("a.png", (100, 50), &[]);
+    let gsd = |args: &[&str]| {
+        let outcome = detect(&dir, &[args, &["a.png"]].concat());
+        records(&outcome)[0].tags.gsd.expect("a resolution")
+    };
+    // 50 m * 13.2 mm / 8.8 mm are 75 m on 100 pixels; 90 degrees span twice the height.
+    let sensor = [
+        "--altitude",
+        "50",
+        "--focal-length",
+        "8.8",
+        "--sensor-width",
+        "13.2",
+    ];
+    assert!((gsd(&sensor) - 0.75).abs() < 1e-12);
+    let angle = ["--altitude", "50", "--field-of-view", "90"];
+    assert!((gsd(&angle) - 1.0).abs() < 1e-12);
+    assert_eq!(gsd(&[&angle[..], &["--gsd", "0.5"]].concat()), 0.5);
+}
+
+/// A frame's polygon around a box, as typed.
+fn around([x, y, width, height]: [u32; 4], frame: &FrameRecord) -> String {
+    let (right, bottom) = (x + width, y + height);
+    let corner = |(x, y): (u32, u32)| {
+        let (x, y) = (f64::from(x), f64::from(y));
+        format!(
+            "{},{}",
+            x / f64::from(frame.width),
+            y / f64::from(frame.height)
+        )
+    };
+    [(x, y), (right, y), (right, bottom), (x, bottom)]
+        .map(corner)
+        .join(" ")
+}
+
+#[test]
+fn regions_take_a_ship_out_or_leave_it_alone_just_as_it_was() {
+    const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sentinel2-ports");
+    let scene = format!("{DATA}/images/algiers.jpg");
+    let dir = Dir::new();
+    let look = |regions: &[&str]| {
+        let outcome = dir.run(&[&["detect", "--gsd", "10", &scene], regions].concat());
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        records(&outcome).remove(0)
+    };
+    let all = look(&[]);
+
+    // The surest of the ships that are known to be there.
+    let truth = fs::read_to_string(format!("{DATA}/ship_segmentations.csv")).expect("the truth");
+    let known: Vec<Rle> = truth
+        .lines()
+        .filter_map(|line| line.strip_prefix("algiers.jpg,"))
+        .map(|runs| runs.parse().expect("run lengths"))
+        .collect();
+    let known: HashSet<_> = known
+        .iter()
+        .flat_map(|ship| ship.pixels(all.height))
+        .collect();
+    let is_known = |ship: &&Ship| {
+        ship.rle
+            .pixels(all.height)
+            .any(|pixel| known.contains(&pixel))
+    };
+    let ship = all.ships.iter().find(is_known).expect("a ship is found");
+    let polygon = around(ship.bbox, &all);
+
+    let others = look(&["--ignore", &polygon]);
+    let expected: Vec<&Ship> = all.ships.iter().filter(|other| *other != ship).collect();
+    assert_eq!(expected.len() + 1, all.ships.len());
+    assert_eq!(others.ships.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(others.gate, all.gate, "no tile is smaller than a ship");
+
+    let alone = look(&["--look", &polygon]);
+    assert_eq!(alone.ships, std::slice::from_ref(ship));
+    assert!(alone.gate.tiles < all.gate.tiles / 4, "{:?}", alone.gate);
+
+    let none = look(&["--look", &polygon, "--ignore", "0,0 1,0 1,1 0,1"]);
+    assert_eq!((none.ships.len(), none.gate.tiles), (0, 0));
+    assert_eq!((none.gate.score, none.gate.ship), (0.0, false));
+}
+
+#[test]
+fn overlays_show_the_borders_of_regions() {
+    let dir = Dir::new();
+    dir.image("a.png", (41, 41), &[]);
+    let square = "0.25,0.25 0.75,0.25 0.75,0.75 0.25,0.75";
+    let outcome = detect(&dir, &["--ignore", square, "--overlay", ".", "a.png"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let overlay = image::open(dir.path("a.png.overlay.png")).expect("an overlay");
+    let overlay = overlay.into_rgb8();
+    assert_ne!(overlay.get_pixel(10, 20).0, [0; 3]);
+    assert_eq!(overlay.get_pixel(20, 20).0, [0; 3]);
+}
+
+#[test]
 fn exit_codes_tell_what_was_wrong() {
     let dir = Dir::new();
     dir.image("a.png", (8, 8), &[]);
     dir.write("empty/notes.txt", "");
     dir.write("file", "");
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["detect"], 64, "PATH"),
         (&["detect", "--nonsense", "a.png"], 64, "--nonsense"),
         (&["detect", "--gsd", "-1", "a.png"], 64, "--gsd"),
         (&["detect", "--gate", "2", "a.png"], 64, "between 0 and 1"),
+        (
+            &["detect", "--altitude", "9", "a.png"],
+            64,
+            "--field-of-view",
+        ),
+        (
+            &["detect", "--field-of-view", "9", "a.png"],
+            64,
+            "--altitude",
+        ),
+        (
+            &["detect", "--altitude", "9", "--focal-length", "9", "a.png"],
+            64,
+            "--sensor-width",
+        ),
+        (
+            &["detect", "--look", "0,0 1,1", "a.png"],
+            64,
+            "three corners",
+        ),
+        (
+            &["detect", "--ignore", "0,0 1,0 2,1", "a.png"],
+            64,
+            "corner 3",
+        ),
         (&["detect", "--threads", "0", "a.png"], 64, "--threads"),
         (&["detect", "--stretch=98,2", "a.png"], 64, "percentiles"),
         (&["detect", "missing.png"], 66, "missing.png"),
@@ -363,4 +488,48 @@ fn messages_can_be_asked_for_and_silenced() {
         Outcome::of(command.env("SHIPWATCH_LOG", "error")).stderr,
         ""
     );
+}
+
+/// As systemd.exec(5) and sd-daemon(3) have it.
+#[test]
+#[cfg(unix)]
+fn the_journal_gets_a_line_and_a_priority_for_each_message() {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    let dir = Dir::new();
+    let names: Vec<String> = (0..3)
+        .map(|n| format!("{n}\n<0>forged: \u{1b}[2J.png"))
+        .collect();
+    for name in &names {
+        dir.write(name, "no image at all");
+    }
+    let journal = File::create(dir.path("journal")).expect("creates");
+    let there = journal.metadata().expect("is there");
+    let stream = format!("{}:{}", there.dev(), there.ino());
+    let mut args = vec!["detect"];
+    args.extend(names.iter().map(String::as_str));
+    let said = |stream: &str| {
+        let journal = journal.try_clone().expect("is open");
+        journal.set_len(0).expect("empties");
+        let mut command = dir.shipwatch(&args);
+        command
+            .env("JOURNAL_STREAM", stream)
+            .env("CLICOLOR_FORCE", "1")
+            .stderr(journal);
+        assert_eq!(Outcome::of(&mut command).code, Some(65));
+        let said = fs::read(dir.path("journal")).expect("reads");
+        // What was emptied is written on where it ended.
+        String::from_utf8(said).expect("UTF-8").replace('\0', "")
+    };
+    let lines = said(&stream);
+    assert_eq!(lines.lines().count(), 4, "{lines}");
+    assert!(lines.lines().all(|line| line.starts_with("<3>")), "{lines}");
+    assert!(
+        lines.starts_with("<3>0\\n<0>forged: \\u{1b}[2J.png: "),
+        "{lines}"
+    );
+    // Inherited by one whose messages go elsewhere.
+    let lines = said("1:1");
+    assert!(!lines.contains("<3>") && lines.contains("error"), "{lines}");
 }

@@ -3,20 +3,22 @@
 
 #![cfg(unix)]
 
+#[path = "harness/daemon.rs"]
+#[expect(dead_code, reason = "starts daemons on folders, too")]
+mod daemon;
 mod harness;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use daemon::{Daemon, PATIENCE};
 use harness::{Dir, bright_models};
 use shipwatch::record::FrameRecord;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until something holds.
 fn wait(what: &str, mut holds: impl FnMut() -> bool) {
@@ -49,16 +51,14 @@ impl Field {
     }
 
     fn start(&self, command: &mut Command) -> Daemon<'_> {
-        let child = command.stderr(Stdio::piped()).spawn();
-        let child = child.expect("the binary starts");
-        Daemon { field: self, child }
+        Daemon::of(&self.0, command)
     }
 
+    /// What was written, once the daemon has ended.
     fn records(&self) -> Vec<FrameRecord> {
         let text = fs::read_to_string(self.0.path("out.jsonl")).unwrap_or_default();
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let record = |line| serde_json::from_str(line).expect("a record");
-        text[..whole].lines().map(record).collect()
+        text.lines().map(record).collect()
     }
 
     /// A JPEG with so many ships.
@@ -85,49 +85,12 @@ impl Field {
     }
 }
 
-/// A running daemon; killed if a test fails before it stopped.
-struct Daemon<'a> {
-    field: &'a Field,
-    child: Child,
-}
-
-impl Daemon<'_> {
-    fn wait(&self, count: usize) -> Vec<FrameRecord> {
-        wait(&format!("{count} records"), || {
-            self.field.records().len() >= count
-        });
-        self.field.records()
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status();
-        assert!(status.expect("kill starts").success());
-    }
-
-    /// Waits for the process to end by itself; its exit code and what it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        wait("an end", || self.child.try_wait().expect("waits").is_some());
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().expect("piped");
-        stderr.read_to_string(&mut said).expect("UTF-8");
-        (self.child.wait().expect("waits").code(), said)
-    }
-
-    fn stop(self) -> String {
-        self.signal("-TERM");
-        let (code, said) = self.end();
-        assert_eq!(code, Some(0), "{said}");
-        said
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        // Fails where the process has ended, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Asks it to stop; what it said.
+fn stop(daemon: Daemon) -> String {
+    daemon.signal("-TERM");
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0), "{said}");
+    said
 }
 
 fn ships(records: &[FrameRecord]) -> Vec<usize> {
@@ -226,7 +189,7 @@ fn a_fifo_has_one_writer_after_the_other() {
     let records = daemon.wait(5);
     assert_eq!(ships(&records), [1, 2, 3, 1, 4]);
     assert_once(&records);
-    let said = daemon.stop();
+    let said = stop(daemon);
     assert!(
         said.contains("fifo: no such FIFO; create it by `mkfifo"),
         "{said}"
@@ -246,7 +209,7 @@ fn a_command_is_started_anew_when_it_dies() {
     let records = daemon.wait(6);
     assert_eq!(ships(&records[..6]), [1, 2, 1, 2, 1, 2]);
     assert_once(&records);
-    let said = daemon.stop();
+    let said = stop(daemon);
     let warned = "deck: sh ended, exit status: 1; it said: camera is on fire; tried again in 1 s";
     assert_eq!(said.matches(warned).count(), 1, "not each time: {said}");
     assert!(!said.contains("secret"), "{said}");
@@ -268,7 +231,7 @@ fn a_stop_ends_the_command_with_all_that_it_started() {
     };
     let ids = ["parent", "child"].map(id);
     assert!(ids.iter().all(|id| runs(id)));
-    daemon.stop();
+    stop(daemon);
     wait("their end", || !ids.iter().any(|id| runs(id)));
 }
 
@@ -281,7 +244,7 @@ fn a_pipe_without_an_end_keeps_nobody_from_stopping() {
     // Half of another, whose rest never comes.
     pipe.write_all(&field.jpeg(1)[..300]).expect("writes");
     daemon.wait(1);
-    let said = daemon.stop();
+    let said = stop(daemon);
     assert!(said.contains("1 frames with 2 ships; 0 skipped"), "{said}");
 }
 
@@ -422,7 +385,7 @@ fn ffmpeg_and_gstreamer_are_understood() {
         ));
         let daemon = field.start(&mut field.command(&[]));
         assert_once(&daemon.wait(10));
-        let said = daemon.stop();
+        let said = stop(daemon);
         assert!(
             said.contains(&format!("deck: {form} of 320x240 pixels")),
             "{said}"

@@ -1,8 +1,10 @@
 //! The loop that `shipwatch run` turns, and what it stands on.
 
 mod batch;
+pub mod clock_state;
 pub mod config;
 mod fate;
+pub mod heat;
 pub mod output;
 mod pump;
 pub mod queue;
@@ -26,12 +28,14 @@ use crate::contain::contain;
 use crate::detect::DetectError;
 use crate::frame::Frame;
 use crate::ledger::{Ledger, LedgerError};
-use crate::record::{FrameRecord, milliseconds};
+use crate::record::{BoardState, FrameRecord, milliseconds};
 use crate::sink::Overlay;
 use crate::source::in_hand::InHand;
 use crate::source::{Next, Origin, Source};
 use batch::Batch;
+use clock_state::ClockState;
 use fate::{Fate, Fates};
+use heat::Governor;
 use output::{OutputError, Outputs};
 use pump::{Arrival, Pumps};
 use queue::{Policy, Popped, Queue};
@@ -129,6 +133,10 @@ pub struct Daemon<'a> {
     pub settings: Settings,
     /// Files that the process has in hand.
     pub in_hand: Arc<InHand>,
+    /// Says how hot the board is, and how much to work.
+    pub governor: Governor,
+    /// Says whether the clock is right.
+    pub clock: ClockState,
     /// What people are told; it has an entry for each feed.
     pub board: Arc<Board>,
     /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
@@ -146,6 +154,23 @@ struct Round {
     /// When lines were last written, unless the ledger knows how far that went.
     written: Option<Instant>,
     forgetting: Forgetting,
+    start: Instant,
+    state: BoardState,
+    /// No frame is looked at before.
+    rested: Instant,
+}
+
+impl Round {
+    /// The next frame, or nothing if none comes in time or the board needs rest.
+    fn pop(&self, group: Group) -> Popped<Arrival> {
+        let wait = self.batch.wait(group, POLL);
+        let rest = self.rested.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return self.queue.pop(wait);
+        }
+        sleep(rest.min(wait));
+        Popped::Idle
+    }
 }
 
 impl Daemon<'_> {
@@ -179,6 +204,9 @@ impl Daemon<'_> {
             batch: Batch::default(),
             written: None,
             forgetting: Forgetting::new(self.settings.keep.clone()),
+            start: Instant::now(),
+            state: BoardState::default(),
+            rested: Instant::now(),
             queue: Arc::clone(&queue),
         };
         let mut pumps = Pumps::start(sources, &queue, &self.board);
@@ -195,15 +223,20 @@ impl Daemon<'_> {
     fn turn(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
         let group = self.settings.group;
         while !stop.is_requested() {
+            self.look_at_board(round);
             self.report(round);
-            match round.queue.pop(round.batch.wait(group, POLL)) {
+            match round.pop(group) {
                 Popped::Item(lane, arrival) => {
+                    let start = Instant::now();
                     if let Err(fault) = self.receive(lane, arrival, round) {
                         self.settle(round, stop)?;
                         return Err(fault);
                     }
+                    if let Some(heat) = &round.state.heat {
+                        round.rested = Instant::now() + heat.rest(start.elapsed());
+                    }
                 }
-                Popped::Idle if round.batch.entries.is_empty() => self.rest(round)?,
+                Popped::Idle if round.batch.entries.is_empty() => self.tidy(round)?,
                 Popped::Idle => {}
                 Popped::Ended => break,
             }
@@ -215,8 +248,26 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    /// Asks how the board fares, and says so if it works slower or faster for it.
+    fn look_at_board(&mut self, round: &mut Round) {
+        let now = round.start.elapsed();
+        let state = BoardState {
+            heat: self.governor.look(now),
+            clock_synchronised: self.clock.look(now),
+        };
+        let before = mem::replace(&mut round.state, state);
+        let step = |state: &BoardState| state.heat.map_or(0, |heat| heat.step);
+        let (step, before) = (step(&state), step(&before));
+        let share = 1 << step;
+        if step > before {
+            warn!("the board is hot: it works for 1/{share} of the time");
+        } else if step < before {
+            info!("the board is cooler: it works for 1/{share} of the time");
+        }
+    }
+
     /// What there is time for while no frame comes.
-    fn rest(&mut self, round: &mut Round) -> Result<(), RunError> {
+    fn tidy(&mut self, round: &mut Round) -> Result<(), RunError> {
         self.tell_position(round, SETTLED);
         round.fates.decide_again();
         round.forgetting.step(self.ledger, &self.outputs);
@@ -231,7 +282,10 @@ impl Daemon<'_> {
     fn drain(&mut self, round: &mut Round) -> Result<(), RunError> {
         let deadline = Instant::now() + DRAIN;
         while let Popped::Item(lane, arrival) = round.queue.pop(Duration::ZERO) {
-            if !round.passing[lane] {
+            // What the writer of a stream was held up for comes no second time.
+            let has_no_file =
+                matches!(&arrival, Ok(Next::Frame { origin, .. }) if origin.file.is_none());
+            if !round.passing[lane] && !has_no_file {
                 continue;
             }
             match Instant::now() < deadline {
@@ -252,6 +306,7 @@ impl Daemon<'_> {
         }
         self.board.update(|status| {
             status.uncommitted = round.batch.entries.len();
+            status.board = round.state;
             for (lane, counts) in round.counts.iter().enumerate() {
                 let source = &mut status.sources[lane];
                 source.counts = *counts;
@@ -274,6 +329,7 @@ impl Daemon<'_> {
                 decode,
                 origin,
             } => self.take(lane, &frame, decode, origin, round)?,
+            Next::Seen { record, origin } => self.note(lane, record, origin, round),
             Next::Broken { problem, origin } => {
                 counts.broken += 1;
                 warn!("{problem}; skipped");
@@ -317,23 +373,19 @@ impl Daemon<'_> {
         let seen = contain(|| {
             let record = (self.look)(lane, frame)?;
             let overlay = self.overlay.as_ref().filter(|_| !record.ships.is_empty());
-            let overlay = overlay.map(|overlay| overlay.write(&frame.pixels, &record));
+            let overlay = overlay.map(|overlay| overlay.write(lane, &frame.pixels, &record));
             Ok::<_, DetectError>((record, overlay))
         });
         drop(mark);
         match seen {
             Some(Ok((mut record, overlay))) => {
                 record.millis.decode = milliseconds(decode);
-                counts.frames += 1;
-                counts.ships += record.ships.len() as u64;
-                info!("{}", describe(&record));
                 match overlay {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
-                self.board.looked(lane, &record);
-                batch.push(lane, origin, Ok(record));
+                self.note(lane, record, origin, round);
             }
             Some(Err(error)) => {
                 counts.broken += 1;
@@ -347,6 +399,17 @@ impl Daemon<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A frame has a record.
+    fn note(&self, lane: usize, mut record: FrameRecord, origin: Origin, round: &mut Round) {
+        record.board = Some(round.state).filter(|state| *state != BoardState::default());
+        let counts = &mut round.counts[lane];
+        counts.frames += 1;
+        counts.ships += record.ships.len() as u64;
+        info!("{}", describe(&record));
+        self.board.looked(lane, &record);
+        round.batch.push(lane, origin, Ok(record));
     }
 
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
@@ -422,12 +485,12 @@ fn describe(record: &FrameRecord) -> String {
     let time = &record.millis;
     let total = time.decode + time.prepare + time.gate + time.segment + time.extract;
     format!(
-        "{}: {ships} {}, gate {:.2}, {} of {} tiles segmented, {total:.0} ms",
+        "{}: {ships} {}, gate {:.2}, {} tiles, {} segmented, {total:.0} ms",
         record.frame,
         if ships == 1 { "ship" } else { "ships" },
         gate.score,
-        gate.segmented,
         gate.tiles,
+        gate.segmented,
     )
 }
 
@@ -527,6 +590,9 @@ mod tests {
                     keep: Keep::all(),
                 },
                 in_hand: Arc::new(InHand::none()),
+                // Where there are no sensors.
+                governor: Governor::new(&self.path("sys"), heat::Limits::default()),
+                clock: ClockState::new(),
                 board: Arc::new(board),
                 alive: &|_| {},
             }

@@ -24,7 +24,7 @@ pub struct Feed {
     pub name: String,
     /// Gives frames, in a thread of its own.
     pub source: Box<dyn Source + Send>,
-    /// Frames that may wait, besides the one that the source has in hand.
+    /// Frames that may wait, unless they take too much memory: see [`super::queue::BUDGET`].
     pub waiting: usize,
     /// What happens to more.
     pub policy: Policy,
@@ -96,7 +96,7 @@ fn pump(
     lane: usize,
 ) -> Box<dyn Source + Send> {
     let mut trouble = None;
-    while !queue.is_closed() {
+    while queue.wait_for_room(lane) {
         let next = contain(|| source.next(POLL));
         queue.note_dropped(lane, source.take_dropped());
         let now = source.trouble();
@@ -108,7 +108,8 @@ fn pump(
             Some(Ok(Next::Idle)) => {}
             Some(Ok(Next::End)) => break,
             Some(Ok(next)) => {
-                if !queue.push(lane, Ok(next)) {
+                let bytes = next.bytes();
+                if !queue.push(lane, Ok(next), bytes) {
                     break;
                 }
             }

@@ -13,6 +13,9 @@ use crate::ledger::{Ledger, LedgerError, Retention};
 /// How often it is looked whether there is anything to forget.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// After so many frames it is looked as well.
+const FRAMES: i64 = 500;
+
 /// How many files that were done last are looked for, to see that a folder is the one that it was.
 const FAMILIAR: u32 = 16;
 
@@ -59,6 +62,8 @@ impl Keep {
 pub(super) struct Forgetting {
     keep: Keep,
     next: Instant,
+    /// The last frame that was written when it was looked last.
+    written: i64,
     trouble: bool,
 }
 
@@ -67,19 +72,22 @@ impl Forgetting {
         Self {
             keep,
             next: Instant::now(),
+            written: 0,
             trouble: false,
         }
     }
 
     /// Does a step, if it is time for one. What cannot be forgotten now is tried again later.
     pub(super) fn step(&mut self, ledger: &mut Ledger, outputs: &Outputs) {
-        if self.next > Instant::now() {
+        let written = outputs.written();
+        if self.next > Instant::now() && written - self.written < FRAMES {
             return;
         }
+        self.written = written;
         for path in outputs.files() {
             self.forget_complete(path);
         }
-        let more = self.forget_frames(ledger, outputs.written());
+        let more = self.forget_frames(ledger, written);
         match &more {
             Ok(_) => self.trouble = false,
             Err(error) if !self.trouble => {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::space;
-use crate::record::{FrameRecord, ModelId};
+use crate::record::{BoardState, FrameRecord, ModelId};
 
 /// The status file's name in the runtime folder.
 pub const FILE: &str = "status.json";
@@ -48,6 +48,8 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// Frames with ships, the newest first.
     pub detections: VecDeque<Detection>,
+    /// How the board fares.
+    pub board: BoardState,
     /// Where results and the ledger go.
     pub disks: Vec<Disk>,
     /// How often the config was read again.

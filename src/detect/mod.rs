@@ -1,10 +1,12 @@
 //! The chain from a frame to a record.
 
 mod networks;
+mod regions;
 mod segment;
 mod settings;
 
 pub use networks::{Maps, TileNetworks};
+pub use regions::{Polygon, PolygonError, Regions};
 pub use segment::Segmentation;
 pub use settings::{Options, ResolutionWarning, threshold_byte};
 
@@ -106,7 +108,7 @@ impl Detector {
         frame: &Frame,
         options: &Options,
     ) -> Option<ResolutionWarning> {
-        ResolutionWarning::of(&self.manifest, &frame.tags, options)
+        ResolutionWarning::of(&self.manifest, frame, options)
     }
 
     /// Runs the whole chain on one frame.
@@ -134,15 +136,20 @@ impl Detector {
         };
         millis.prepare = laps.lap();
 
-        let scores = self.gate_scores(&pixels)?;
-        let passed: Vec<bool> = scores.iter().map(|&score| score >= settings.gate).collect();
+        let plan = self.plan(pixels.width(), pixels.height());
+        let (width, height) = frame.pixels.dimensions();
+        let tiles = options.regions.tiles(&plan, (width, height));
+        let scores = self.scores(&pixels, &plan, &tiles)?;
+        let mut passed = vec![false; plan.count()];
+        for (&tile, &score) in tiles.iter().zip(&scores) {
+            passed[tile] = score >= settings.gate;
+        }
         millis.gate = laps.lap();
 
         let segmentation = self.segment(&pixels, &passed, settings.mask)?;
         millis.segment = laps.lap();
 
         let score = scores.iter().copied().fold(0.0, f32::max);
-        let (width, height) = frame.pixels.dimensions();
         let ships = if segmentation.segmented == 0 {
             Vec::new()
         } else {
@@ -150,7 +157,7 @@ impl Detector {
                 Some(_) => segmentation.maps.resampled(width, height),
                 None => segmentation.maps,
             };
-            extract_ships(&maps, &settings)
+            extract_ships(&maps, &settings, &options.regions)
         };
         millis.extract = laps.lap();
 
@@ -166,14 +173,15 @@ impl Detector {
             scale: settings.scale,
             gate: GateSummary {
                 score,
-                ship: score >= self.manifest.thresholds.classify,
-                tiles: scores.len(),
+                ship: !tiles.is_empty() && score >= self.manifest.thresholds.classify,
+                tiles: tiles.len(),
                 passed: passed.iter().filter(|&&passed| passed).count(),
                 segmented: segmentation.segmented,
             },
             ships,
             model: self.model(),
             millis,
+            board: None,
         })
     }
 
@@ -195,9 +203,19 @@ impl Detector {
     /// If `pixels` is empty.
     pub fn gate_scores(&self, pixels: &RgbImage) -> Result<Vec<f32>, DetectError> {
         let plan = self.plan(pixels.width(), pixels.height());
-        let scores: Result<_, InferenceError> = (0..plan.count())
-            .into_par_iter()
-            .map(|index| self.networks.gate(&plan.cut(pixels, index)))
+        let tiles: Vec<usize> = (0..plan.count()).collect();
+        self.scores(pixels, &plan, &tiles)
+    }
+
+    fn scores(
+        &self,
+        pixels: &RgbImage,
+        plan: &TilePlan,
+        tiles: &[usize],
+    ) -> Result<Vec<f32>, DetectError> {
+        let scores: Result<_, InferenceError> = tiles
+            .par_iter()
+            .map(|&tile| self.networks.gate(&plan.cut(pixels, tile)))
             .collect();
         Ok(scores?)
     }
@@ -231,14 +249,15 @@ impl Detector {
     }
 }
 
-/// Ships by falling score in maps of the stored grid.
-fn extract_ships(maps: &Maps, settings: &Settings) -> Vec<Ship> {
-    let height = maps.probabilities.height();
+/// Ships that count by falling score in maps of the stored grid.
+fn extract_ships(maps: &Maps, settings: &Settings, regions: &Regions) -> Vec<Ship> {
+    let size = maps.probabilities.dimensions();
     let mut ships: Vec<Ship> = maps
         .instances(settings.mask, settings.valley)
         .iter()
         .filter(|instance| instance.area() as f64 >= settings.min_area)
-        .map(|instance| describe(instance, height, settings.gsd))
+        .filter(|instance| regions.count(instance.centroid(), size))
+        .map(|instance| describe(instance, size.1, settings.gsd))
         .collect();
     ships.sort_by(|a, b| b.score.total_cmp(&a.score));
     ships

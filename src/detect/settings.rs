@@ -2,23 +2,28 @@
 
 use std::fmt;
 
-use super::DetectError;
-use crate::frame::{Frame, Tags};
+use super::{DetectError, Regions};
+use crate::frame::Frame;
 use crate::model::Manifest;
 
 /// What a caller may choose; `None` leaves it to the manifest and the frame.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// Factor by which frames are resampled before the networks see them.
     pub scale: Option<f64>,
     /// Ground resolution of the stored grid in metres per pixel; wins over the frame's own.
     pub gsd: Option<f64>,
+    /// Width of the ground that a frame shows, in metres; gives the ground resolution where `gsd` does not, and
+    /// wins over the frame's own too.
+    pub swath: Option<f64>,
     /// Gate score at which a tile is segmented, 0 to 1.
     pub gate: Option<f32>,
     /// Probability at which a pixel is ship, 0 to 1.
     pub mask: Option<f32>,
     /// Fewest pixels of a ship at the networks' scale.
     pub min_area: Option<u32>,
+    /// Where ships count.
+    pub regions: Regions,
 }
 
 /// Options, manifest and frame brought together.
@@ -70,6 +75,7 @@ impl Options {
         };
         positive("scale", self.scale)?;
         positive("gsd", self.gsd)?;
+        positive("swath", self.swath)?;
         probability("gate", self.gate)?;
         probability("mask", self.mask)
     }
@@ -86,7 +92,7 @@ impl Settings {
         if width == 0 || height == 0 {
             return Err(DetectError::Empty);
         }
-        let (gsd, scale) = gsd_and_scale(manifest, &frame.tags, options);
+        let (gsd, scale) = gsd_and_scale(manifest, frame, options);
         let resampled = resampled(width, height, scale)?;
         let min_area = options.min_area.unwrap_or(manifest.thresholds.min_area);
         Ok(Self {
@@ -113,9 +119,11 @@ fn scale_into([finest, coarsest]: [f64; 2], gsd: f64) -> f64 {
 }
 
 /// Ground resolution of the stored grid where known, and the factor to the networks' scale.
-fn gsd_and_scale(manifest: &Manifest, tags: &Tags, options: &Options) -> (Option<f64>, f64) {
-    let tagged = tags.gsd.filter(|gsd| gsd.is_finite() && *gsd > 0.0);
-    let gsd = options.gsd.or(tagged);
+fn gsd_and_scale(manifest: &Manifest, frame: &Frame, options: &Options) -> (Option<f64>, f64) {
+    let tagged = frame.tags.gsd.filter(|gsd| gsd.is_finite() && *gsd > 0.0);
+    let width = f64::from(frame.pixels.width());
+    let spread = options.swath.map(|swath| swath / width);
+    let gsd = options.gsd.or(spread).or(tagged);
     let fitting = gsd.map_or(1.0, |gsd| scale_into(manifest.gsd, gsd));
     (gsd, options.scale.unwrap_or(fitting))
 }
@@ -132,8 +140,8 @@ pub struct ResolutionWarning {
 }
 
 impl ResolutionWarning {
-    pub(super) fn of(manifest: &Manifest, tags: &Tags, options: &Options) -> Option<Self> {
-        let (gsd, scale) = gsd_and_scale(manifest, tags, options);
+    pub(super) fn of(manifest: &Manifest, frame: &Frame, options: &Options) -> Option<Self> {
+        let (gsd, scale) = gsd_and_scale(manifest, frame, options);
         let warning = Self {
             gsd: gsd?,
             scale,
@@ -141,6 +149,11 @@ impl ResolutionWarning {
         };
         let fits = warning.is_trained(warning.gsd) && warning.is_trained(warning.seen());
         (!fits).then_some(warning)
+    }
+
+    /// Metres per pixel of the stored grid.
+    pub fn gsd(&self) -> f64 {
+        self.gsd
     }
 
     /// Metres per pixel as the networks see them.
@@ -255,6 +268,13 @@ mod tests {
                 "gsd",
                 Options {
                     gsd: Some(f64::INFINITY),
+                    ..Options::default()
+                },
+            ),
+            (
+                "swath",
+                Options {
+                    swath: Some(-1.0),
                     ..Options::default()
                 },
             ),

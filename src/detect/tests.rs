@@ -373,10 +373,125 @@ fn ground_resolution_sets_the_scale_and_gives_metres() {
     // What the caller says wins over the tag; 4 m is coarser than 2 m.
     let told = run(Some(0.25), Some(4.0));
     assert_eq!((told.scale, told.tags.gsd), (2.0, Some(4.0)));
+    // So do 256 m of ground on 64 pixels, and a resolution over those.
+    let swath = |gsd| {
+        let options = Options {
+            gsd,
+            swath: Some(256.0),
+            ..Options::default()
+        };
+        let record = detector.detect(&frame(Some(0.25)), &options, &Still);
+        record.expect("the chain runs").tags.gsd
+    };
+    assert_eq!((swath(None), swath(Some(1.0))), (Some(4.0), Some(1.0)));
     // A tag that makes no sense is no tag.
     let senseless = run(Some(-1.0), None);
     assert_eq!((senseless.scale, senseless.tags.gsd), (1.0, None));
     assert_eq!(senseless.ships[0].length_m, None);
+}
+
+fn rectangular(left: f64, top: f64, right: f64, bottom: f64) -> Polygon {
+    let corners = vec![[left, top], [right, top], [right, bottom], [left, bottom]];
+    Polygon::try_from(corners).expect("a polygon")
+}
+
+fn looking_at(polygon: Polygon) -> Options {
+    Options {
+        regions: Regions {
+            look: vec![polygon],
+            ..Regions::default()
+        },
+        ..Options::default()
+    }
+}
+
+fn ignoring(polygon: Polygon) -> Options {
+    Options {
+        regions: Regions {
+            ignore: vec![polygon],
+            ..Regions::default()
+        },
+        ..Options::default()
+    }
+}
+
+#[test]
+fn tiles_outside_of_the_regions_are_not_looked_at() {
+    // Seven tiles from column 0, 24, 48 to 144, each with a ship of its own.
+    let mut image = dark(176, 32);
+    for tile in 0..7 {
+        draw(&mut image, rectangle(12 + 24 * tile, 10, 6, 6));
+    }
+    let columns = |options: Options| {
+        let record = detect(&detector(1), image.clone(), options);
+        let mut columns: Vec<u32> = record.ships.iter().map(|ship| ship.bbox[0]).collect();
+        columns.sort_unstable();
+        (record.gate.tiles, record.gate.segmented, columns)
+    };
+    // Columns 32 to 47 belong to the second tile alone.
+    let second = rectangular(32.0 / 176.0, 0.0, 48.0 / 176.0, 1.0);
+    assert_eq!(columns(looking_at(second.clone())), (1, 1, vec![36]));
+    // Tiles overlap by eight columns, so each ship but the first and the last lies in one tile alone.
+    assert_eq!(columns(ignoring(second)).2, [12, 60, 84, 108, 132, 156]);
+    let left = rectangular(0.0, 0.0, 96.0 / 176.0, 1.0);
+    assert_eq!(columns(ignoring(left)), (4, 4, vec![108, 132, 156]));
+}
+
+#[test]
+fn a_frame_of_which_all_is_ignored_shows_nothing() {
+    let mut image = dark(60, 40);
+    draw(&mut image, rectangle(10, 10, 5, 5));
+    let mut detector = detector(1);
+    detector.manifest.thresholds.classify = 0.0;
+    let record = detect(&detector, image, ignoring(rectangular(0.0, 0.0, 1.0, 1.0)));
+    let nothing = GateSummary {
+        score: 0.0,
+        ship: false,
+        tiles: 0,
+        passed: 0,
+        segmented: 0,
+    };
+    assert_eq!((record.gate, record.ships), (nothing, Vec::new()));
+}
+
+#[test]
+fn a_ship_across_a_regions_border_is_whole_or_none() {
+    // The ship lies across two tiles, from column 18 to 37; its centroid is at 28.
+    let mut image = dark(80, 32);
+    let drawn = draw(&mut image, rectangle(18, 10, 20, 4));
+    let looked = |right: f64| looking_at(rectangular(0.0, 0.0, right / 80.0, 1.0));
+    // Columns from 24 on belong to the second tile, which shows no pixel that counts before column 24.
+    let record = detect(&detector(1), image.clone(), looked(29.0));
+    assert_eq!(only_ship(&record), drawn);
+    let record = detect(&detector(1), image.clone(), looked(28.0));
+    assert!(record.ships.is_empty());
+    // A ship that reaches out of all tiles that are looked at is followed.
+    let mut image = dark(80, 32);
+    let drawn = draw(
+        &mut image,
+        rectangle(2, 8, 20, 8).chain(rectangle(22, 11, 40, 1)),
+    );
+    let record = detect(&detector(1), image, looked(24.0));
+    assert_eq!((record.gate.tiles, record.gate.segmented), (1, 3));
+    assert_eq!(only_ship(&record), drawn);
+}
+
+#[test]
+fn regions_hold_for_a_resampled_frame() {
+    let mut image = dark(240, 80);
+    draw(&mut image, rectangle(20, 20, 20, 10));
+    draw(&mut image, rectangle(180, 20, 20, 10));
+    for scale in [0.5, 1.0, 2.0] {
+        let options = Options {
+            scale: Some(scale),
+            ..ignoring(rectangular(0.0, 0.0, 0.5, 1.0))
+        };
+        let record = detect(&detector(1), image.clone(), options);
+        let [ship] = &record.ships[..] else {
+            panic!("{} ships at {scale}", record.ships.len())
+        };
+        assert_eq!(ship.bbox, [180, 20, 20, 10], "at {scale}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The one type that carries pixels through the program.
 
+mod optics;
 mod resample;
 mod stretch;
 
 pub use image::RgbImage;
+pub use optics::Lens;
 pub use resample::{resample_gray, resample_rgb};
 pub use stretch::{Percentiles, PercentilesError, stretch_floats, stretch_integers};
 

@@ -98,5 +98,6 @@ pub(crate) fn sample_record(frame: &str, ships: &[&str]) -> FrameRecord {
             version: "1".into(),
         },
         millis: Millis::default(),
+        board: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures for people: the frame with its ships outlined and their scores beside them.
+//! Pictures for people: the frame with its ships outlined, their scores beside them, and the borders of regions.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -9,11 +9,16 @@ use font8x8::legacy::BASIC_LEGACY;
 use image::codecs::png::PngEncoder;
 use image::{ImageError, ImageResult, Pixel, Rgb, RgbImage};
 
+use crate::detect::{Polygon, Regions};
 use crate::mask::Mask;
 use crate::record::{FrameRecord, Ship};
 
 /// A colour that neither sea, land nor ships have.
 const INK: Rgb<u8> = Rgb([255, 0, 255]);
+/// Around what is looked at.
+const LOOK: Rgb<u8> = Rgb([0, 255, 255]);
+/// Around what is ignored.
+const IGNORE: Rgb<u8> = Rgb([255, 160, 0]);
 /// Side of a character in pixels.
 const GLYPH: u32 = 8;
 /// End of the names of all overlays.
@@ -23,6 +28,8 @@ const SUFFIX: &str = ".overlay.png";
 #[derive(Debug)]
 pub struct Overlay {
     folder: PathBuf,
+    /// By source.
+    regions: Vec<Regions>,
 }
 
 /// Why there is no overlay.
@@ -55,14 +62,16 @@ pub enum OverlayError {
 }
 
 impl Overlay {
-    /// A sink on `folder`, which is created where it is missing.
+    /// A sink on `folder`, which is created where it is missing, for frames of as many sources as there are
+    /// `regions`.
     ///
     /// # Errors
     /// [`OverlayError::Folder`].
-    pub fn new(folder: &Path) -> Result<Self, OverlayError> {
+    pub fn new(folder: &Path, regions: Vec<Regions>) -> Result<Self, OverlayError> {
         match fs::create_dir_all(folder) {
             Ok(()) => Ok(Self {
                 folder: folder.to_owned(),
+                regions,
             }),
             Err(source) => Err(OverlayError::Folder {
                 folder: folder.to_owned(),
@@ -71,7 +80,8 @@ impl Overlay {
         }
     }
 
-    /// Writes `pixels` with the record's ships drawn in, as PNG, and returns the file's path.
+    /// Writes `pixels` of the source of that number, with its regions and the record's ships drawn in, as PNG,
+    /// and returns the file's path.
     ///
     /// The file is named after the frame; a number is added rather than an existing file overwritten.
     ///
@@ -79,10 +89,15 @@ impl Overlay {
     /// [`OverlayError::Create`] and [`OverlayError::Write`].
     ///
     /// # Panics
-    /// If the record speaks of a frame of another size.
-    pub fn write(&self, pixels: &RgbImage, record: &FrameRecord) -> Result<PathBuf, OverlayError> {
+    /// If the record speaks of a frame of another size, or there is no such source.
+    pub fn write(
+        &self,
+        source: usize,
+        pixels: &RgbImage,
+        record: &FrameRecord,
+    ) -> Result<PathBuf, OverlayError> {
         let (path, file) = self.create(&record.frame)?;
-        match encode(&draw(pixels, &record.ships), file) {
+        match encode(&draw(pixels, &self.regions[source], &record.ships), file) {
             Ok(()) => Ok(path),
             Err(source) => {
                 // Half a picture helps nobody; what went wrong is told already if this fails too.
@@ -98,7 +113,9 @@ impl Overlay {
     }
 
     fn create(&self, frame: &str) -> Result<(PathBuf, File), OverlayError> {
+        // Room for a number, and for the longest name that file systems take.
         let stem = frame.replace(['/', '\\'], "_");
+        let stem = &stem[..stem.floor_char_boundary(255 - 2 * SUFFIX.len())];
         let mut number = 1;
         loop {
             let name = match number {
@@ -122,9 +139,14 @@ fn encode(image: &RgbImage, writer: impl Write) -> ImageResult<()> {
     Ok(writer.flush()?)
 }
 
-/// The frame with ships drawn in.
-fn draw(pixels: &RgbImage, ships: &[Ship]) -> RgbImage {
+/// The frame with regions and ships drawn in.
+fn draw(pixels: &RgbImage, regions: &Regions, ships: &[Ship]) -> RgbImage {
     let mut image = pixels.clone();
+    let looks = regions.look.iter().map(|polygon| (polygon, LOOK));
+    let ignores = regions.ignore.iter().map(|polygon| (polygon, IGNORE));
+    for (polygon, colour) in looks.chain(ignores) {
+        border(&mut image, polygon, colour);
+    }
     // Where ships are crowded, lines matter more than numbers.
     for ship in ships {
         label(&mut image, ship);
@@ -133,6 +155,20 @@ fn draw(pixels: &RgbImage, ships: &[Ship]) -> RgbImage {
         outline(&mut image, ship);
     }
     image
+}
+
+/// A line of a pixel's breadth through the pixels of the border.
+fn border(image: &mut RgbImage, polygon: &Polygon, colour: Rgb<u8>) {
+    let last = [image.width() - 1, image.height() - 1].map(f64::from);
+    for [from, to] in polygon.edges() {
+        let [from, to] = [from, to].map(|[x, y]| [x * last[0], y * last[1]]);
+        let steps = (to[0] - from[0]).abs().max((to[1] - from[1]).abs()).ceil();
+        for step in 0..=steps as u32 {
+            let share = f64::from(step) / steps.max(1.0);
+            let [x, y] = [0, 1].map(|axis| from[axis] + share * (to[axis] - from[axis]));
+            image.put_pixel(x.round() as u32, y.round() as u32, colour);
+        }
+    }
 }
 
 /// Inks the pixels around the ship, which itself stays visible.
@@ -210,7 +246,30 @@ mod tests {
     fn a_ship_that_fills_the_frame_is_no_trouble() {
         let mut record = sample_record("a.png", &["1 1"]);
         record.ships[0].bbox = [0, 0, 1, 1];
-        assert_eq!(draw(&grey(1, 1), &record.ships).dimensions(), (1, 1));
+        let everywhere = Regions::default();
+        let image = draw(&grey(1, 1), &everywhere, &record.ships);
+        assert_eq!(image.dimensions(), (1, 1));
+    }
+
+    #[test]
+    fn borders_run_from_corner_to_corner() {
+        let regions = Regions {
+            look: vec!["0,0 1,0 1,1 0,1".parse().expect("a polygon")],
+            ignore: vec!["0.25,0.25 0.75,0.75 0.25,0.75".parse().expect("a polygon")],
+        };
+        let image = draw(&grey(9, 9), &regions, &[]);
+        for (x, y, pixel) in image.enumerate_pixels() {
+            let on_edge = [x, y].iter().any(|&at| at == 0 || at == 8);
+            let within = (2..=6).contains(&x) && (2..=6).contains(&y);
+            let on_triangle = within && (x == y || x == 2 && y > 2 || y == 6);
+            let expected = match (on_edge, on_triangle) {
+                (true, _) => LOOK,
+                (_, true) => IGNORE,
+                _ => Rgb([90; 3]),
+            };
+            assert_eq!(*pixel, expected, "({x}, {y})");
+        }
+        assert_eq!(draw(&grey(1, 1), &regions, &[]).get_pixel(0, 0), &IGNORE);
     }
 
     #[test]
@@ -230,10 +289,11 @@ mod tests {
     #[test]
     fn never_overwrites_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        let sink = Overlay::new(&folder.path().join("new")).expect("creates the folder");
+        let regions = vec![Regions::default()];
+        let sink = Overlay::new(&folder.path().join("new"), regions).expect("creates the folder");
         let record = sample_record("sub/a.png", &["19 2 27 2"]);
         let names: Vec<_> = (0..2)
-            .map(|_| sink.write(&grey(8, 8), &record).expect("writes"))
+            .map(|_| sink.write(0, &grey(8, 8), &record).expect("writes"))
             .map(|path| path.file_name().expect("a name").to_owned())
             .collect();
         assert_eq!(names, ["sub_a.png.overlay.png", "sub_a.png.2.overlay.png"]);

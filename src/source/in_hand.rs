@@ -1,5 +1,5 @@
-//! Files that the process has in hand, marked where a power cut leaves nothing: who ended the process while it had
-//! them in hand is found out at the next start.
+//! Files that the process has in hand, marked where a power cut leaves nothing. What is in hand at two unclean ends
+//! is looked at in a process of its own from then on, and condemned only if that dies.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use log::{info, warn};
 use sha2::{Digest as _, Sha256};
 
 use crate::ledger::Key;
+use crate::record::FrameRecord;
 
 /// At so many unclean ends with a file in hand, it is tried alone.
 const ENDS: u32 = 2;
@@ -19,18 +20,20 @@ const ENDS: u32 = 2;
 const HAND: &str = "hand";
 const ENDED: &str = "ended";
 
-/// What a trial of a file, alone in a process of its own, brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a process that looked at a file alone said of it.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// The process lived.
-    Harmless,
+    /// What it shows: this process need not look.
+    Seen(Box<FrameRecord>),
+    /// Why it is no frame.
+    Broken(String),
     /// The process died of it, and how.
     Deadly(String),
-    /// It could not be tried, or the trial was ended by others.
+    /// Nothing: it could not be tried, or the trial was ended by others.
     Unknown,
 }
 
-/// Tries a file of the source of that name alone.
+/// Looks at a file of the source of that name in a process of its own.
 pub type Trial = Box<dyn Fn(&str, &Path) -> Verdict + Send + Sync>;
 
 /// The marks of files in hand.
@@ -92,27 +95,28 @@ impl InHand {
         Mark(path)
     }
 
-    /// Why a file should be set aside: it was in hand at unclean ends, and a process that tried it alone died of it.
-    pub fn condemns(&self, key: &Key, path: &Path) -> Option<String> {
+    /// What a process of its own says of a file that was in hand at unclean ends; none of a file that is not under
+    /// suspicion, or could not be tried.
+    pub fn tries(&self, key: &Key, path: &Path) -> Option<Result<FrameRecord, String>> {
         let ended = self.path(key, ENDED)?;
         let ends = *self.suspects.get(&ended)?;
         if ends < ENDS {
             return None;
         }
+        let shown = path.display();
         info!(
-            "{}: was in hand when shipwatch ended uncleanly, {ends} times; it is tried alone",
-            path.display()
+            "{shown}: was in hand when shipwatch ended uncleanly, {ends} times; it is tried alone"
         );
         match (self.trial)(&key.source, path) {
-            Verdict::Harmless => None,
+            Verdict::Seen(record) => Some(Ok(*record)),
+            Verdict::Broken(problem) => Some(Err(problem)),
+            Verdict::Deadly(how) => Some(Err(format!(
+                "{shown}: shipwatch ended uncleanly {ends} times with it in hand, and alone with it {how}"
+            ))),
             Verdict::Unknown => {
-                warn!("{}: could not be tried alone", path.display());
+                warn!("{shown}: could not be tried alone");
                 None
             }
-            Verdict::Deadly(how) => Some(format!(
-                "{}: shipwatch ended uncleanly {ends} times with it in hand, and alone with it {how}",
-                path.display()
-            )),
         }
     }
 
@@ -167,6 +171,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::sink::sample_record;
 
     fn key(name: &str) -> Key {
         Key {
@@ -177,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_kills_its_own_trial_after_two_unclean_ends_is_condemned() {
+    fn a_file_is_tried_after_two_unclean_ends_until_it_is_acquitted() {
         let folder = tempfile::tempdir().expect("folder");
         let marks = folder.path().join("in-hand");
         let trials = Arc::new(AtomicUsize::new(0));
@@ -190,27 +195,27 @@ mod tests {
             };
             InHand::open(&marks, Box::new(trial)).expect("opens")
         };
-        let condemns = |hand: &InHand, name| hand.condemns(&key(name), Path::new(name));
-        let deadly = || open(Verdict::Deadly("died".into()));
-        for ends in 0..3 {
+        let tries = |hand: &InHand, name| hand.tries(&key(name), Path::new(name));
+        let deadly = || open(Verdict::Deadly("it died".into()));
+        for ends in 0..4 {
             let hand = deadly();
-            let condemned = condemns(&hand, "a");
-            assert_eq!(condemned.is_some(), ends == 2, "{ends}");
-            assert_eq!(condemns(&hand, "b"), None);
+            let said = tries(&hand, "a");
+            assert_eq!(said.is_some(), ends >= 2, "{ends}");
+            if let Some(said) = said {
+                assert!(said.expect_err("is condemned").contains("it died"));
+            }
+            assert_eq!(tries(&hand, "b"), None);
             drop(hand.mark(&key("b")));
             // As a process that is killed leaves it.
             mem::forget(hand.mark(&key("a")));
         }
-        assert_eq!(trials.load(Ordering::Relaxed), 1);
-        for _ in 0..3 {
-            mem::forget(deadly().mark(&key("c")));
-        }
-        for verdict in [Verdict::Unknown, Verdict::Harmless] {
-            assert_eq!(condemns(&open(verdict), "c"), None);
-        }
-        deadly().acquit(&key("c"));
-        assert_eq!(condemns(&deadly(), "c"), None);
-        assert_eq!(trials.load(Ordering::Relaxed), 3);
-        assert_eq!(condemns(&InHand::none(), "a"), None);
+        let record = sample_record("a", &["1 2"]);
+        let seen = open(Verdict::Seen(Box::new(record.clone())));
+        assert_eq!(tries(&seen, "a"), Some(Ok(record)));
+        assert_eq!(tries(&open(Verdict::Unknown), "a"), None);
+        deadly().acquit(&key("a"));
+        assert_eq!(tries(&deadly(), "a"), None);
+        assert_eq!(trials.load(Ordering::Relaxed), 4);
+        assert_eq!(tries(&InHand::none(), "a"), None);
     }
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::frame::Frame;
 use crate::ledger::{Key, LedgerError, Outcome};
+use crate::record::FrameRecord;
 use stamp::Stamp;
 
 /// A stream of frames that a loop asks for the next one.
@@ -54,6 +55,13 @@ pub enum Next {
         /// Which frame it is.
         origin: Origin,
     },
+    /// A frame that was looked at already, in a process of its own.
+    Seen {
+        /// What it shows.
+        record: FrameRecord,
+        /// Which frame it is.
+        origin: Origin,
+    },
     /// Something arrived that is no usable frame. It is not offered again.
     Broken {
         /// What is wrong with it, and with which.
@@ -72,6 +80,16 @@ pub enum Next {
     Idle,
     /// Nothing will come any more.
     End,
+}
+
+impl Next {
+    /// Bytes that its pixels take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Frame { frame, .. } => frame.pixels.as_raw().len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// Where a frame comes from.

@@ -68,6 +68,11 @@ impl TilePlan {
         }
     }
 
+    /// Width and height of the frame that was planned for.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
     /// Number of tiles, at least one.
     pub fn count(&self) -> usize {
         self.xs.len() * self.ys.len()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
-use shipwatch::detect::Options;
-use shipwatch::frame::Percentiles;
+use shipwatch::detect::{Options, Polygon, Regions};
+use shipwatch::frame::{Lens, Percentiles};
 use shipwatch::source::decode::DecodeOptions;
 
 use crate::exit;
@@ -224,7 +224,7 @@ pub(crate) struct TuningArgs {
     /// Ground resolution of the stored images in metres per pixel
     ///
     /// Frames outside of the range that the models were trained for are resampled to reach it, with one
-    /// warning, and ships are measured in metres. Wins over the resolution in a file's GeoTIFF tags.
+    /// warning, and ships are measured in metres. Wins over --altitude and over a file's own tags.
     #[arg(long, value_name = "METRES", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) gsd: Option<f64>,
 
@@ -239,23 +239,91 @@ pub(crate) struct TuningArgs {
     /// Drop ships with fewer pixels at the scale the networks see; the models' own by default
     #[arg(long, value_name = "PIXELS")]
     pub(crate) min_area: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) optics: OpticsArgs,
+
+    #[command(flatten)]
+    pub(crate) regions: RegionArgs,
 }
 
 impl TuningArgs {
     pub(crate) fn options(&self) -> Options {
-        let &Self {
-            scale,
-            gsd,
-            gate,
-            mask,
-            min_area,
-        } = self;
         Options {
-            scale,
-            gsd,
-            gate,
-            mask,
-            min_area,
+            scale: self.scale,
+            gsd: self.gsd,
+            swath: self.optics.swath(),
+            gate: self.gate,
+            mask: self.mask,
+            min_area: self.min_area,
+            regions: self.regions.regions(),
+        }
+    }
+}
+
+/// What gives the ground resolution of images taken straight down.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Optics")]
+pub(crate) struct OpticsArgs {
+    /// Height in metres from which images were taken straight down: gives --gsd with a lens named as well
+    #[arg(long, value_name = "METRES", requires = "lens", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) altitude: Option<f64>,
+
+    /// Focal length of the lens itself, not its equivalent on film
+    #[arg(
+        long,
+        value_name = "MM",
+        group = "lens",
+        requires_all = ["sensor_width", "altitude"],
+        value_parser = positive,
+        allow_negative_numbers = true
+    )]
+    pub(crate) focal_length: Option<f64>,
+
+    /// Width of what the images show of the sensor
+    #[arg(long, value_name = "MM", requires = "focal_length", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) sensor_width: Option<f64>,
+
+    /// Angle that the width of an image spans, below 180, instead of focal length and sensor
+    #[arg(
+        long,
+        value_name = "DEGREES",
+        group = "lens",
+        requires = "altitude",
+        value_parser = angle,
+        allow_negative_numbers = true
+    )]
+    pub(crate) field_of_view: Option<f64>,
+}
+
+impl OpticsArgs {
+    fn swath(&self) -> Option<f64> {
+        let lens = Lens::of(self.focal_length, self.sensor_width, self.field_of_view)?;
+        Some(lens.swath(self.altitude?))
+    }
+}
+
+/// Where in frames ships count.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Regions")]
+pub(crate) struct RegionArgs {
+    /// Count ships inside this polygon alone, \"0,0 1,0 1,0.5\" say; may be repeated
+    ///
+    /// Corners are fractions of an image's width and height, from its top left. A ship counts if its centroid lies
+    /// inside. Tiles that lie outside are not looked at, which saves their time.
+    #[arg(long, value_name = "POLYGON")]
+    pub(crate) look: Vec<Polygon>,
+
+    /// Count no ships inside this polygon: land, the drone's own feet, a caption; may be repeated
+    #[arg(long, value_name = "POLYGON")]
+    pub(crate) ignore: Vec<Polygon>,
+}
+
+impl RegionArgs {
+    pub(crate) fn regions(&self) -> Regions {
+        Regions {
+            look: self.look.clone(),
+            ignore: self.ignore.clone(),
         }
     }
 }
@@ -312,6 +380,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if f64::is_finite(value) && value > 0.0 => Ok(value),
         _ => Err("must be a positive number".into()),
+    }
+}
+
+fn angle(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value < 180.0 => Ok(value),
+        _ => Err("must lie between 0 and 180 degrees".into()),
     }
 }
 

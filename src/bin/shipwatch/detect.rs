@@ -62,12 +62,14 @@ impl Job {
         let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
         let models = load_models(args.models.as_deref())?;
         use_threads(args.threads)?;
-        let overlay = args.overlay.as_deref().map(Overlay::new).transpose()?;
+        let overlay = args.overlay.as_deref();
+        let overlay =
+            overlay.map(|folder| Overlay::new(folder, vec![args.tuning.regions.regions()]));
         Ok(Self {
             inputs,
             lookout: Lookout::new(models, vec![args.tuning.options()]),
             decoding: args.decoding.options(),
-            overlay,
+            overlay: overlay.transpose()?,
             lines: Lines::new(form(args.format), io::stdout())
                 .context("standard output")
                 .or_exit(Exit::Io)?,
@@ -115,7 +117,7 @@ impl Job {
     fn write(&mut self, frame: &Frame, record: &FrameRecord) -> Result<(), Failure> {
         if let Some(overlay) = &self.overlay {
             overlay
-                .write(&frame.pixels, record)
+                .write(0, &frame.pixels, record)
                 .or_exit(Exit::CannotCreate)?;
         }
         self.lines

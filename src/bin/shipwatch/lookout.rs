@@ -16,8 +16,8 @@ pub(crate) struct Lookout {
     /// By source.
     options: Vec<Options>,
     clock: MonotonicClock,
-    /// What was warned of already.
-    told: RefCell<HashSet<String>>,
+    /// Of which sources, and to the nearest power of two which resolutions, was warned already.
+    told: RefCell<HashSet<(usize, i64)>>,
 }
 
 impl Lookout {
@@ -34,13 +34,13 @@ impl Lookout {
         &self.detector
     }
 
-    /// Finds the ships of a frame of the source of that number. Frames of one run are much alike, so each warning
-    /// about their resolution is given once.
+    /// Finds the ships of a frame of the source of that number. Frames of one run are much alike, so a warning about
+    /// their resolution is given once, and again when it changes a lot.
     pub(crate) fn look(&self, source: usize, frame: &Frame) -> Result<FrameRecord, DetectError> {
         let options = &self.options[source];
         if let Some(warning) = self.detector.resolution_warning(frame, options) {
-            let warning = warning.to_string();
-            if self.told.borrow_mut().insert(warning.clone()) {
+            let octave = warning.gsd().log2().round() as i64;
+            if self.told.borrow_mut().insert((source, octave)) {
                 warn!("{}: {warning}", frame.name);
             }
         }

@@ -30,12 +30,14 @@ fn main() -> ExitCode {
     };
     logging::init(cli.verbosity, cli.command.usual_level());
     shipwatch::contain::report_only_uncontained();
-    match panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+    let code = match panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => failure.report(),
         // The panic has reported itself.
         Err(_) => Exit::Software.into(),
-    }
+    };
+    logging::end();
+    code
 }
 
 fn dispatch(command: Command) -> Result<Exit, Failure> {

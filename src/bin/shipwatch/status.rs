@@ -80,6 +80,26 @@ fn describe(status: &Status) -> String {
             ),
         );
     }
+    if let Some(heat) = &status.board.heat {
+        let mut words = heat
+            .celsius
+            .map_or("no sensor".into(), |c| format!("{c:.1} C"));
+        if heat.throttled {
+            words += ", throttled";
+        }
+        if heat.step > 0 {
+            write!(words, ", works for 1/{} of the time", 1 << heat.step).expect("memory takes it");
+        }
+        line("heat", words);
+    }
+    if let Some(is_right) = status.board.clock_synchronised {
+        let words = if is_right {
+            "synchronised"
+        } else {
+            "not synchronised"
+        };
+        line("clock", words.into());
+    }
     for disk in &status.disks {
         line(
             "disk",

@@ -15,6 +15,7 @@ use rule::{Rule, broken};
 pub use source::{Finished, SourceConfig};
 
 use super::Group;
+use super::heat::{Limits, MOST_STEPS};
 use super::retention::{Folder, Keep};
 use crate::detect::Options;
 use crate::ledger::Retention;
@@ -35,6 +36,8 @@ pub struct Config {
     pub detect: DetectConfig,
     /// What is done, on disk.
     pub ledger: LedgerConfig,
+    /// When to work slower.
+    pub heat: HeatConfig,
     /// How much is kept.
     pub retention: RetentionConfig,
     /// Folder for what is of use only while the system runs; systemd's, or the user's, where there is none.
@@ -82,6 +85,16 @@ pub struct RetentionConfig {
     pub reserve_megabytes: u64,
 }
 
+/// Section `[heat]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HeatConfig {
+    /// Degrees Celsius above which the daemon works slower.
+    pub limit: f32,
+    /// At most this many times it halves how much of the time it works.
+    pub steps: u8,
+}
+
 /// Section `[detect]`: what differs from the manifest of the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -104,6 +117,17 @@ impl Default for Config {
             ledger: LedgerConfig::default(),
             retention: RetentionConfig::default(),
             runtime_folder: None,
+            heat: HeatConfig::default(),
+        }
+    }
+}
+
+impl Default for HeatConfig {
+    fn default() -> Self {
+        let Limits { celsius, steps } = Limits::default();
+        Self {
+            limit: celsius,
+            steps,
         }
     }
 }
@@ -249,6 +273,16 @@ impl Config {
                 self.retention.reserve_megabytes <= 1_000_000,
                 "must not be above 1000000",
             ),
+            (
+                "heat.limit",
+                self.heat.limit > 0.0,
+                "must be positive degrees Celsius, or inf for no limit",
+            ),
+            (
+                "heat.steps",
+                self.heat.steps <= MOST_STEPS,
+                "must lie between 0 and 4",
+            ),
         ];
         problems.extend(broken(rules, str::to_owned));
         problems.extend(broken(self.detect.rules(), |key| format!("detect.{key}")));
@@ -319,15 +353,25 @@ impl Config {
         }
     }
 
+    /// When the daemon works slower.
+    pub fn heat_limits(&self) -> Limits {
+        Limits {
+            celsius: self.heat.limit,
+            steps: self.heat.steps,
+        }
+    }
+
     /// How ships are found on frames of a source.
     pub fn detect_options(&self, source: &SourceConfig) -> Options {
         let (own, all) = (&source.detect, &self.detect);
         Options {
             scale: source.scale,
             gsd: source.gsd,
+            swath: source.swath(),
             gate: own.gate.or(all.gate),
             mask: own.mask.or(all.mask),
             min_area: own.min_area.or(all.min_area),
+            regions: source.regions(),
         }
     }
 }
@@ -346,6 +390,7 @@ impl DetectConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Regions;
     use crate::frame::Percentiles;
     use crate::source::decode::DecodeOptions;
     use crate::source::finish::Finish;
@@ -381,6 +426,7 @@ mod tests {
         assert_eq!(source.folder_options(), FolderOptions::default());
         assert_eq!(source.decode_options(), DecodeOptions::default());
         assert_eq!(config.detect_options(&source), Options::default());
+        assert_eq!(config.heat_limits(), Limits::default());
     }
 
     #[test]
@@ -399,6 +445,8 @@ mod tests {
             stretch = [1, 99]
             gsd = 0.5
             scale = 0.25
+            look = [[[0, 0], [1, 0], [1, 1]], [[0, 0.5], [0.5, 1], [0, 1]]]
+            ignore = [[[0, 0.9], [1, 0.9], [1, 1], [0, 1]]]
             finished = "move"
             finished-folder = "/done"
             failed-folder = "/failed"
@@ -406,6 +454,9 @@ mod tests {
             file = "/ledger"
             commit-frames = 3
             commit-seconds = 2
+            [heat]
+            limit = 70
+            steps = 2
             [output]
             detections = "/out.jsonl"
             csv = "/out.csv"
@@ -452,6 +503,8 @@ mod tests {
         );
         assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
         assert_eq!(config.output.rotate_megabytes, 3);
+        let heat = config.heat_limits();
+        assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
@@ -463,6 +516,12 @@ mod tests {
         );
         let options = config.detect_options(source);
         assert_eq!((options.gsd, options.scale), (Some(0.5), Some(0.25)));
+        let polygon = |text: &str| text.parse().expect("a polygon");
+        let regions = Regions {
+            look: vec![polygon("0,0 1,0 1,1"), polygon("0,0.5 0.5,1 0,1")],
+            ignore: vec![polygon("0,0.9 1,0.9 1,1 0,1")],
+        };
+        assert_eq!(options.regions, regions);
         assert_eq!(
             (options.gate, options.mask, options.min_area),
             (Some(0.25), Some(0.5), Some(9))
@@ -541,12 +600,34 @@ mod tests {
     }
 
     #[test]
+    fn height_and_lens_give_the_ground_that_frames_show() {
+        let swath = |optics: &str| {
+            let config = read(&format!("[[source]]\naltitude = 120\n{optics}")).expect(optics);
+            assert_eq!(config.check(), [], "{optics}");
+            config.detect_options(&config.source[0]).swath
+        };
+        // 120 m * 13.2 mm / 8.8 mm.
+        let sensor = swath("focal-length = 8.8\nsensor-width = 13.2").expect("a width");
+        assert!((sensor - 180.0).abs() < 1e-9, "{sensor}");
+        let angle = swath("field-of-view = 90").expect("a width");
+        assert!((angle - 240.0).abs() < 1e-9, "{angle}");
+    }
+
+    #[test]
     fn unknown_keys_and_wrong_types_are_named_with_file_and_line() {
         for (text, key) in [
             ("\n[[source]]\nfoldr = \"x\"", "foldr"),
             ("\n\n[nonsense]", "nonsense"),
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
+            (
+                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "this one has 2",
+            ),
+            (
+                "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
+                "corner 2",
+            ),
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(
@@ -575,6 +656,35 @@ mod tests {
             problems("[[source]]\ngsd = 0.0\nscale = inf"),
             ["source.gsd", "source.scale"]
         );
+        for (optics, named) in [
+            ("altitude = 120", "altitude"),
+            ("field-of-view = 70", "altitude"),
+            ("focal-length = 8.8\nsensor-width = 13.2", "altitude"),
+            ("altitude = 120\nfocal-length = 8.8", "focal-length"),
+            ("altitude = 120\nsensor-width = 13.2", "focal-length"),
+            ("altitude = 0\nfield-of-view = 70", "altitude"),
+            ("altitude = 9\nfield-of-view = 180", "field-of-view"),
+            ("altitude = 9\nfield-of-view = nan", "field-of-view"),
+            (
+                "altitude = 9\nfocal-length = inf\nsensor-width = 1",
+                "focal-length",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = -1",
+                "sensor-width",
+            ),
+            (
+                "altitude = 9\nfocal-length = 1\nsensor-width = 1\nfield-of-view = 9",
+                "field-of-view",
+            ),
+        ] {
+            let named = [format!("source.{named}")];
+            assert_eq!(
+                problems(&format!("[[source]]\n{optics}")),
+                named,
+                "{optics}"
+            );
+        }
         assert_eq!(
             problems("[detect]\ngate = 2\nmask = -1"),
             ["detect.gate", "detect.mask"]
@@ -595,6 +705,11 @@ mod tests {
                 "retention.ledger-megabytes"
             ]
         );
+        assert_eq!(
+            problems("[heat]\nlimit = nan\nsteps = 5"),
+            ["heat.limit", "heat.steps"]
+        );
+        assert_eq!(problems("[heat]\nlimit = inf\nsteps = 0"), [""; 0]);
         let folders = "[[source]]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
         assert_eq!(problems(folders), [""; 0]);
         let two =

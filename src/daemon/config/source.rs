@@ -9,7 +9,10 @@ use serde::Deserialize;
 use super::DetectConfig;
 use super::rule::Rule;
 use crate::daemon::queue::Policy;
-use crate::frame::Percentiles;
+use crate::detect::{Polygon, Regions};
+use crate::frame::{Lens, Percentiles};
+#[cfg(feature = "camera")]
+use crate::source::camera::CameraOptions;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
@@ -60,8 +63,21 @@ pub struct SourceConfig {
     pub stretch: Option<Percentiles>,
     /// Ground resolution in metres per pixel; wins over the frames' own tags.
     pub gsd: Option<f64>,
+    /// Height of the camera above the water in metres: gives the ground resolution of each frame, with what
+    /// follows, where `gsd` does not. The camera looks straight down.
+    pub altitude: Option<f64>,
+    /// Focal length of the lens itself in millimetres.
+    pub focal_length: Option<f64>,
+    /// Width of what frames show of the sensor, in millimetres.
+    pub sensor_width: Option<f64>,
+    /// Angle that the width of frames spans, in degrees, instead of focal length and sensor.
+    pub field_of_view: Option<f64>,
     /// Factor by which frames are resampled before the networks see them.
     pub scale: Option<f64>,
+    /// Polygons outside of which no ship counts; everywhere without any.
+    pub look: Vec<Polygon>,
+    /// Polygons in which no ship counts.
+    pub ignore: Vec<Polygon>,
     /// What becomes of a file whose frame is done.
     pub finished: Finished,
     /// Where it moves to, if it does.
@@ -111,7 +127,13 @@ impl Default for SourceConfig {
             max_pixels: decode.max_pixels,
             stretch: decode.stretch,
             gsd: None,
+            altitude: None,
+            focal_length: None,
+            sensor_width: None,
+            field_of_view: None,
             scale: None,
+            look: Vec::new(),
+            ignore: Vec::new(),
             finished: Finished::default(),
             finished_folder: "done".into(),
             failed_folder: None,
@@ -133,7 +155,60 @@ fn real(path: &Path) -> PathBuf {
 }
 
 impl SourceConfig {
-    pub(super) fn rules(&self, all: &[Self]) -> [Rule; 20] {
+    pub(super) fn rules(&self, all: &[Self]) -> impl Iterator<Item = Rule> {
+        self.own_rules(all).into_iter().chain(self.optics_rules())
+    }
+
+    /// What is said of height and lens, if anything is, must be enough and not too much.
+    fn optics_rules(&self) -> [Rule; 8] {
+        let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
+        let sensor = self.focal_length.or(self.sensor_width);
+        let whole = self.focal_length.is_some() == self.sensor_width.is_some();
+        [
+            (
+                "altitude",
+                positive(self.altitude),
+                "must be positive metres above the water",
+            ),
+            (
+                "focal-length",
+                positive(self.focal_length),
+                "must be positive millimetres",
+            ),
+            (
+                "sensor-width",
+                positive(self.sensor_width),
+                "must be positive millimetres",
+            ),
+            (
+                "field-of-view",
+                self.field_of_view.is_none_or(|v| v > 0.0 && v < 180.0),
+                "must lie between 0 and 180 degrees",
+            ),
+            (
+                "altitude",
+                self.altitude.is_none() || sensor.or(self.field_of_view).is_some(),
+                "gives a resolution with `focal-length` and `sensor-width`, or with `field-of-view`: name them too",
+            ),
+            (
+                "altitude",
+                self.altitude.is_some() || sensor.or(self.field_of_view).is_none(),
+                "must be named where a lens is, which gives no resolution without it",
+            ),
+            (
+                "focal-length",
+                whole,
+                "and `sensor-width` say how wide the camera sees together: name both or none",
+            ),
+            (
+                "field-of-view",
+                self.field_of_view.is_none() || sensor.is_none(),
+                "says what `focal-length` and `sensor-width` do: take it out, or those",
+            ),
+        ]
+    }
+
+    fn own_rules(&self, all: &[Self]) -> [Rule; 20] {
         let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
         let hour = 0.0..=3600.0;
         let unwatched = |folder: &Path| !all.iter().any(|source| source.watches(folder));
@@ -363,6 +438,34 @@ impl SourceConfig {
             settle: Duration::from_secs_f64(self.settle_seconds),
             rescan: Duration::from_secs_f64(self.rescan_seconds),
         }
+    }
+
+    /// Width in metres of the ground that its frames show, where height and lens are named.
+    pub fn swath(&self) -> Option<f64> {
+        let lens = Lens::of(self.focal_length, self.sensor_width, self.field_of_view)?;
+        Some(lens.swath(self.altitude?))
+    }
+
+    /// Where ships count on its frames.
+    pub fn regions(&self) -> Regions {
+        Regions {
+            look: self.look.clone(),
+            ignore: self.ignore.clone(),
+        }
+    }
+
+    /// What a camera is asked for; none of a folder.
+    #[cfg(feature = "camera")]
+    pub fn camera_options(&self) -> Option<CameraOptions> {
+        let path = self.camera.as_ref()?;
+        Some(CameraOptions {
+            layout: self.format,
+            size: self.size,
+            rate: self.rate,
+            controls: self.controls.clone(),
+            interval: self.interval(),
+            ..CameraOptions::new(path)
+        })
     }
 
     /// How files are decoded.

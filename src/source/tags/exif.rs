@@ -1,29 +1,38 @@
-//! Capture time and GPS position from EXIF.
+//! Capture time, GPS position and lens from EXIF.
 
 use std::io::{BufRead, Seek};
 
 use exif::{DateTime, Error, Exif, Field, In, Reader, Tag, Value};
 use log::debug;
 
-use crate::frame::{Position, Tags};
+use crate::frame::{Lens, Position, Tags};
 
-/// Reads a raw EXIF block, which begins with a TIFF header.
-pub(super) fn read_block(name: &str, block: Vec<u8>, tags: &mut Tags) {
+/// Reads a raw EXIF block, which begins with a TIFF header, of a picture of `size` (width, height), and says how
+/// wide the camera saw.
+pub(super) fn read_block(
+    name: &str,
+    block: Vec<u8>,
+    size: (u32, u32),
+    tags: &mut Tags,
+) -> Option<Lens> {
     let mut reader = Reader::new();
-    fill(name, reader.continue_on_error(true).read_raw(block), tags);
+    let exif = reader.continue_on_error(true).read_raw(block);
+    fill(name, exif, size, tags)
 }
 
-/// Reads the EXIF directories of a TIFF file.
-pub(super) fn read_tiff(name: &str, file: &mut (impl BufRead + Seek), tags: &mut Tags) {
+/// [`read_block`] for the EXIF directories of a TIFF file.
+pub(super) fn read_tiff(
+    name: &str,
+    file: &mut (impl BufRead + Seek),
+    size: (u32, u32),
+    tags: &mut Tags,
+) -> Option<Lens> {
     let mut reader = Reader::new();
-    fill(
-        name,
-        reader.continue_on_error(true).read_from_container(file),
-        tags,
-    );
+    let exif = reader.continue_on_error(true).read_from_container(file);
+    fill(name, exif, size, tags)
 }
 
-fn fill(name: &str, exif: Result<Exif, Error>, tags: &mut Tags) {
+fn fill(name: &str, exif: Result<Exif, Error>, size: (u32, u32), tags: &mut Tags) -> Option<Lens> {
     let whole_or_part = exif.or_else(|error| {
         error.distill_partial_result(|errors| {
             debug!("{name}: {} malformed EXIF entries left out", errors.len());
@@ -33,9 +42,57 @@ fn fill(name: &str, exif: Result<Exif, Error>, tags: &mut Tags) {
         Ok(exif) => {
             tags.captured = captured(&exif);
             tags.position = position(&exif);
+            lens(&exif, size)
         }
-        Err(error) => debug!("{name}: no EXIF tags: {error}"),
+        Err(error) => {
+            debug!("{name}: no EXIF tags: {error}");
+            None
+        }
     }
+}
+
+/// Diagonal in millimetres of 36 x 24 mm of film, by which equivalent focal lengths are told (CIPA DCG-001).
+const FILM: f64 = 43.266_615;
+
+/// The lens, if the picture shows what it saw: one that was cropped or resized since has another width than it
+/// says, and a digital zoom shows less than the whole sensor.
+fn lens(exif: &Exif, (width, height): (u32, u32)) -> Option<Lens> {
+    let whole = |tag| field(exif, tag)?.value.get_uint(0);
+    let number = |tag| positive(exif, tag);
+    let zoomed = number(Tag::DigitalZoomRatio).is_some_and(|ratio| ratio > 1.0);
+    if zoomed || whole(Tag::PixelXDimension) != Some(width) {
+        return None;
+    }
+    let unit = match whole(Tag::FocalPlaneResolutionUnit) {
+        None | Some(2) => Some(25.4),
+        Some(3) => Some(10.0),
+        Some(_) => None,
+    };
+    let (width, height) = (f64::from(width), f64::from(height));
+    let sensor_width = number(Tag::FocalPlaneXResolution)
+        .zip(unit)
+        .map(|(pixels, unit)| width * unit / pixels)
+        // Some cameras write the resolution of a print.
+        .filter(|width| (1.0..=100.0).contains(width));
+    let equivalent = || {
+        let focal_length = f64::from(whole(Tag::FocalLengthIn35mmFilm).filter(|&mm| mm > 0)?);
+        Some((focal_length, FILM * width / width.hypot(height)))
+    };
+    let (focal_length, sensor_width) = number(Tag::FocalLength)
+        .zip(sensor_width)
+        .or_else(equivalent)?;
+    Some(Lens::Sensor {
+        focal_length,
+        sensor_width,
+    })
+}
+
+fn positive(exif: &Exif, tag: Tag) -> Option<f64> {
+    let Value::Rational(parts) = &field(exif, tag)?.value else {
+        return None;
+    };
+    let value = parts.first()?.to_f64();
+    (value.is_finite() && value > 0.0).then_some(value)
 }
 
 /// Capture time in RFC 3339, without an offset where the camera wrote none.
@@ -165,13 +222,19 @@ mod tests {
     use exif::Rational;
     use exif::experimental::Writer;
 
-    fn tags_of(fields: &[Field]) -> Tags {
+    const SIZE: (u32, u32) = (5472, 3648);
+
+    fn block_of(fields: &[Field]) -> Vec<u8> {
         let mut writer = Writer::new();
         fields.iter().for_each(|field| writer.push_field(field));
         let mut block = std::io::Cursor::new(Vec::new());
         writer.write(&mut block, false).expect("writes");
+        block.into_inner()
+    }
+
+    fn tags_of(fields: &[Field]) -> Tags {
         let mut tags = Tags::default();
-        read_block("test", block.into_inner(), &mut tags);
+        read_block("test", block_of(fields), SIZE, &mut tags);
         tags
     }
 
@@ -270,11 +333,67 @@ mod tests {
         }
     }
 
+    fn short(tag: Tag, value: u16) -> Field {
+        Field {
+            tag,
+            ifd_num: In::PRIMARY,
+            value: Value::Short(vec![value]),
+        }
+    }
+
+    /// Millimetres of focal length and sensor.
+    fn lens_of(fields: &[Field]) -> Option<(f64, f64)> {
+        match read_block("test", block_of(fields), SIZE, &mut Tags::default())? {
+            Lens::Sensor {
+                focal_length,
+                sensor_width,
+            } => Some((focal_length, sensor_width)),
+            Lens::FieldOfView(_) => None,
+        }
+    }
+
+    #[test]
+    fn the_sensor_is_known_by_its_resolution_or_by_the_film() {
+        let width = || short(Tag::PixelXDimension, 5472);
+        let focal = || ratios(Tag::FocalLength, &[(88, 10)]);
+        // 5472 pixels on 13.2 mm are 5472 * 25.4 / 13.2 = 10529.4545 to the inch, 4145.4545 to the centimetre.
+        let inch = || ratios(Tag::FocalPlaneXResolution, &[(115_824, 11)]);
+        let close = |lens: Option<(f64, f64)>, focal_length: f64, sensor_width: f64| {
+            let (focal, sensor) = lens.expect("a lens");
+            assert!((focal - focal_length).abs() < 1e-9, "{focal}");
+            assert!((sensor - sensor_width).abs() < 1e-3, "{sensor}");
+        };
+        close(lens_of(&[width(), focal(), inch()]), 8.8, 13.2);
+        let centimetre = [
+            ratios(Tag::FocalPlaneXResolution, &[(45_600, 11)]),
+            short(Tag::FocalPlaneResolutionUnit, 3),
+            width(),
+            focal(),
+        ];
+        close(lens_of(&centimetre), 8.8, 13.2);
+        // A picture of 3:2 is as wide as the film; the lens of 8.8 mm then is one of 24 mm.
+        let film = || short(Tag::FocalLengthIn35mmFilm, 24);
+        close(lens_of(&[width(), film()]), 24.0, 36.0);
+        // What a print would have is no sensor's.
+        let print = ratios(Tag::FocalPlaneXResolution, &[(72, 1)]);
+        close(lens_of(&[width(), focal(), film(), print]), 24.0, 36.0);
+
+        assert_eq!(lens_of(&[width(), focal()]), None);
+        assert_eq!(lens_of(&[focal(), inch(), film()]), None, "a width untold");
+        let cropped = short(Tag::PixelXDimension, 4000);
+        assert_eq!(lens_of(&[cropped, focal(), inch(), film()]), None);
+        let zoom = ratios(Tag::DigitalZoomRatio, &[(2, 1)]);
+        assert_eq!(lens_of(&[width(), focal(), inch(), zoom]), None);
+        let zero = ratios(Tag::FocalLength, &[(0, 1)]);
+        assert_eq!(lens_of(&[width(), zero, inch()]), None);
+    }
+
     #[test]
     fn rubbish_is_no_exif() {
         let mut tags = Tags::default();
-        read_block("test", b"II*\0\xFF\xFF\xFF\xFF".to_vec(), &mut tags);
-        read_block("test", Vec::new(), &mut tags);
+        for rubbish in [b"II*\0\xFF\xFF\xFF\xFF".to_vec(), Vec::new()] {
+            assert_eq!(read_block("test", rubbish, SIZE, &mut tags), None);
+        }
         assert_eq!(tags, Tags::default());
     }
 }

@@ -16,7 +16,7 @@ use shipwatch::model::Bundle;
 use shipwatch::sink::{Form, JsonLines};
 use shipwatch::source::decode::{DecodeOptions, decode_bytes};
 
-use super::board::{Board, Boards, mebibytes, peak_memory};
+use super::board::{Boards, board, mebibytes, peak_memory};
 use super::figures::{Figures, milliseconds, slowdown, timed, warning};
 use super::picture::picture;
 use super::table::{self, row};
@@ -111,12 +111,12 @@ pub(super) fn measure(
     let tiles = bench.detector.plan(SIDE, SIDE).count();
 
     timed(warm_up(length), || bench.round().map(drop))?;
-    let board = Board::now();
+    let start = board();
     let mut rounds: Vec<[Lap; 2]> = Vec::new();
     let begun = Instant::now();
     let times = timed(length, || bench.round().map(|round| rounds.push(round)))?;
     let seconds = begun.elapsed().as_secs_f64();
-    let end = Board::now();
+    let end = board();
 
     let frames = |nth: usize| {
         let times: Vec<Duration> = rounds.iter().map(|round| round[nth].whole).collect();
@@ -149,7 +149,7 @@ pub(super) fn measure(
         slowdown: slowdown(&times),
         load_ms,
         peak_memory_bytes: peak_memory(),
-        board: Boards { start: board, end },
+        board: Boards { start, end },
     })
 }
 

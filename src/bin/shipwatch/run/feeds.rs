@@ -1,7 +1,5 @@
 //! Sources as the config has them.
 
-#[cfg(feature = "camera")]
-use std::path::Path;
 use std::sync::Arc;
 
 use shipwatch::daemon::Feed;
@@ -24,22 +22,28 @@ pub(super) struct Feeder<'a> {
 }
 
 impl Feeder<'_> {
-    /// Opens a source.
-    pub(super) fn feed(&self, source: &SourceConfig) -> Result<Feed, Failure> {
+    /// Opens a source, or goes on with what is `begun`.
+    pub(super) fn feed(
+        &self,
+        source: &SourceConfig,
+        begun: Option<Box<dyn Source + Send>>,
+    ) -> Result<Feed, Failure> {
         Ok(Feed {
             name: source.name.clone(),
-            source: match source.watched() {
-                Some(_) => self.folder(source)?,
-                None => match source.stream_options() {
-                    Some(options) => stream(source, options)?,
-                    None => camera(source)?,
-                },
-            },
+            source: begun.map_or_else(|| self.open(source), Ok)?,
             waiting: source.queue,
             policy: source.policy(),
             finish: source.finish(),
             failed: source.failed_folder.clone(),
         })
+    }
+
+    fn open(&self, source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
+        match (source.watched(), source.stream_options()) {
+            (Some(_), _) => self.folder(source),
+            (None, Some(options)) => stream(source, options),
+            (None, None) => camera(source),
+        }
     }
 
     fn folder(&self, source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
@@ -60,17 +64,12 @@ impl Feeder<'_> {
 
 #[cfg(feature = "camera")]
 fn camera(source: &SourceConfig) -> Result<Box<dyn Source + Send>, Failure> {
-    use shipwatch::source::camera::{CameraOptions, CameraSource};
+    use anyhow::Context;
+    use shipwatch::source::camera::CameraSource;
 
-    let path = source.camera.as_deref().unwrap_or(Path::new(""));
-    let options = CameraOptions {
-        layout: source.format,
-        size: source.size,
-        rate: source.rate,
-        controls: source.controls.clone(),
-        interval: source.interval(),
-        ..CameraOptions::new(path)
-    };
+    let options = source.camera_options();
+    let options = options.context("a source without a folder or a camera");
+    let options = options.or_exit(Exit::Config)?;
     Ok(Box::new(CameraSource::new(source.name.clone(), options)))
 }
 

@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use log::{error, info, warn};
+use shipwatch::daemon::clock_state::ClockState;
 use shipwatch::daemon::config::{Config, SourceConfig};
+use shipwatch::daemon::heat::Governor;
 use shipwatch::daemon::output::{OutputError, Outputs};
 use shipwatch::daemon::status::{Board, Counts, Disk, SourceStatus};
 use shipwatch::daemon::{Daemon, Settings};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::{AirbusCsv, Form, JsonLines, Overlay};
+use shipwatch::source::Source;
 use shipwatch::source::in_hand::{InHand, Verdict};
 
 use crate::cli::RunArgs;
@@ -58,9 +61,10 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let mut ledger = station.patiently(|| Ledger::open(&config.ledger_file()).map_err(unkept))?;
     let mut plan = Plan::of(config)?;
     let mut before = None;
+    let mut stdin = None;
     let mut total = Counts::default();
     loop {
-        match station.turn(&plan, &mut ledger, before.is_none()) {
+        match station.turn(&plan, &mut ledger, &mut stdin, before.is_none()) {
             Ok(counts) => total = [total, counts].into_iter().sum(),
             Err(Ended::Before(failure)) if before.is_some() => {
                 error!("{}; the old config stays", explain(failure.error()));
@@ -110,8 +114,15 @@ struct Station<'a> {
 }
 
 impl Station<'_> {
-    /// Runs a plan until all its sources end, or an order comes.
-    fn turn(&self, plan: &Plan, ledger: &mut Ledger, is_first: bool) -> Result<Counts, Ended> {
+    /// Runs a plan until all its sources end, or an order comes. What is begun of standard input cannot be begun
+    /// again: it is left for the next plan.
+    fn turn(
+        &self,
+        plan: &Plan,
+        ledger: &mut Ledger,
+        stdin: &mut Option<Box<dyn Source + Send>>,
+        is_first: bool,
+    ) -> Result<Counts, Ended> {
         let Plan { config, lookout } = plan;
         let outputs = self
             .patiently(|| {
@@ -119,7 +130,9 @@ impl Station<'_> {
                 Outputs::open(places(config), rotate, ledger).map_err(unwritten)
             })
             .map_err(Ended::Before)?;
-        let overlay = config.output.overlay.as_deref().map(Overlay::new);
+        let regions = || config.source.iter().map(SourceConfig::regions).collect();
+        let overlay = config.output.overlay.as_deref();
+        let overlay = overlay.map(|folder| Overlay::new(folder, regions()));
         let overlay = overlay
             .transpose()
             .map_err(|error| Ended::Before(error.into()))?;
@@ -130,7 +143,11 @@ impl Station<'_> {
             once: self.args.once,
             reprocess: self.args.reprocess,
         };
-        let feeds = config.source.iter().map(|source| feeder.feed(source));
+        let feed = |source: &SourceConfig| {
+            let begun = source.is_stdin().then(|| stdin.take()).flatten();
+            feeder.feed(source, begun)
+        };
+        let feeds = config.source.iter().map(feed);
         let feeds = feeds.collect::<Result<_, _>>().map_err(Ended::Before)?;
         self.announce(plan, ledger.path());
 
@@ -147,6 +164,8 @@ impl Station<'_> {
                 keep: config.keep(),
             },
             in_hand,
+            governor: Governor::new("/sys".as_ref(), config.heat_limits()),
+            clock: ClockState::new(),
             board: Arc::clone(&self.board),
             alive: &|counts| self.service.alive(counts),
         };
@@ -156,7 +175,9 @@ impl Station<'_> {
             .map(|runtime| Publisher::start(Arc::clone(&self.board), runtime.folder()));
         let ran = daemon.run(feeds, &stop);
         drop(publisher);
-        let (counts, _) = ran.or_exit(Exit::Io).map_err(Ended::Within)?;
+        let (counts, mut left) = ran.or_exit(Exit::Io).map_err(Ended::Within)?;
+        let reads_stdin = config.source.iter().position(SourceConfig::is_stdin);
+        *stdin = reads_stdin.and_then(|nth| left[nth].take());
         Ok(counts)
     }
 

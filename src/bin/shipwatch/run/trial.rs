@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use shipwatch::daemon::config::SourceConfig;
 use shipwatch::source::in_hand::Verdict;
@@ -30,12 +30,11 @@ pub(super) fn run(
             .arg("--")
             .arg(path)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
+            .output()
     });
     match tried {
         // Whoever stops the service stops its trials as well.
-        Ok(status) if !orders.is_ending() => verdict(status),
+        Ok(output) if !orders.is_ending() => verdict(&output),
         Ok(_) | Err(_) => Verdict::Unknown,
     }
 }
@@ -58,26 +57,41 @@ fn arguments(source: &SourceConfig, models: Option<&Path>) -> Vec<OsString> {
     arguments
 }
 
+fn verdict(output: &Output) -> Verdict {
+    if let Some(verdict) = death(output.status) {
+        return verdict;
+    }
+    match output.status.code().map(|code| code == Exit::Data as i32) {
+        Some(false) if output.status.success() => serde_json::from_slice(&output.stdout)
+            .map_or(Verdict::Unknown, |record| Verdict::Seen(Box::new(record))),
+        Some(true) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let problem = said.lines().find_map(|line| line.strip_prefix("error: "));
+            problem.map_or(Verdict::Unknown, |problem| Verdict::Broken(problem.into()))
+        }
+        _ => Verdict::Unknown,
+    }
+}
+
 /// Only what ends a process by itself speaks against the file.
 #[cfg(unix)]
-fn verdict(status: ExitStatus) -> Verdict {
+fn death(status: ExitStatus) -> Option<Verdict> {
     use std::os::unix::process::ExitStatusExt;
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    match status.signal() {
-        None => Verdict::Harmless,
-        Some(SIGHUP | SIGINT | SIGTERM) => Verdict::Unknown,
-        Some(signal) => {
+    Some(match status.signal()? {
+        SIGHUP | SIGINT | SIGTERM => Verdict::Unknown,
+        signal => {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             Verdict::Deadly(format!("it died of {name} ({signal})"))
         }
-    }
+    })
 }
 
 #[cfg(not(unix))]
-fn verdict(_: ExitStatus) -> Verdict {
-    Verdict::Harmless
+fn death(_: ExitStatus) -> Option<Verdict> {
+    None
 }
 
 /// The subcommand that tries: it is the first that a system short of memory ends, and ends by itself if it takes
