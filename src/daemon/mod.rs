@@ -282,7 +282,10 @@ impl Daemon<'_> {
     fn drain(&mut self, round: &mut Round) -> Result<(), RunError> {
         let deadline = Instant::now() + DRAIN;
         while let Popped::Item(lane, arrival) = round.queue.pop(Duration::ZERO) {
-            if !round.passing[lane] {
+            // What the writer of a stream was held up for comes no second time.
+            let has_no_file =
+                matches!(&arrival, Ok(Next::Frame { origin, .. }) if origin.file.is_none());
+            if !round.passing[lane] && !has_no_file {
                 continue;
             }
             match Instant::now() < deadline {

@@ -414,6 +414,7 @@ mod tests {
     use crate::source::decode::DecodeOptions;
     use crate::source::finish::Finish;
     use crate::source::folder::FolderOptions;
+    use crate::source::stream::{Form, Input, StreamOptions};
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("folder");
@@ -548,6 +549,77 @@ mod tests {
             (options.gate, options.mask, options.min_area),
             (Some(0.25), Some(0.5), Some(9))
         );
+    }
+
+    #[test]
+    fn streams_are_read_as_they_are_named() {
+        let options = |keys: &str| {
+            let config = read(&format!("[[source]]\n{keys}")).expect(keys);
+            assert_eq!(config.check(), []);
+            assert_eq!(config.source[0].watched(), None);
+            config.source[0].stream_options().expect(keys)
+        };
+        assert_eq!(options("stream = '-'"), StreamOptions::new(Input::Stdin));
+        assert_eq!(
+            options("stream = '/run/deck'"),
+            StreamOptions::new(Input::Fifo("/run/deck".into()))
+        );
+        let command = "command = ['ffmpeg', '-n']\nform = 'y4m'\nrate = 4\nsilent-seconds = 60";
+        let command = format!("{command}\nfull = 'block'\nmax-pixels = 1000\nstretch = [1, 99]");
+        let command = options(&command);
+        assert_eq!(
+            command,
+            StreamOptions {
+                input: Input::Command(vec!["ffmpeg".into(), "-n".into()]),
+                form: Some(Form::Y4m),
+                interval: Duration::from_millis(250),
+                keep_all: true,
+                silence: Duration::from_secs(60),
+                decode: DecodeOptions {
+                    max_pixels: 1000,
+                    stretch: Percentiles::new(1.0, 99.0).ok(),
+                },
+            }
+        );
+        // Paths are relative to the file, programs are searched for.
+        let Input::Fifo(path) = options("stream = 'deck'").input else {
+            panic!("a FIFO");
+        };
+        assert!(path.is_absolute() && path.ends_with("deck"), "{path:?}");
+        let Input::Command(words) = options("command = ['bin/film', 'a/b']").input else {
+            panic!("a command");
+        };
+        assert!(words[0].starts_with('/') && words[0].ends_with("/bin/film"));
+        assert_eq!(words[1], "a/b");
+        assert_eq!(SourceConfig::default().stream_options(), None);
+    }
+
+    #[test]
+    fn streams_that_make_no_sense_are_named() {
+        for (keys, key) in [
+            ("stream = '-'\ncommand = ['a']", "source.stream"),
+            ("stream = '-'\nfolder = 'a'", "source.stream"),
+            ("command = ['a']\ncamera = 'a'", "source.stream"),
+            ("command = []", "source.command"),
+            ("command = ['', 'a']", "source.command"),
+            (
+                "stream = '-'\nsilent-seconds = nan",
+                "source.silent-seconds",
+            ),
+            ("stream = '-'\nrate = 0", "source.rate"),
+        ] {
+            let found = problems(&format!("[[source]]\n{keys}"));
+            // A build without cameras has more to say of them.
+            assert!(found.iter().any(|found| found == key), "{keys}: {found:?}");
+        }
+        let two = |a, b| {
+            let source =
+                |name, stream| format!("[[source]]\nname = '{name}'\nstream = '{stream}'\n");
+            problems(&(source("a", a) + &source("b", b)))
+        };
+        assert_eq!(two("-", "-"), ["source `a`: stream", "source `b`: stream"]);
+        assert_eq!(two("deck", "deck").len(), 2);
+        assert_eq!(two("-", "deck"), [""; 0]);
     }
 
     #[test]
