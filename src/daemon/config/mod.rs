@@ -183,12 +183,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is no TOML, or has a key that does not belong, or a value of the wrong type.
-    #[error("{path}: line {line}: {message}", path = .path.display())]
+    #[error("{path}: line {line}, `{text}`: {message}", path = .path.display())]
     Syntax {
         /// The config file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
+        /// What stands in that line.
+        text: String,
         /// What is wrong there.
         message: String,
     },
@@ -204,9 +206,11 @@ impl Config {
         })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
+            let line = text[..start].matches('\n').count();
             ConfigError::Syntax {
                 path: path.to_owned(),
-                line: text[..start].matches('\n').count() + 1,
+                line: line + 1,
+                text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
                 message: error.message().to_owned(),
             }
         })?;
