@@ -7,6 +7,7 @@
 //!
 //! `ARCHITECTURE.md` maps the folders and states what holds between them.
 
+pub mod board;
 pub mod clock;
 pub mod contain;
 pub mod daemon;
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod mask;
 pub mod metrics;
 pub mod model;
+pub mod process;
 pub mod record;
 pub mod sink;
 pub mod source;

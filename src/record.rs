@@ -32,6 +32,9 @@ pub struct FrameRecord {
     pub model: ModelId,
     /// Where the time went.
     pub millis: Millis,
+    /// How the daemon's board fared when the frame was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardState>,
 }
 
 /// The gate's word on a frame.
@@ -104,7 +107,64 @@ pub struct Millis {
     pub extract: f64,
 }
 
+/// How the board fared. What the system does not tell is left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoardState {
+    /// How hot it was, and how much slower the daemon worked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat: Option<Heat>,
+    /// Whether the clock that times are read from was set by a time server or a receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_synchronised: Option<bool>,
+}
+
+/// How hot the board is, and what is done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Heat {
+    /// Degrees of the hottest part of its processor, to a tenth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celsius: Option<f32>,
+    /// Whether the board itself slows its processor down.
+    pub throttled: bool,
+    /// The daemon works for `1 / 2^step` of the time.
+    pub step: u8,
+}
+
 /// A duration as records state it: milliseconds to the microsecond.
 pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::sample_record;
+
+    #[test]
+    fn the_board_is_told_as_far_as_it_tells_and_older_lines_are_read() {
+        let mut record = sample_record("a.png", &["1 4"]);
+        let line = serde_json::to_string(&record).expect("writes");
+        assert!(!line.contains("board"), "{line}");
+        assert_eq!(
+            serde_json::from_str::<FrameRecord>(&line).ok(),
+            Some(record.clone())
+        );
+
+        record.board = Some(BoardState {
+            heat: Some(Heat {
+                celsius: Some(61.2),
+                throttled: false,
+                step: 1,
+            }),
+            clock_synchronised: Some(true),
+        });
+        let line = serde_json::to_string(&record).expect("writes");
+        let heat = r#""heat":{"celsius":61.2,"throttled":false,"step":1}"#;
+        let board = format!(r#""board":{{{heat},"clock_synchronised":true}}"#);
+        assert!(line.contains(&board), "{line}");
+        assert_eq!(
+            serde_json::from_str::<FrameRecord>(&line).ok(),
+            Some(record)
+        );
+    }
 }

@@ -1,107 +1,19 @@
 //! `shipwatch run` and `shipwatch check` as processes, on networks for which bright pixels are
 //! ships.
 
+#[path = "harness/daemon.rs"]
+mod daemon;
 mod harness;
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use daemon::{Daemon, PATIENCE};
 use harness::{Dir, bright_models};
 use shipwatch::record::FrameRecord;
-
-/// Less than the pause between two searches of the folder: what is tested is the watching.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A running `shipwatch run` that watches `in`; killed if a test fails before it stopped.
-struct Daemon<'a> {
-    dir: &'a Dir,
-    child: Child,
-}
-
-impl<'a> Daemon<'a> {
-    fn start(dir: &'a Dir, args: &[&str]) -> Self {
-        Self::of(dir, &mut Self::command(dir, args))
-    }
-
-    fn command(dir: &Dir, args: &[&str]) -> Command {
-        let models = bright_models();
-        let run = [
-            "run",
-            "--models",
-            &models,
-            "--folder",
-            "in",
-            "--output",
-            "out.jsonl",
-        ];
-        dir.shipwatch(&[&run, args].concat())
-    }
-
-    fn of(dir: &'a Dir, command: &mut Command) -> Self {
-        let child = command.stderr(Stdio::piped()).spawn();
-        let child = child.expect("the binary starts");
-        Self { dir, child }
-    }
-
-    fn records(&self) -> Vec<FrameRecord> {
-        let text = fs::read_to_string(self.dir.path("out.jsonl")).unwrap_or_default();
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        text[..whole]
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("a record"))
-            .collect()
-    }
-
-    /// Waits for `count` records.
-    fn wait(&self, count: usize) -> Vec<FrameRecord> {
-        let start = Instant::now();
-        loop {
-            let records = self.records();
-            if records.len() >= count {
-                return records;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{} of {count} records",
-                records.len()
-            );
-            sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill")
-            .args([signal, &id])
-            .status()
-            .expect("kill starts");
-        assert!(status.success());
-    }
-
-    /// Waits for the process to end by itself; its exit code and what it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let start = Instant::now();
-        while self.child.try_wait().expect("waits").is_none() {
-            assert!(start.elapsed() < PATIENCE, "the daemon does not end");
-            sleep(Duration::from_millis(20));
-        }
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().expect("piped");
-        stderr.read_to_string(&mut said).expect("UTF-8");
-        (self.child.wait().expect("waits").code(), said)
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        // Fails where the process has ended, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn names(records: &[FrameRecord]) -> Vec<&str> {
     records.iter().map(|record| record.frame.as_str()).collect()
@@ -129,7 +41,8 @@ fn files_that_lie_there_and_files_that_arrive_are_processed_once() {
         said.contains("a.png: 1 ship, gate") && said.contains("2 frames with 1 ships"),
         "{said}"
     );
-    assert_eq!(fs::read_dir(dir.path("seen")).expect("overlays").count(), 2);
+    // Of what was found.
+    assert_eq!(fs::read_dir(dir.path("seen")).expect("overlays").count(), 1);
 }
 
 #[test]
@@ -179,9 +92,16 @@ fn a_broken_file_is_skipped_and_the_process_lives() {
     dir.write("in/a.jpg", "no image at all");
     let whole = fs::read(dir.image("whole.jpg", (64, 64), &[])).expect("reads");
     dir.write("in/b.jpg", &whole[..whole.len() - 2]);
-    let daemon = Daemon::start(&dir, &[]);
+    let config = "[[source]]\nsettle-seconds = 0.05\nfailed-folder = \"failed\"\n";
+    dir.write("config.toml", config);
+    let daemon = Daemon::start(&dir, &["--config", "config.toml"]);
     dir.image("in/c.png", (10, 10), &[]);
     assert_eq!(names(&daemon.wait(1)), ["c.png"]);
+    let start = Instant::now();
+    while fs::read_dir(dir.path("in")).expect("lists").count() > 1 {
+        assert!(start.elapsed() < PATIENCE, "broken files stay");
+        sleep(Duration::from_millis(20));
+    }
     // Signals that come again, and early, do no harm.
     daemon.signal("-TERM");
     let _ = Command::new("kill")
@@ -601,16 +521,19 @@ fn a_full_disk_is_waited_for() {
     dir.image("a.png", (40, 40), &[[10, 10, 9, 3]]);
     dir.image("b.png", (40, 40), &[[20, 10, 9, 3]]);
     fs::create_dir(dir.path("disk")).expect("creates");
+    dir.write(
+        "config.toml",
+        "[[source]]\nfolder = \"disk/in\"\n[output]\ndetections = \"disk/out.jsonl\"\n\
+         [retention]\nreserve-megabytes = 0\n",
+    );
     let models = bright_models();
     let daemon = [
         env!("CARGO_BIN_EXE_shipwatch"),
         "run",
         "--models",
         &models,
-        "--folder",
-        "disk/in",
-        "--output",
-        "disk/out.jsonl",
+        "--config",
+        "config.toml",
     ];
     let outcome = Command::new("timeout")
         .args([
@@ -625,6 +548,7 @@ fn a_full_disk_is_waited_for() {
         ])
         .args(daemon)
         .current_dir(dir.path("."))
+        .env("RUNTIME_DIRECTORY", dir.path("runtime"))
         .env_remove("SHIPWATCH_LOG")
         .output();
     let Some(outcome) = outcome
@@ -645,5 +569,5 @@ fn a_full_disk_is_waited_for() {
         .map(|line| serde_json::from_str(line).expect("a record"));
     let records: Vec<FrameRecord> = records.collect();
     assert_eq!(records.len(), 2);
-    assert!(said.contains("the disk takes it again"), "{said}");
+    assert!(said.contains("detections can be written again"), "{said}");
 }

@@ -489,3 +489,47 @@ fn messages_can_be_asked_for_and_silenced() {
         ""
     );
 }
+
+/// As systemd.exec(5) and sd-daemon(3) have it.
+#[test]
+#[cfg(unix)]
+fn the_journal_gets_a_line_and_a_priority_for_each_message() {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    let dir = Dir::new();
+    let names: Vec<String> = (0..3)
+        .map(|n| format!("{n}\n<0>forged: \u{1b}[2J.png"))
+        .collect();
+    for name in &names {
+        dir.write(name, "no image at all");
+    }
+    let journal = File::create(dir.path("journal")).expect("creates");
+    let there = journal.metadata().expect("is there");
+    let stream = format!("{}:{}", there.dev(), there.ino());
+    let mut args = vec!["detect"];
+    args.extend(names.iter().map(String::as_str));
+    let said = |stream: &str| {
+        let journal = journal.try_clone().expect("is open");
+        journal.set_len(0).expect("empties");
+        let mut command = dir.shipwatch(&args);
+        command
+            .env("JOURNAL_STREAM", stream)
+            .env("CLICOLOR_FORCE", "1")
+            .stderr(journal);
+        assert_eq!(Outcome::of(&mut command).code, Some(65));
+        let said = fs::read(dir.path("journal")).expect("reads");
+        // What was emptied is written on where it ended.
+        String::from_utf8(said).expect("UTF-8").replace('\0', "")
+    };
+    let lines = said(&stream);
+    assert_eq!(lines.lines().count(), 4, "{lines}");
+    assert!(lines.lines().all(|line| line.starts_with("<3>")), "{lines}");
+    assert!(
+        lines.starts_with("<3>0\\n<0>forged: \\u{1b}[2J.png: "),
+        "{lines}"
+    );
+    // Inherited by one whose messages go elsewhere.
+    let lines = said("1:1");
+    assert!(!lines.contains("<3>") && lines.contains("error"), "{lines}");
+}

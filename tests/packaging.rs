@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -88,28 +88,171 @@ fn tract_and_burn_are_named_in_one_folder_each() {
     }
 }
 
+/// What `systemd-analyze` says of the service file with some words; none if it is not there.
+fn analyze(words: &[&str]) -> Option<Output> {
+    let unit = root().join("systemd/shipwatch.service");
+    let text = fs::read_to_string(&unit).expect("reads");
+    // It asks for the program itself, which a checkout has not installed.
+    let folder = tempfile::tempdir().expect("folder");
+    let here = text.replace("/usr/bin/shipwatch", env!("CARGO_BIN_EXE_shipwatch"));
+    let copy = folder.path().join("shipwatch.service");
+    fs::write(&copy, here).expect("writes");
+    let mut command = Command::new("systemd-analyze");
+    let verdict = command.args(words).arg(&copy).output();
+    if verdict.is_err() {
+        println!("SKIPPED: no systemd-analyze on this machine");
+    }
+    verdict.ok()
+}
+
 #[test]
 fn the_service_file_is_well_formed() {
     let unit = root().join("systemd/shipwatch.service");
     let text = fs::read_to_string(&unit).expect("reads");
     assert!(text.contains("RestartPreventExitStatus=78"));
-    // systemd-analyze asks for the program itself, which a checkout has not installed.
-    let folder = tempfile::tempdir().expect("folder");
-    let here = text.replace("/usr/bin/shipwatch", env!("CARGO_BIN_EXE_shipwatch"));
-    let copy = folder.path().join("shipwatch.service");
-    fs::write(&copy, here).expect("writes");
-    match Command::new("systemd-analyze")
-        .arg("verify")
-        .arg(&copy)
-        .output()
-    {
-        Ok(verdict) => {
-            let said = String::from_utf8_lossy(&verdict.stderr);
-            assert!(
-                verdict.status.success() && !said.contains("shipwatch.service"),
-                "{said}"
-            );
-        }
-        Err(_) => println!("SKIPPED: no systemd-analyze on this machine"),
+    if let Some(verdict) = analyze(&["verify"]) {
+        let said = String::from_utf8_lossy(&verdict.stderr);
+        assert!(
+            verdict.status.success() && !said.contains("shipwatch.service"),
+            "{said}"
+        );
     }
+}
+
+/// Exposure is counted in tenths: 20 is 2.0.
+#[test]
+fn the_service_is_exposed_little_and_reaches_cameras() {
+    let words = ["security", "--offline=true", "--no-pager", "--threshold=20"];
+    if let Some(verdict) = analyze(&words) {
+        let said = String::from_utf8_lossy(&verdict.stdout);
+        assert!(verdict.status.success(), "{said}");
+        assert!(said.contains("char-video4linux:rw"), "{said}");
+    }
+}
+
+/// Makes the user and the folder that come with the package, in a folder of the test.
+const INSTALL: &str = r#"
+    set -e
+    shipwatch=$1 package=$2 scene=$3
+    mkdir -p etc/sysusers.d etc/tmpfiles.d
+    cp "$package/shipwatch.sysusers.conf" etc/sysusers.d/shipwatch.conf
+    cp "$package/shipwatch.tmpfiles.conf" etc/tmpfiles.d/shipwatch.conf
+    systemd-sysusers --root="$PWD"
+    systemd-tmpfiles --root="$PWD" --create shipwatch.conf
+    user=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/passwd)
+    group=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/group)
+    cp "$shipwatch" shipwatch
+    chmod 755 shipwatch
+    state=var/lib/shipwatch
+
+    # By a user of the group, who shuts everybody else out.
+    drop() {
+        setpriv --reuid=54321 --regid=54321 --groups="$group" sh -c '
+            umask 077
+            mkdir -p "$(dirname "$1")"
+            cat > "$1"
+        ' sh "$state/incoming/$1" < "$scene"
+    }
+    serve() {
+        setpriv --reuid="$user" --regid="$group" --clear-groups ./shipwatch "$@" --config config.toml
+    }
+    cat > config.toml << 'END'
+        [[source]]
+        folder = "var/lib/shipwatch/incoming"
+        recursive = true
+        gsd = 10
+        finished = "move"
+        finished-folder = "var/lib/shipwatch/done"
+        [output]
+        detections = "var/lib/shipwatch/detections.jsonl"
+END
+"#;
+
+/// Runs a script where the package is installed; none if this is not root's machine.
+#[cfg(target_os = "linux")]
+fn installed(script: &str) -> Option<Output> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let is_there = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+    let programs = ["systemd-sysusers", "systemd-tmpfiles", "setpriv"];
+    let me = Command::new("id").arg("-u").output().expect("id starts");
+    if me.stdout != b"0\n" || !programs.iter().all(is_there) {
+        println!("SKIPPED: only root can become another user, by {programs:?}");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder.path(), open).expect("opens the folder to others");
+    let outcome = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{INSTALL}{script}"))
+        .args(["sh", env!("CARGO_BIN_EXE_shipwatch")])
+        .arg(root().join("systemd"))
+        .arg(root().join("tests/data/sentinel2-ports/images/algiers-roads.png"))
+        .current_dir(folder.path())
+        .env_remove("SHIPWATCH_LOG")
+        .output();
+    Some(outcome.expect("sh starts"))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_another_user_drops_is_processed_moved_and_deleted() {
+    let script = r#"
+        process() {
+            serve run --once
+            wc -l < $state/detections.jsonl
+            find $state/incoming $state/done -type f | sort
+        }
+        drop a.png
+        drop leg-2/b.png
+        process
+        drop c.png
+        sed -i s/move/delete/ config.toml
+        process
+        # Nobody else may.
+        setpriv --reuid=54321 --regid=54321 --clear-groups ls $state/incoming 2> /dev/null || echo no
+    "#;
+    let Some(outcome) = installed(script) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success(), "{said}");
+    let done = "var/lib/shipwatch/done/a.png\nvar/lib/shipwatch/done/leg-2/b.png\n";
+    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    assert_eq!(stdout, format!("2\n{done}3\n{done}no\n"), "{said}");
+    assert!(said.contains("0 skipped"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn check_tells_what_the_service_may_not() {
+    let script = r#"
+        drop a.png
+        drop closed.png
+        chmod 600 $state/incoming/closed.png
+        serve check
+        # Of this folder files can be read, and not taken away.
+        mkdir -m 755 outside
+        sed -i 's|var/lib/shipwatch/incoming|outside|' config.toml
+        serve check || echo "ended with $?"
+    "#;
+    let Some(outcome) = installed(script) else {
+        return;
+    };
+    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success(), "{stdout}{said}");
+    let (first, second) = stdout.split_once("self-test").expect("two reports");
+    assert!(first.contains("ok    emptied"), "{stdout}");
+    let note = "note  source      1 file cannot be read, such as ";
+    let note = first.lines().find(|line| line.starts_with(note));
+    let note = note.expect("a note");
+    assert!(note.contains("closed.png: Permission denied"), "{note}");
+    assert!(note.contains("chmod g+r"), "{note}");
+    assert!(first.contains(" disk        "), "{stdout}");
+
+    assert!(second.contains("FAIL  emptied"), "{stdout}");
+    assert!(second.contains("outside cannot be written to"), "{stdout}");
+    assert!(second.ends_with("ended with 78\n"), "{stdout}");
 }

@@ -1,30 +1,47 @@
-//! The loop that `shipwatch run` turns, with its config, its output file and its self-test.
+//! The loop that `shipwatch run` turns, and what it stands on.
 
+mod batch;
+pub mod clock_state;
 pub mod config;
+mod fate;
+pub mod heat;
 pub mod output;
+mod pump;
 pub mod queue;
+pub mod retention;
 pub mod selftest;
+pub mod space;
+pub mod status;
 
-use std::collections::HashSet;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
+pub use batch::Group;
+pub use pump::Feed;
+
 use crate::contain::contain;
 use crate::detect::DetectError;
 use crate::frame::Frame;
-use crate::ledger::{Entry, Key, Ledger, LedgerError};
-use crate::record::{FrameRecord, milliseconds};
+use crate::ledger::{Ledger, LedgerError};
+use crate::record::{BoardState, FrameRecord, milliseconds};
 use crate::sink::Overlay;
-use crate::source::finish::{Finish, set_aside};
-use crate::source::{Next, Origin, Source, SourceFile};
-use output::{Output, OutputError};
+use crate::source::in_hand::InHand;
+use crate::source::{Next, Origin, Source};
+use batch::Batch;
+use clock_state::ClockState;
+use fate::{Fate, Fates};
+use heat::Governor;
+use output::{OutputError, Outputs};
+use pump::{Arrival, Pumps};
 use queue::{Policy, Popped, Queue};
+use retention::{Forgetting, Keep};
+use space::Short;
+use status::{Board, Counts};
 
 /// How long a quiet source may keep the loop from noticing a request to stop.
 const POLL: Duration = Duration::from_millis(200);
@@ -32,11 +49,14 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long a full disk is given before it is tried again.
 const FULL: Duration = Duration::from_secs(1);
 
-/// How long after a file could not be moved or deleted it is tried again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How long the reader of a pipe is given.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// How long after lines were written the ledger is told of it, if no frames come that do it.
 const SETTLED: Duration = Duration::from_secs(5);
+
+/// How long frames of cameras that wait are still looked at in the end.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A request to stop that any thread or signal handler can make.
 #[derive(Debug, Clone, Default)]
@@ -54,39 +74,6 @@ impl Stop {
     }
 }
 
-/// How many frames are committed together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Group {
-    /// So many at most.
-    pub frames: usize,
-    /// None waits for longer than this.
-    pub delay: Duration,
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        Self {
-            frames: 32,
-            delay: Duration::from_millis(500),
-        }
-    }
-}
-
-/// What a run of the loop did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Frames with a record.
-    pub frames: u64,
-    /// Ships on them.
-    pub ships: u64,
-    /// Files and frames that were skipped because something was wrong with them.
-    pub broken: u64,
-    /// Files that were done before.
-    pub known: u64,
-    /// Frames that found no room in time, of sources that do not wait.
-    pub dropped: u64,
-}
-
 /// Why the loop gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -96,6 +83,9 @@ pub enum RunError {
     /// A line could not be written. Going on would lose detections unnoticed.
     #[error("cannot write detections: {0}")]
     Output(#[from] OutputError),
+    /// There is room, but it is not to be used.
+    #[error(transparent)]
+    Short(#[from] Short),
     /// A fault of the program.
     #[error("a source failed in a way that it should not; please report this")]
     Source,
@@ -106,6 +96,7 @@ impl RunError {
         match self {
             Self::Ledger(error) => error.may_pass(),
             Self::Output(error) => error.may_pass(),
+            Self::Short(_) => true,
             Self::Source => false,
         }
     }
@@ -114,35 +105,18 @@ impl RunError {
 /// Finds the ships of a frame, as the source of that number is looked at.
 pub type Look<'a> = &'a dyn Fn(usize, &Frame) -> Result<FrameRecord, DetectError>;
 
-/// Where frames come from, and what becomes of them.
-pub struct Feed {
-    /// Gives frames, in a thread of its own.
-    pub source: Box<dyn Source + Send>,
-    /// Frames that may wait, besides the one that the source has in hand.
-    pub waiting: usize,
-    /// What happens to more.
-    pub policy: Policy,
-    /// What becomes of a file, once its record is written.
-    pub finish: Finish,
-    /// Where files are set aside that are no frames, each with a note that says why.
-    pub failed: Option<PathBuf>,
-}
+/// Sources that a loop is done with, each in its place; none of one that does not end.
+pub type Left = Vec<Option<Box<dyn Source + Send>>>;
 
-/// What becomes of the files of a feed.
-struct Fate {
-    finish: Finish,
-    failed: Option<PathBuf>,
-}
-
-/// What the loop keeps from turn to turn, besides the batch.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// When lines were last written, unless the ledger knows how far that went.
-    written: Option<Instant>,
-    /// Lanes and files that are done and still lie there, and what is wrong with those that are broken.
-    undecided: Vec<(usize, Origin, Option<String>)>,
-    /// When these were last tried.
-    tried: Option<Instant>,
+/// What a loop is told to do besides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many frames are committed together.
+    pub group: Group,
+    /// Whether frames are done again that the ledger knows.
+    pub reprocess: bool,
+    /// How much is kept.
+    pub keep: Keep,
 }
 
 /// The loop and all that it writes to.
@@ -150,101 +124,224 @@ pub struct Daemon<'a> {
     /// Looks at frames.
     pub look: Look<'a>,
     /// Says what is done.
-    pub ledger: Ledger,
-    /// Takes every record, once it is committed.
-    pub output: Output,
-    /// Takes a picture of every frame.
+    pub ledger: &'a mut Ledger,
+    /// Take every record, once it is committed.
+    pub outputs: Outputs,
+    /// Takes a picture of every frame with ships.
     pub overlay: Option<Overlay>,
-    /// How many frames are committed together.
-    pub group: Group,
-    /// Whether frames are done again that the ledger knows.
-    pub reprocess: bool,
-    /// What the loop keeps; empty at first.
-    pub kept: Kept,
+    /// What else the loop is told.
+    pub settings: Settings,
+    /// Files that the process has in hand.
+    pub in_hand: Arc<InHand>,
+    /// Says how hot the board is, and how much to work.
+    pub governor: Governor,
+    /// Says whether the clock is right.
+    pub clock: ClockState,
+    /// What people are told; it has an entry for each feed.
+    pub board: Arc<Board>,
     /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
-    pub alive: &'a dyn Fn(&Summary),
+    pub alive: &'a dyn Fn(&Counts),
+}
+
+/// What a loop has to do with, from its start to its end.
+struct Round {
+    queue: Arc<Queue<Arrival>>,
+    /// Whether frames of a lane are gone if they are not looked at now.
+    passing: Vec<bool>,
+    fates: Fates,
+    counts: Vec<Counts>,
+    batch: Batch,
+    /// When lines were last written, unless the ledger knows how far that went.
+    written: Option<Instant>,
+    forgetting: Forgetting,
+    start: Instant,
+    state: BoardState,
+    /// No frame is looked at before.
+    rested: Instant,
+}
+
+impl Round {
+    /// The next frame, or nothing if none comes in time or the board needs rest.
+    fn pop(&self, group: Group) -> Popped<Arrival> {
+        let wait = self.batch.wait(group, POLL);
+        let rest = self.rested.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return self.queue.pop(wait);
+        }
+        sleep(rest.min(wait));
+        Popped::Idle
+    }
 }
 
 impl Daemon<'_> {
     /// Takes frames from all feeds, finds ships and hands records on, until all sources end or `stop` is
-    /// requested. The frame in hand is finished first.
+    /// requested. The frame in hand is finished first, and so are frames of cameras that wait, as long as that
+    /// takes no more than some seconds; those of folders will be there next time.
     ///
     /// A broken frame is logged, counted and skipped; so is an overlay that cannot be written. Where the disk is
     /// full, the loop waits until it is not.
     ///
     /// # Errors
     /// If frames cannot be committed or lines not written.
-    pub fn run(&mut self, feeds: Vec<Feed>, stop: &Stop) -> Result<Summary, RunError> {
-        let queue = Queue::new(feeds.iter().map(|feed| (feed.waiting, feed.policy)));
+    pub fn run(&mut self, feeds: Vec<Feed>, stop: &Stop) -> Result<(Counts, Left), RunError> {
+        let lanes = feeds.iter().map(|feed| (feed.waiting, feed.policy));
+        let queue = Arc::new(Queue::new(lanes));
+        let mut sources = Vec::new();
         let mut fates = Vec::new();
-        thread::scope(|threads| {
-            for (lane, feed) in feeds.into_iter().enumerate() {
-                let Feed {
-                    source,
-                    finish,
-                    failed,
-                    ..
-                } = feed;
-                fates.push(Fate { finish, failed });
-                let queue = &queue;
-                threads.spawn(move || pump(source, queue, lane));
-            }
-            let _closes = Closes(&queue);
-            self.turn(&queue, &fates, stop)
-        })
+        let mut passing = Vec::new();
+        for feed in feeds {
+            passing.push(feed.policy != Policy::Block);
+            sources.push((feed.name, feed.source));
+            fates.push(Fate {
+                finish: feed.finish,
+                failed: feed.failed,
+            });
+        }
+        let mut round = Round {
+            counts: vec![Counts::default(); fates.len()],
+            fates: Fates::new(fates),
+            passing,
+            batch: Batch::default(),
+            written: None,
+            forgetting: Forgetting::new(self.settings.keep.clone()),
+            start: Instant::now(),
+            state: BoardState::default(),
+            rested: Instant::now(),
+            queue: Arc::clone(&queue),
+        };
+        let mut pumps = Pumps::start(sources, &queue, &self.board);
+        self.turn(&mut round, stop)?;
+        let left = pumps.stop();
+        self.drain(&mut round)?;
+        self.settle(&mut round, stop)?;
+        self.tell_position(&mut round, Duration::ZERO);
+        self.report(&mut round);
+        Ok((round.counts.into_iter().sum(), left))
     }
 
     /// The loop itself.
-    fn turn(
-        &mut self,
-        queue: &Queue<Arrival>,
-        fates: &[Fate],
-        stop: &Stop,
-    ) -> Result<Summary, RunError> {
-        let mut summary = Summary::default();
-        let mut batch = Batch::default();
+    fn turn(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
+        let group = self.settings.group;
         while !stop.is_requested() {
-            summary.dropped = (0..fates.len()).map(|lane| queue.dropped(lane)).sum();
-            (self.alive)(&summary);
-            match queue.pop(batch.wait(self.group, POLL)) {
-                Popped::Item(_, Err(fault)) => {
-                    self.settle(&mut batch, fates, &summary, stop)?;
-                    return Err(fault);
-                }
-                Popped::Item(lane, Ok(next)) => match next {
-                    Next::Frame {
-                        frame,
-                        decode,
-                        origin,
-                    } => self.take(lane, &frame, decode, origin, &mut batch, &mut summary)?,
-                    Next::Broken { problem, origin } => {
-                        summary.broken += 1;
-                        warn!("{problem}; skipped");
-                        if let Some(origin) = origin {
-                            batch.push(lane, origin, Err(problem));
-                        }
+            self.look_at_board(round);
+            self.report(round);
+            match round.pop(group) {
+                Popped::Item(lane, arrival) => {
+                    let start = Instant::now();
+                    if let Err(fault) = self.receive(lane, arrival, round) {
+                        self.settle(round, stop)?;
+                        return Err(fault);
                     }
-                    Next::Known { origin, outcome } => {
-                        summary.known += 1;
-                        debug!("{}: done before", origin.key.name.display());
-                        self.decide(fates, lane, origin, outcome.problem);
+                    if let Some(heat) = &round.state.heat {
+                        round.rested = Instant::now() + heat.rest(start.elapsed());
                     }
-                    Next::Idle | Next::End => {}
-                },
-                Popped::Idle if batch.entries.is_empty() => {
-                    self.note_position(SETTLED);
-                    self.decide_again(fates);
                 }
+                Popped::Idle if round.batch.entries.is_empty() => self.tidy(round)?,
                 Popped::Idle => {}
                 Popped::Ended => break,
             }
-            if batch.is_due(self.group) {
-                self.settle(&mut batch, fates, &summary, stop)?;
+            if round.batch.is_due(group) {
+                self.settle(round, stop)?;
+                round.forgetting.step(self.ledger, &self.outputs);
             }
         }
-        self.settle(&mut batch, fates, &summary, stop)?;
-        self.note_position(Duration::ZERO);
-        Ok(summary)
+        Ok(())
+    }
+
+    /// Asks how the board fares, and says so if it works slower or faster for it.
+    fn look_at_board(&mut self, round: &mut Round) {
+        let now = round.start.elapsed();
+        let state = BoardState {
+            heat: self.governor.look(now),
+            clock_synchronised: self.clock.look(now),
+        };
+        let before = mem::replace(&mut round.state, state);
+        let step = |state: &BoardState| state.heat.map_or(0, |heat| heat.step);
+        let (step, before) = (step(&state), step(&before));
+        let share = 1 << step;
+        if step > before {
+            warn!("the board is hot: it works for 1/{share} of the time");
+        } else if step < before {
+            info!("the board is cooler: it works for 1/{share} of the time");
+        }
+    }
+
+    /// What there is time for while no frame comes.
+    fn tidy(&mut self, round: &mut Round) -> Result<(), RunError> {
+        self.tell_position(round, SETTLED);
+        round.fates.decide_again();
+        round.forgetting.step(self.ledger, &self.outputs);
+        // Of a pipe, perhaps, that has a reader again.
+        match self.outputs.follow(&[]) {
+            Err(error) if !error.may_pass() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at frames that would be gone otherwise, as long as there is time.
+    fn drain(&mut self, round: &mut Round) -> Result<(), RunError> {
+        let deadline = Instant::now() + DRAIN;
+        while let Popped::Item(lane, arrival) = round.queue.pop(Duration::ZERO) {
+            if !round.passing[lane] {
+                continue;
+            }
+            match Instant::now() < deadline {
+                true => self.receive(lane, arrival, round)?,
+                false => {
+                    let is_frame = matches!(arrival, Ok(Next::Frame { .. }));
+                    round.counts[lane].dropped += u64::from(is_frame);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells people, and whoever watches that the loop turns.
+    fn report(&self, round: &mut Round) {
+        for (lane, counts) in round.counts.iter_mut().enumerate() {
+            counts.dropped += round.queue.take_dropped(lane);
+        }
+        self.board.update(|status| {
+            status.uncommitted = round.batch.entries.len();
+            status.board = round.state;
+            for (lane, counts) in round.counts.iter().enumerate() {
+                let source = &mut status.sources[lane];
+                source.counts = *counts;
+                source.waiting = round.queue.waiting(lane);
+            }
+        });
+        (self.alive)(&round.counts.iter().copied().sum());
+    }
+
+    fn receive(
+        &mut self,
+        lane: usize,
+        arrival: Arrival,
+        round: &mut Round,
+    ) -> Result<(), RunError> {
+        let counts = &mut round.counts[lane];
+        match arrival? {
+            Next::Frame {
+                frame,
+                decode,
+                origin,
+            } => self.take(lane, &frame, decode, origin, round)?,
+            Next::Seen { record, origin } => self.note(lane, record, origin, round),
+            Next::Broken { problem, origin } => {
+                counts.broken += 1;
+                warn!("{problem}; skipped");
+                if let Some(origin) = origin {
+                    round.batch.push(lane, origin, Err(problem));
+                }
+            }
+            Next::Known { origin, outcome } => {
+                counts.known += 1;
+                debug!("{}: done before", origin.key.name.display());
+                round.fates.decide(lane, origin, outcome.problem);
+            }
+            Next::Idle | Next::End => {}
+        }
+        Ok(())
     }
 
     fn take(
@@ -253,48 +350,47 @@ impl Daemon<'_> {
         frame: &Frame,
         decode: Duration,
         origin: Origin,
-        batch: &mut Batch,
-        summary: &mut Summary,
+        round: &mut Round,
     ) -> Result<(), RunError> {
+        let Round { batch, fates, .. } = round;
+        let counts = &mut round.counts[lane];
         // It may have come twice before the ledger knew it.
-        let known = !self.reprocess && self.ledger.knows(&origin.key)?;
-        if known {
-            summary.known += 1;
-            self.kept.tried = None;
-            self.kept.undecided.push((lane, origin, None));
+        if !self.settings.reprocess && self.ledger.knows(&origin.key)? {
+            counts.known += 1;
+            fates.put_off(lane, origin);
             return Ok(());
         }
-        if batch.keys.contains(&origin.key) {
-            summary.known += 1;
+        if batch.contains(&origin.key) {
+            counts.known += 1;
             batch.saw_again(origin);
             return Ok(());
         }
+        let mark = (origin.file.is_some()).then(|| self.in_hand.mark(&origin.key));
+        (self.board).update(|status| status.looking_at = Some(frame.name.clone()));
         let seen = contain(|| {
             let record = (self.look)(lane, frame)?;
-            let overlay = self.overlay.as_ref();
+            let overlay = self.overlay.as_ref().filter(|_| !record.ships.is_empty());
             let overlay = overlay.map(|overlay| overlay.write(lane, &frame.pixels, &record));
             Ok::<_, DetectError>((record, overlay))
         });
+        drop(mark);
         match seen {
             Some(Ok((mut record, overlay))) => {
                 record.millis.decode = milliseconds(decode);
-                summary.frames += 1;
-                summary.ships += record.ships.len() as u64;
-                info!("{}", describe(&record));
                 match overlay {
                     Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
                     Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
                     None => {}
                 }
-                batch.push(lane, origin, Ok(record));
+                self.note(lane, record, origin, round);
             }
             Some(Err(error)) => {
-                summary.broken += 1;
+                counts.broken += 1;
                 warn!("{}: {error}; skipped", frame.name);
             }
             None => {
                 let problem = "shipwatch itself fails on this frame; please report it";
-                summary.broken += 1;
+                counts.broken += 1;
                 error!("{}: {problem}; skipped", frame.name);
                 batch.push(lane, origin, Err(problem.to_owned()));
             }
@@ -302,195 +398,80 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    /// A frame has a record.
+    fn note(&self, lane: usize, mut record: FrameRecord, origin: Origin, round: &mut Round) {
+        record.board = Some(round.state).filter(|state| *state != BoardState::default());
+        let counts = &mut round.counts[lane];
+        counts.frames += 1;
+        counts.ships += record.ships.len() as u64;
+        info!("{}", describe(&record));
+        self.board.looked(lane, &record);
+        round.batch.push(lane, origin, Ok(record));
+    }
+
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
     /// batch as it is if `stop` is requested meanwhile: its files are then processed once more.
-    fn settle(
-        &mut self,
-        batch: &mut Batch,
-        fates: &[Fate],
-        summary: &Summary,
-        stop: &Stop,
-    ) -> Result<(), RunError> {
-        if batch.entries.is_empty() {
+    fn settle(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
+        if round.batch.entries.is_empty() {
             return Ok(());
         }
-        let mut warned = false;
+        let mut trouble = None;
         loop {
-            match self.write(batch) {
+            let error = match self.write(round) {
                 Ok(()) => break,
-                Err(error) if error.may_pass() => {
-                    if !warned {
-                        warn!("{error}; waiting");
-                        warned = true;
-                    }
-                    if stop.is_requested() {
-                        return Err(error);
-                    }
-                    (self.alive)(summary);
-                    sleep(FULL);
-                }
+                Err(error) if error.may_pass() && !stop.is_requested() => error,
                 Err(error) => return Err(error),
+            };
+            self.report(round);
+            if matches!(error, RunError::Output(OutputError::Behind(_))) {
+                sleep(BEHIND);
+                continue;
             }
+            let error = error.to_string();
+            if trouble.is_none() {
+                warn!("{error}; waiting");
+                (self.board).update(|status| status.trouble = Some(error.clone()));
+                trouble = Some(error);
+            }
+            sleep(FULL);
         }
-        if warned {
-            info!("the disk takes it again");
+        if trouble.is_some() {
+            info!("detections can be written again");
+            self.board.update(|status| status.trouble = None);
         }
         let Batch {
             origins, entries, ..
-        } = mem::take(batch);
+        } = mem::take(&mut round.batch);
         for ((lane, origin), entry) in origins.into_iter().zip(entries) {
-            self.decide(fates, lane, origin, entry.outcome.err());
+            self.in_hand.acquit(&origin.key);
+            round.fates.decide(lane, origin, entry.outcome.err());
         }
         Ok(())
-    }
-
-    fn decide(&mut self, fates: &[Fate], lane: usize, origin: Origin, problem: Option<String>) {
-        if !fates[lane].decide(&origin, problem.as_deref()) {
-            self.kept.tried = Some(Instant::now());
-            self.kept.undecided.push((lane, origin, problem));
-        }
-    }
-
-    /// Tries again, now and then, to move or delete what could not be.
-    fn decide_again(&mut self, fates: &[Fate]) {
-        if self.kept.tried.is_none_or(|at| at.elapsed() >= AGAIN) {
-            let Kept { undecided, .. } = &mut self.kept;
-            undecided
-                .retain(|(lane, origin, problem)| !fates[*lane].decide(origin, problem.as_deref()));
-            self.kept.tried = Some(Instant::now());
-        }
     }
 
     /// What is committed already is not committed again.
-    fn write(&mut self, batch: &mut Batch) -> Result<(), RunError> {
-        if !batch.committed {
-            self.commit(&mut batch.entries)?;
-            batch.committed = true;
+    fn write(&mut self, round: &mut Round) -> Result<(), RunError> {
+        let batch = &mut round.batch;
+        let places = self.outputs.files().chain([self.ledger.path()]);
+        space::check(places, self.settings.keep.reserve)?;
+        self.outputs.prepare(self.ledger)?;
+        match batch.committed {
+            false => self.outputs.commit(self.ledger, &mut batch.entries)?,
+            true => self.outputs.tell(self.ledger)?,
         }
-        let entries = batch.entries.iter();
-        self.output
-            .follow(entries.filter_map(|entry| entry.outcome.as_ref().ok()))?;
-        self.kept.written = Some(Instant::now());
+        batch.committed = true;
+        round.written = Some(Instant::now());
+        self.outputs.follow(&batch.records())?;
         Ok(())
     }
 
-    /// Commits how far the output is where no next batch has done so for a while: then a file that is moved away
-    /// takes no line with it that a crash would have written again.
-    fn note_position(&mut self, quiet: Duration) {
-        if self.kept.written.is_some_and(|at| at.elapsed() >= quiet) {
-            self.kept.written = None;
-            if let Err(error) = self.commit(&mut []) {
+    /// Commits how far the outputs are where no next batch has done so for a while.
+    fn tell_position(&mut self, round: &mut Round, quiet: Duration) {
+        if round.written.is_some_and(|at| at.elapsed() >= quiet) {
+            round.written = None;
+            if let Err(error) = self.outputs.tell(self.ledger) {
                 warn!("{error}; tried again with the next frames");
             }
-        }
-    }
-
-    fn commit(&mut self, entries: &mut [Entry]) -> Result<(), LedgerError> {
-        let position = self.output.position().map(|at| (self.output.path(), at));
-        self.ledger.commit(entries, position)
-    }
-}
-
-/// What a source's thread hands to the loop.
-type Arrival = Result<Next, RunError>;
-
-/// Lets a source fill its lane, until it ends or nobody takes any more.
-fn pump(mut source: Box<dyn Source + Send>, queue: &Queue<Arrival>, lane: usize) {
-    while !queue.is_closed() {
-        match contain(|| source.next(POLL)) {
-            Some(Ok(Next::Idle)) => {}
-            Some(Ok(Next::End)) => break,
-            Some(Ok(next)) => {
-                if !queue.push(lane, Ok(next)) {
-                    break;
-                }
-            }
-            Some(Err(error)) => {
-                queue.put(lane, Err(error.into()));
-                break;
-            }
-            None => {
-                queue.put(lane, Err(RunError::Source));
-                break;
-            }
-        }
-    }
-    queue.end(lane);
-}
-
-/// Closes a queue whatever happens, for its threads are waited for.
-struct Closes<'a>(&'a Queue<Arrival>);
-
-impl Drop for Closes<'_> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-impl Fate {
-    /// Keeps, moves or deletes a file; one with a `problem` is set aside, if there is a folder for that, and else
-    /// stays where it is. A file that changed meanwhile is left alone: it will come again. False if it could not
-    /// be done.
-    fn decide(&self, Origin { key, file }: &Origin, problem: Option<&str>) -> bool {
-        let Some(SourceFile { path, stamp }) = file else {
-            return true;
-        };
-        let (name, digest) = (&key.name, &key.digest);
-        let decided = match (problem, &self.failed) {
-            (None, _) => self.finish.finish(path, name, digest, stamp),
-            (Some(problem), Some(folder)) => set_aside(path, name, digest, stamp, folder, problem),
-            (Some(_), None) => Ok(()),
-        };
-        if let Err(error) = &decided {
-            warn!("{}: stays where it is: {error}", path.display());
-        }
-        decided.is_ok()
-    }
-}
-
-/// Frames that are done and not yet committed.
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    /// Lanes and frames of the entries.
-    origins: Vec<(usize, Origin)>,
-    keys: HashSet<Key>,
-    since: Option<Instant>,
-    committed: bool,
-}
-
-impl Batch {
-    fn push(&mut self, lane: usize, origin: Origin, outcome: Result<FrameRecord, String>) {
-        if !self.keys.insert(origin.key.clone()) {
-            return;
-        }
-        self.since.get_or_insert_with(Instant::now);
-        self.entries.push(Entry {
-            key: origin.key.clone(),
-            stamp: origin.file.as_ref().map(|file| file.stamp),
-            outcome,
-        });
-        self.origins.push((lane, origin));
-    }
-
-    /// A file that was written anew with the same content is finished as it is now.
-    fn saw_again(&mut self, origin: Origin) {
-        let mut origins = self.origins.iter_mut().map(|(_, origin)| origin);
-        if let Some(before) = origins.find(|before| before.key == origin.key) {
-            *before = origin;
-        }
-    }
-
-    fn is_due(&self, group: Group) -> bool {
-        let late = |since: Instant| since.elapsed() >= group.delay;
-        self.entries.len() >= group.frames || self.since.is_some_and(late)
-    }
-
-    /// How long to wait for another frame. Nothing waits for company that is not there yet.
-    fn wait(&self, group: Group, idle: Duration) -> Duration {
-        match self.since {
-            Some(since) => group.delay.saturating_sub(since.elapsed()).min(idle),
-            None => idle,
         }
     }
 }
@@ -514,12 +495,14 @@ fn describe(record: &FrameRecord) -> String {
 mod tests {
     use std::cell::RefCell;
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::frame::{RgbImage, Tags};
-    use crate::ledger::Outcome;
-    use crate::sink::sample_record;
+    use crate::ledger::{Key, Outcome};
+    use crate::sink::{Form, JsonLines, sample_record};
+    use crate::source::SourceFile;
+    use crate::source::finish::Finish;
     use crate::source::stamp::Stamp;
 
     /// Plays back what it was given, then ends.
@@ -581,22 +564,40 @@ mod tests {
             }
         }
 
-        fn daemon<'a>(&self, look: Look<'a>) -> Daemon<'a> {
-            let ledger = Ledger::open(&self.path("ledger")).expect("opens");
+        fn ledger(&self) -> Ledger {
+            Ledger::open(&self.path("ledger")).expect("opens")
+        }
+
+        fn outputs(&self, path: &Path, ledger: &mut Ledger) -> Outputs {
+            let places: [(_, Box<dyn Form>); 1] = [(path.to_owned(), Box::new(JsonLines))];
+            Outputs::open(places, u64::MAX, ledger).expect("opens")
+        }
+
+        fn daemon<'a>(&self, look: Look<'a>, ledger: &'a mut Ledger) -> Daemon<'a> {
+            let board = Board::default();
+            board.update(|status| status.sources = vec![Default::default(); 2]);
             Daemon {
                 look,
-                output: Output::open(&self.path("out.jsonl"), &ledger).expect("opens"),
+                outputs: self.outputs(&self.path("out.jsonl"), ledger),
                 ledger,
                 overlay: None,
-                group: Group::default(),
-                reprocess: false,
-                kept: Kept::default(),
+                settings: Settings {
+                    group: Group::default(),
+                    reprocess: false,
+                    keep: Keep::all(),
+                },
+                in_hand: Arc::new(InHand::none()),
+                // Where there are no sensors.
+                governor: Governor::new(&self.path("sys"), heat::Limits::default()),
+                clock: ClockState::new(),
+                board: Arc::new(board),
                 alive: &|_| {},
             }
         }
 
         fn feed(&self, script: Vec<Next>) -> Feed {
             Feed {
+                name: "test".into(),
                 source: Box::new(Script(script)),
                 waiting: 1,
                 policy: Policy::Block,
@@ -605,10 +606,11 @@ mod tests {
             }
         }
 
-        fn run(&self, script: Vec<Next>) -> Summary {
-            let mut daemon = self.daemon(&look);
-            let summary = daemon.run(vec![self.feed(script)], &Stop::default());
-            summary.expect("runs")
+        fn run(&self, script: Vec<Next>) -> Counts {
+            let mut ledger = self.ledger();
+            let mut daemon = self.daemon(&look, &mut ledger);
+            let ended = daemon.run(vec![self.feed(script)], &Stop::default());
+            ended.expect("runs").0
         }
 
         fn records(&self) -> Vec<FrameRecord> {
@@ -647,7 +649,7 @@ mod tests {
         ];
         assert_eq!(
             field.run(script),
-            Summary {
+            Counts {
                 frames: 2,
                 ships: 4,
                 broken: 3,
@@ -678,10 +680,11 @@ mod tests {
             stop.request();
             look(lane, frame)
         };
-        let mut daemon = field.daemon(&look);
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
         let feed = field.feed(vec![field.frame("a"), field.frame("b")]);
-        let summary = daemon.run(vec![feed], &stop).expect("runs");
-        assert_eq!(summary.frames, 1);
+        let (counts, left) = daemon.run(vec![feed], &stop).expect("runs");
+        assert_eq!((counts.frames, left.len()), (1, 1));
         assert_eq!(field.records().len(), 1);
         assert!(field.path("b").exists());
     }
@@ -694,14 +697,15 @@ mod tests {
             lanes.borrow_mut().push((frame.name.clone(), lane));
             look(lane, frame)
         };
-        let mut daemon = field.daemon(&look);
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
         let keeps = Feed {
             finish: Finish::Keep,
             ..field.feed(vec![field.frame("b"), field.frame("c")])
         };
         let feeds = vec![field.feed(vec![field.frame("a")]), keeps];
-        let summary = daemon.run(feeds, &Stop::default()).expect("runs");
-        assert_eq!(summary.frames, 3);
+        let (counts, _) = daemon.run(feeds, &Stop::default()).expect("runs");
+        assert_eq!(counts.frames, 3);
         let mut lanes = lanes.into_inner();
         lanes.sort();
         let lanes: Vec<_> = lanes
@@ -711,28 +715,6 @@ mod tests {
         assert_eq!(lanes, [("a", 0), ("b", 1), ("c", 1)]);
         let left = ["a", "b", "c"].map(|name| field.path(name).exists());
         assert_eq!(left, [false, true, true]);
-    }
-
-    #[test]
-    fn what_cannot_be_moved_is_tried_again() {
-        let field = Field::new();
-        let mut daemon = field.daemon(&look);
-        let fates = [Fate {
-            finish: Finish::Move(field.path("done")),
-            failed: None,
-        }];
-        let origin = field.origin("a");
-        // A file lies where the folder should.
-        fs::write(field.path("done"), "in the way").expect("writes");
-        daemon.decide(&fates, 0, origin, None);
-        assert!(field.path("a").exists());
-        fs::remove_file(field.path("done")).expect("removes");
-        daemon.decide_again(&fates);
-        assert!(field.path("a").exists(), "not at once");
-        daemon.kept.tried = None;
-        daemon.decide_again(&fates);
-        assert!(!field.path("a").exists() && field.path("done/a").exists());
-        assert!(daemon.kept.undecided.is_empty());
     }
 
     #[test]
@@ -752,8 +734,9 @@ mod tests {
             seen.borrow_mut().push((field.records().len(), files));
             look(lane, frame)
         };
-        let mut daemon = field.daemon(&look);
-        daemon.group.frames = 2;
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        daemon.settings.group.frames = 2;
         let feed = field.feed(vec![field.frame("a"), field.frame("b"), field.frame("c")]);
         daemon.run(vec![feed], &Stop::default()).expect("runs");
         let both = [true, true];
@@ -765,20 +748,67 @@ mod tests {
     fn an_output_that_cannot_be_written_ends_the_loop_and_loses_nothing() {
         let field = Field::new();
         field.run(vec![field.frame("before")]);
-        let mut daemon = field.daemon(&look);
-        daemon.output = Output::open(Path::new("/dev/full"), &daemon.ledger).expect("opens");
+        let mut ledger = field.ledger();
+        let full = field.outputs(Path::new("/dev/full"), &mut ledger);
+        let mut daemon = field.daemon(&look, &mut ledger);
+        daemon.outputs = full;
         let stop = Stop::default();
-        stop.request();
+        let look = |lane, frame: &Frame| {
+            stop.request();
+            look(lane, frame)
+        };
+        daemon.look = &look;
         // A full disk is waited for, but not by who is asked to stop.
-        let mut batch = Batch::default();
-        batch.push(0, field.origin("a"), Ok(sample_record("a", &[])));
-        let error = daemon
-            .settle(&mut batch, &[], &Summary::default(), &stop)
-            .expect_err("is full");
+        let feed = field.feed(vec![field.frame("a")]);
+        let error = daemon.run(vec![feed], &stop).err().expect("is full");
         assert!(error.may_pass(), "{error}");
         assert!(field.path("a").exists());
-        drop(daemon);
-        assert_eq!(field.run(Vec::new()), Summary::default());
+        drop(ledger);
+        assert_eq!(field.run(Vec::new()), Counts::default());
         assert_eq!(field.records().len(), 2, "it was committed");
+    }
+
+    #[test]
+    fn frames_that_would_be_gone_are_looked_at_in_the_end() {
+        let field = Field::new();
+        let stop = Stop::default();
+        let frames = |names: [&str; 3]| names.map(|name| field.frame(name)).into();
+        let passing = Feed {
+            waiting: 3,
+            policy: Policy::DropNewest,
+            ..field.feed(frames(["a", "b", "c"]))
+        };
+        let lies_there = Feed {
+            waiting: 2,
+            ..field.feed(frames(["x", "y", "z"]))
+        };
+        let look = |lane, frame: &Frame| {
+            // Both lanes are full by then.
+            while frame.name == "a" && !field.path("go").exists() {
+                sleep(Duration::from_millis(1));
+            }
+            stop.request();
+            look(lane, frame)
+        };
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        let board = Arc::clone(&daemon.board);
+        let counts = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while board.status().looking_at.is_none() {
+                    sleep(Duration::from_millis(1));
+                }
+                sleep(Duration::from_millis(50));
+                fs::write(field.path("go"), "").expect("writes");
+            });
+            daemon
+                .run(vec![passing, lies_there], &stop)
+                .expect("runs")
+                .0
+        });
+        let mut names: Vec<_> = field.records().into_iter().map(|r| r.frame).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!((counts.frames, counts.dropped), (3, 0));
     }
 }

@@ -1,10 +1,14 @@
 //! What sources hand to the loop: a lane for each, of bounded length, with a policy for what does not fit.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+
+/// Bytes that wait in a lane, unless its first item alone has more.
+pub const BUDGET: u64 = 256 << 20;
 
 /// What happens where a lane is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -35,7 +39,9 @@ struct State<T> {
 
 #[derive(Debug)]
 struct Lane<T> {
-    items: VecDeque<T>,
+    /// With the bytes that each takes.
+    items: VecDeque<(T, u64)>,
+    bytes: u64,
     capacity: usize,
     policy: Policy,
     dropped: u64,
@@ -54,10 +60,11 @@ pub enum Popped<T> {
 }
 
 impl<T> Queue<T> {
-    /// Lanes of so many items each, at least one.
+    /// Lanes of so many items each, at least one, and of [`BUDGET`] bytes.
     pub fn new(lanes: impl IntoIterator<Item = (usize, Policy)>) -> Self {
         let lane = |(capacity, policy): (usize, Policy)| Lane {
             items: VecDeque::new(),
+            bytes: 0,
             capacity: capacity.max(1),
             policy,
             dropped: 0,
@@ -73,47 +80,52 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts an item into a lane, or drops one as the lane's policy has it. False where nobody takes any more:
+    /// Puts an item of so many bytes into a lane, or drops what its policy says. False where nobody takes any more:
     /// the item is gone then, uncounted.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn push(&self, lane: usize, item: T) -> bool {
+    pub fn push(&self, lane: usize, item: T, bytes: u64) -> bool {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return false;
             }
-            let Lane {
-                items,
-                capacity,
-                policy,
-                dropped,
-                ..
-            } = &mut state.lanes[lane];
-            if items.len() >= *capacity {
-                match policy {
-                    Policy::Block => {
-                        state = self
-                            .changed
-                            .wait(state)
-                            .unwrap_or_else(PoisonError::into_inner);
-                        continue;
-                    }
-                    Policy::DropOldest => {
-                        items.pop_front();
-                        *dropped += 1;
-                    }
-                    Policy::DropNewest => {
-                        *dropped += 1;
-                        return true;
-                    }
+            let lane = &mut state.lanes[lane];
+            if lane.fits(bytes) {
+                lane.put(item, bytes);
+                self.changed.notify_all();
+                return true;
+            }
+            match lane.policy {
+                Policy::Block => state = self.wait(state),
+                Policy::DropOldest => {
+                    lane.take();
+                    lane.dropped += 1;
+                }
+                Policy::DropNewest => {
+                    lane.dropped += 1;
+                    return true;
                 }
             }
-            items.push_back(item);
-            self.changed.notify_all();
-            return true;
         }
+    }
+
+    /// Waits until another item may fit into a lane whose source waits, so that it need not make one that then has
+    /// no room. False where nobody takes any more.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn wait_for_room(&self, lane: usize) -> bool {
+        let mut state = self.lock();
+        while !state.closed {
+            let lane = &state.lanes[lane];
+            if lane.policy != Policy::Block || lane.fits(1) {
+                return true;
+            }
+            state = self.wait(state);
+        }
+        false
     }
 
     /// Puts an item into a lane whether it fits or not.
@@ -121,7 +133,7 @@ impl<T> Queue<T> {
     /// # Panics
     /// If there is no such lane.
     pub fn put(&self, lane: usize, item: T) {
-        self.lock().lanes[lane].items.push_back(item);
+        self.lock().lanes[lane].put(item, 0);
         self.changed.notify_all();
     }
 
@@ -141,7 +153,7 @@ impl<T> Queue<T> {
         loop {
             let count = state.lanes.len();
             for lane in (state.turn..count).chain(0..state.turn) {
-                if let Some(item) = state.lanes[lane].items.pop_front() {
+                if let Some(item) = state.lanes[lane].take() {
                     state.turn = (lane + 1) % count;
                     self.changed.notify_all();
                     return Popped::Item(lane, item);
@@ -170,17 +182,56 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Items of a lane that were dropped.
+    /// Items of a lane that wait.
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn dropped(&self, lane: usize) -> u64 {
-        self.lock().lanes[lane].dropped
+    pub fn waiting(&self, lane: usize) -> usize {
+        self.lock().lanes[lane].items.len()
+    }
+
+    /// Counts items as dropped that never came to a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn note_dropped(&self, lane: usize, count: u64) {
+        self.lock().lanes[lane].dropped += count;
+    }
+
+    /// Items of a lane that were dropped since this was asked last.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn take_dropped(&self, lane: usize) -> u64 {
+        mem::take(&mut self.lock().lanes[lane].dropped)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        let woken = self.changed.wait(state);
+        woken.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // No state is ever left half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Lane<T> {
+    fn fits(&self, bytes: u64) -> bool {
+        let fits = self.items.is_empty() || self.bytes + bytes <= BUDGET;
+        fits && self.items.len() < self.capacity
+    }
+
+    fn put(&mut self, item: T, bytes: u64) {
+        self.items.push_back((item, bytes));
+        self.bytes += bytes;
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let (item, bytes) = self.items.pop_front()?;
+        self.bytes -= bytes;
+        Some(item)
     }
 }
 
@@ -205,13 +256,41 @@ mod tests {
     fn a_full_lane_does_as_its_policy_says() {
         let queue = Queue::new([(2, Policy::DropOldest), (2, Policy::DropNewest)]);
         for item in 1..=4 {
-            assert!(queue.push(0, item) && queue.push(1, item));
+            assert!(queue.push(0, item, 1) && queue.push(1, item, 1));
         }
         assert_eq!(drain(&queue), [(0, 3), (1, 1), (0, 4), (1, 2)]);
-        assert_eq!([0, 1].map(|lane| queue.dropped(lane)), [2, 2]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [2, 2]);
         assert_eq!(queue.pop(NOW), Popped::Idle);
         (5..9).for_each(|item| queue.put(1, item));
         assert_eq!(drain(&queue), [(1, 5), (1, 6), (1, 7), (1, 8)]);
+    }
+
+    #[test]
+    fn large_items_fill_a_lane_before_it_has_many() {
+        let queue = Queue::new([
+            (9, Policy::DropOldest),
+            (9, Policy::DropNewest),
+            (9, Policy::Block),
+        ]);
+        let third = BUDGET / 3;
+        for item in 1..=4 {
+            assert!(queue.push(0, item, third) && queue.push(1, item, third));
+        }
+        // One always fits, whatever room it takes; and it takes the room of all others.
+        assert!(queue.push(0, 5, 2 * BUDGET) && queue.push(2, 6, 2 * BUDGET));
+        assert_eq!(drain(&queue), [(0, 5), (1, 1), (2, 6), (1, 2), (1, 3)]);
+        assert_eq!([0, 1].map(|lane| queue.take_dropped(lane)), [4, 1]);
+        assert!(queue.push(2, 7, BUDGET));
+        scope(|threads| {
+            let waits = threads.spawn(|| queue.wait_for_room(2) && queue.push(2, 8, BUDGET));
+            assert_eq!(queue.pop(SOON), Popped::Item(2, 7));
+            assert_eq!(queue.pop(SOON), Popped::Item(2, 8));
+            assert!(waits.join().expect("no panic"));
+            assert!(queue.push(2, 9, BUDGET) && queue.wait_for_room(0));
+            let waits = threads.spawn(|| queue.wait_for_room(2));
+            queue.close();
+            assert!(!waits.join().expect("no panic"));
+        });
     }
 
     #[test]
@@ -219,7 +298,7 @@ mod tests {
         let queue = Queue::new([(2, Policy::Block)]);
         scope(|threads| {
             threads.spawn(|| {
-                (0..100).for_each(|item| assert!(queue.push(0, item)));
+                (0..100).for_each(|item| assert!(queue.push(0, item, 1)));
                 queue.end(0);
             });
             for item in 0..100 {
@@ -227,14 +306,14 @@ mod tests {
             }
             assert_eq!(queue.pop(SOON), Popped::Ended);
         });
-        assert_eq!(queue.dropped(0), 0);
+        assert_eq!(queue.take_dropped(0), 0);
     }
 
     #[test]
     fn lanes_take_turns_and_end_when_all_have() {
         let queue = Queue::new([(9, Policy::Block); 3]);
         for (lane, item) in [(0, 1), (0, 2), (0, 3), (2, 4), (2, 5)] {
-            queue.push(lane, item);
+            queue.push(lane, item, 1);
         }
         queue.end(0);
         queue.end(1);
@@ -247,9 +326,9 @@ mod tests {
     #[test]
     fn who_waits_is_sent_away_when_it_closes() {
         let queue = Queue::new([(1, Policy::Block)]);
-        assert!(queue.push(0, 1));
+        assert!(queue.push(0, 1, 1));
         scope(|threads| {
-            let waits = threads.spawn(|| queue.push(0, 2));
+            let waits = threads.spawn(|| queue.push(0, 2, 1));
             sleep(Duration::from_millis(50));
             queue.close();
             assert!(!waits.join().expect("no panic"));

@@ -11,8 +11,8 @@ use crate::source::decode::{DecodeError, DecodeOptions, decode_bytes};
 const NAME: &str = "algiers-roads.png";
 const IMAGE: &[u8] = include_bytes!("../../tests/data/sentinel2-ports/images/algiers-roads.png");
 const TRUTH: &str = include_str!("../../tests/data/sentinel2-ports/ship_segmentations.csv");
-/// Metres per pixel of the crop.
-const GSD: f64 = 10.0;
+/// Metres per pixel of the built-in image.
+pub const GSD: f64 = 10.0;
 
 /// What the self-test saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

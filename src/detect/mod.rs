@@ -93,6 +93,14 @@ impl Detector {
         &self.manifest
     }
 
+    /// The names of these models, as records have them.
+    pub fn model(&self) -> ModelId {
+        ModelId {
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.clone(),
+        }
+    }
+
     /// What a user should be told of the frame's ground resolution; `None` where it fits the models
     /// or is not known.
     pub fn resolution_warning(
@@ -171,11 +179,9 @@ impl Detector {
                 segmented: segmentation.segmented,
             },
             ships,
-            model: ModelId {
-                name: self.manifest.name.clone(),
-                version: self.manifest.version.clone(),
-            },
+            model: self.model(),
             millis,
+            board: None,
         })
     }
 

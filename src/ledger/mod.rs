@@ -3,6 +3,7 @@
 //! A frame counts as done once its transaction is committed: only then its line is written, and its file moved
 //! or deleted. After a crash all of these follow the ledger.
 
+mod retention;
 mod roster;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
+use retention::Progress;
+pub use retention::Retention;
 pub use roster::{Digest, Key, Outcome, Roster};
 
 use crate::record::FrameRecord;
 use crate::source::stamp::Stamp;
 
 /// The layout of the tables below, as `user_version` has it.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
     BEGIN;
@@ -27,12 +30,16 @@ const TABLES: &str = "
         source TEXT NOT NULL,
         name BLOB NOT NULL,       -- path below the folder, as the system has it
         digest BLOB NOT NULL,     -- SHA-256 of the file
-        size INTEGER NOT NULL,    -- this and the next two as they were when it was last seen
-        modified INTEGER NOT NULL, -- nanoseconds since 1970
-        inode INTEGER NOT NULL,
-        record TEXT,              -- JSON; none of a broken file, or where it was too old to keep
+        size INTEGER,             -- of the file, as the next two as it was last seen; none without a file
+        modified INTEGER,         -- nanoseconds since 1970
+        inode INTEGER,
+        committed INTEGER NOT NULL, -- seconds since 1970
         problem TEXT,             -- why it is broken
         UNIQUE (source, name, digest)
+    );
+    CREATE TABLE record (
+        frame INTEGER PRIMARY KEY, -- none of a broken file, nor of one whose record was too old to keep
+        json TEXT NOT NULL
     );
     CREATE TABLE output (
         path BLOB PRIMARY KEY,
@@ -40,7 +47,7 @@ const TABLES: &str = "
         bytes INTEGER NOT NULL,   -- written through to the disk
         frame INTEGER NOT NULL    -- the last one whose line is among them
     );
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
     COMMIT;
 ";
 
@@ -69,8 +76,8 @@ pub enum LedgerError {
     /// Another process keeps it.
     #[error("{path}: another shipwatch keeps this ledger; stop that, or name another file", path = .0.display())]
     Busy(PathBuf),
-    /// A later shipwatch made it.
-    #[error("{path}: has version {found} of the ledger's tables, but this shipwatch knows {SCHEMA}; update it, or name another file", path = .path.display())]
+    /// Another shipwatch made it.
+    #[error("{path}: has version {found} of the ledger's tables, but this shipwatch knows {SCHEMA}; use the shipwatch that made it, or name another file", path = .path.display())]
     Version {
         /// The ledger.
         path: PathBuf,
@@ -124,6 +131,7 @@ pub struct Ledger {
     db: Connection,
     /// The frame that was done last; 0 before the first.
     last: i64,
+    progress: Progress,
     _lock: File,
 }
 
@@ -147,6 +155,8 @@ impl Ledger {
         let db = Connection::open(path).map_err(&context)?;
         let set_up = || {
             db.busy_timeout(BUSY)?;
+            // So that what is forgotten can be given back; it counts before the file is begun.
+            db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             db.pragma_update(None, "journal_mode", "WAL")?;
             // A commit is on the disk before it is said to be done.
             db.pragma_update(None, "synchronous", "FULL")?;
@@ -162,11 +172,15 @@ impl Ledger {
                 });
             }
         }
-        let last = db.query_row("SELECT coalesce(max(id), 0) FROM frame", [], |row| {
-            row.get(0)
-        });
+        // Of frames that were forgotten, the outputs tell.
+        let last = db.query_row(
+            "SELECT max(coalesce((SELECT max(id) FROM frame), 0), coalesce((SELECT max(frame) FROM output), 0))",
+            [],
+            |row| row.get(0),
+        );
         Ok(Self {
             last: last.map_err(&context)?,
+            progress: Progress::default(),
             path: path.to_owned(),
             db,
             _lock: lock,
@@ -190,13 +204,19 @@ impl Ledger {
         Ok(found.is_some())
     }
 
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The frame that was done last; 0 before the first.
     pub fn last(&self) -> i64 {
         self.last
     }
 
     /// Writes entries through to the disk, all or none, each with an id of its own, one after another; besides,
-    /// how far outputs are. A frame that is known already gets a new id, and its old record is gone.
+    /// how far outputs are, all that there are: others are forgotten. A frame that is known already gets a new id,
+    /// and its old record is gone.
     ///
     /// # Errors
     /// [`LedgerError::Database`]: nothing was written, and the same may be tried again.
@@ -208,9 +228,14 @@ impl Ledger {
         let context = database(&self.path);
         let write = || {
             let transaction = self.db.transaction()?;
-            let mut add = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO frame VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            let mut forget = transaction.prepare_cached(
+                "DELETE FROM record WHERE frame = \
+                 (SELECT id FROM frame WHERE source = ?1 AND name = ?2 AND digest = ?3)",
             )?;
+            let mut add = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO frame VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, unixepoch(), ?8)",
+            )?;
+            let mut record = transaction.prepare_cached("INSERT INTO record VALUES (?1, ?2)")?;
             let mut id = self.last;
             for Entry {
                 key,
@@ -219,15 +244,20 @@ impl Ledger {
             } in entries
             {
                 id += 1;
-                let (record, problem) = match outcome {
-                    Ok(record) => {
-                        record.id = Some(id);
-                        let json = serde_json::to_string(record);
-                        (Some(json.expect("a record is JSON")), None)
+                let identity = params![key.source, key.name_bytes(), key.digest];
+                forget.execute(identity)?;
+                let problem = match outcome {
+                    Ok(found) => {
+                        found.id = Some(id);
+                        let json = serde_json::to_string(found).expect("a record is JSON");
+                        record.execute(params![id, json])?;
+                        None
                     }
-                    Err(problem) => (None, Some(&*problem)),
+                    Err(problem) => Some(&*problem),
                 };
-                let [size, modified, inode] = stamp.map_or([0; 3], |stamp| stamp.numbers());
+                let stamp = stamp.map(|stamp| stamp.numbers());
+                let [size, modified, inode] =
+                    [0, 1, 2].map(|nth| stamp.map(|numbers| numbers[nth]));
                 add.execute(params![
                     id,
                     key.source,
@@ -236,13 +266,13 @@ impl Ledger {
                     size,
                     modified,
                     inode,
-                    record,
                     problem
                 ])?;
             }
-            drop(add);
-            let mut note = transaction
-                .prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2, ?3, ?4)")?;
+            drop((forget, add, record));
+            transaction.execute("DELETE FROM output", [])?;
+            let mut note =
+                transaction.prepare_cached("INSERT INTO output VALUES (?1, ?2, ?3, ?4)")?;
             for (path, position) in positions {
                 let Position {
                     inode,
@@ -265,9 +295,9 @@ impl Ledger {
     /// [`LedgerError::Database`], also if a record is none.
     pub fn records_after(&self, frame: i64) -> Result<Vec<FrameRecord>, LedgerError> {
         let read = || {
-            let mut query = self.db.prepare_cached(
-                "SELECT record FROM frame WHERE id > ?1 AND record IS NOT NULL ORDER BY id",
-            )?;
+            let mut query = self
+                .db
+                .prepare_cached("SELECT json FROM record WHERE frame > ?1 ORDER BY frame")?;
             let rows = query.query_map([frame], |row| {
                 let json: String = row.get(0)?;
                 serde_json::from_str(&json).map_err(|error| {
@@ -463,11 +493,12 @@ mod tests {
             frame: 7,
         };
         let mut none = [];
+        let three = Path::new("/three");
         ledger
-            .commit(&mut none, [(one, position(1)), (two, position(2))])
+            .commit(&mut none, [(one, position(1)), (three, position(2))])
             .expect("commits");
         ledger
-            .commit(&mut none, [(one, position(3))])
+            .commit(&mut none, [(one, position(3)), (two, position(2))])
             .expect("commits");
         drop(ledger);
         let ledger = Ledger::open(&path).expect("opens");

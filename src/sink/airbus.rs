@@ -1,68 +1,52 @@
 //! The submission form of the Airbus Ship Detection challenge.
 
-use std::io::{self, Write};
-
-use super::Sink;
+use super::Form;
 use crate::record::FrameRecord;
 
-/// Writes records as `ImageId,EncodedPixels` rows: one per ship, and one with an empty field for a
-/// frame without ships.
-pub struct AirbusCsv<W: Write>(csv::Writer<W>);
+/// Records as `ImageId,EncodedPixels` rows: one per ship, and one with an empty field for a frame without ships.
+#[derive(Debug, Clone, Copy)]
+pub struct AirbusCsv;
 
-impl<W: Write> AirbusCsv<W> {
-    /// A sink on `writer`, which gets the header at once.
-    ///
-    /// # Errors
-    /// What `writer` says.
-    pub fn new(writer: W) -> io::Result<Self> {
-        let mut rows = csv::Writer::from_writer(writer);
-        rows.write_record(["ImageId", "EncodedPixels"])
-            .map_err(into_io)?;
-        rows.flush()?;
-        Ok(Self(rows))
+impl Form for AirbusCsv {
+    fn head(&self) -> &'static str {
+        "ImageId,EncodedPixels\n"
     }
-}
 
-impl<W: Write> Sink for AirbusCsv<W> {
-    fn write(&mut self, record: &FrameRecord) -> io::Result<()> {
+    fn encode(&self, record: &FrameRecord, out: &mut Vec<u8>) {
+        let mut rows = csv::Writer::from_writer(out);
+        let mut row = |masks: &str| {
+            let row = rows.write_record([record.frame.as_str(), masks]);
+            row.expect("memory takes it");
+        };
         if record.ships.is_empty() {
-            self.0
-                .write_record([record.frame.as_str(), ""])
-                .map_err(into_io)?;
+            row("");
         }
         for ship in &record.ships {
-            self.0
-                .write_record([record.frame.as_str(), &ship.rle.to_string()])
-                .map_err(into_io)?;
+            row(&ship.rle.to_string());
         }
-        self.0.flush()
     }
-}
 
-/// Keeps the kind of the error below, which the crate's own conversion loses.
-fn into_io(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
+    fn is_torn(&self, start: &[u8], _: u8) -> bool {
+        start == self.head().as_bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::sample_record;
+    use crate::sink::{Lines, sample_record};
 
     #[test]
     fn one_row_per_ship_and_an_empty_field_for_none() {
         let mut out = Vec::new();
-        let mut sink = AirbusCsv::new(&mut out).expect("writes to memory");
-        sink.write(&sample_record("a.jpg", &["1 5 9 1", "33 2"]))
-            .expect("writes to memory");
-        sink.write(&sample_record("empty.jpg", &[]))
-            .expect("writes to memory");
-        sink.write(&sample_record("odd, \"name\".jpg", &["7 1"]))
-            .expect("writes to memory");
-        drop(sink);
+        let mut lines = Lines::new(Box::new(AirbusCsv), &mut out).expect("writes to memory");
+        for record in [
+            sample_record("a.jpg", &["1 5 9 1", "33 2"]),
+            sample_record("empty.jpg", &[]),
+            sample_record("odd, \"name\".jpg", &["7 1"]),
+        ] {
+            lines.write(&record).expect("writes to memory");
+        }
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "ImageId,EncodedPixels\n\
@@ -76,7 +60,7 @@ mod tests {
     #[test]
     fn the_header_stands_without_a_record() {
         let mut out = Vec::new();
-        drop(AirbusCsv::new(&mut out).expect("writes to memory"));
+        drop(Lines::new(Box::new(AirbusCsv), &mut out).expect("writes to memory"));
         assert_eq!(out, b"ImageId,EncodedPixels\n");
     }
 }

@@ -1,34 +1,27 @@
 //! One JSON object per frame and line.
 
-use std::io::{self, Write};
-
-use super::Sink;
+use super::Form;
 use crate::record::FrameRecord;
 
-/// Writes records as JSON lines.
-#[derive(Debug)]
-pub struct JsonLines<W>(W);
+/// Records as JSON lines.
+#[derive(Debug, Clone, Copy)]
+pub struct JsonLines;
 
-impl<W: Write> JsonLines<W> {
-    /// A sink on `writer`.
-    pub fn new(writer: W) -> Self {
-        Self(writer)
+impl Form for JsonLines {
+    fn encode(&self, record: &FrameRecord, out: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *out, record).expect("a record is JSON, and memory takes it");
+        out.push(b'\n');
     }
-}
 
-impl<W: Write> Sink for JsonLines<W> {
-    fn write(&mut self, record: &FrameRecord) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        self.0.write_all(&line)?;
-        self.0.flush()
+    fn is_torn(&self, _: &[u8], line: u8) -> bool {
+        line == b'{'
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::sample_record;
+    use crate::sink::{Lines, sample_record};
 
     #[test]
     fn each_line_is_a_record() {
@@ -37,9 +30,9 @@ mod tests {
             sample_record("b \"c\"\n.png", &[]),
         ];
         let mut out = Vec::new();
-        let mut sink = JsonLines::new(&mut out);
+        let mut lines = Lines::new(Box::new(JsonLines), &mut out).expect("writes to memory");
         for record in &records {
-            sink.write(record).expect("writes to memory");
+            lines.write(record).expect("writes to memory");
         }
         let text = String::from_utf8(out).expect("JSON is UTF-8");
         let read: Vec<FrameRecord> = text

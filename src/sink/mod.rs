@@ -1,24 +1,64 @@
-//! Views of the record: JSON lines, the Airbus submission form, overlays.
+//! Views of the record: JSON lines, the Airbus submission form, overlays and crops.
 
 mod airbus;
 mod jsonl;
 mod overlay;
 
+use std::io::{self, Write};
+
 pub use airbus::AirbusCsv;
 pub use jsonl::JsonLines;
 pub use overlay::{Overlay, OverlayError};
 
-use std::io;
-
 use crate::record::FrameRecord;
 
-/// Takes records one by one.
-pub trait Sink {
+/// How records are written as lines of text.
+pub trait Form: Send {
+    /// The line that a file begins with, if there is one.
+    fn head(&self) -> &'static str {
+        ""
+    }
+
+    /// Appends the lines of one record.
+    fn encode(&self, record: &FrameRecord, out: &mut Vec<u8>);
+
+    /// Whether a last line without its end, which begins with `line`, is one of this form that was cut off, in a
+    /// file that begins with `start`, which is no longer than the head.
+    fn is_torn(&self, start: &[u8], line: u8) -> bool;
+}
+
+/// Writes records, one by one.
+pub struct Lines<W> {
+    form: Box<dyn Form>,
+    out: W,
+    bytes: Vec<u8>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes to `out`, which gets the head at once.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn new(form: Box<dyn Form>, mut out: W) -> io::Result<Self> {
+        out.write_all(form.head().as_bytes())?;
+        out.flush()?;
+        Ok(Self {
+            form,
+            out,
+            bytes: Vec::new(),
+        })
+    }
+
     /// Writes one record through to the end, so that a reader at the other end sees it at once.
     ///
     /// # Errors
     /// What the writer below says, `BrokenPipe` among it.
-    fn write(&mut self, record: &FrameRecord) -> io::Result<()>;
+    pub fn write(&mut self, record: &FrameRecord) -> io::Result<()> {
+        self.bytes.clear();
+        self.form.encode(record, &mut self.bytes);
+        self.out.write_all(&self.bytes)?;
+        self.out.flush()
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +98,6 @@ pub(crate) fn sample_record(frame: &str, ships: &[&str]) -> FrameRecord {
             version: "1".into(),
         },
         millis: Millis::default(),
+        board: None,
     }
 }

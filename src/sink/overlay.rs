@@ -113,7 +113,9 @@ impl Overlay {
     }
 
     fn create(&self, frame: &str) -> Result<(PathBuf, File), OverlayError> {
+        // Room for a number, and for the longest name that file systems take.
         let stem = frame.replace(['/', '\\'], "_");
+        let stem = &stem[..stem.floor_char_boundary(255 - 2 * SUFFIX.len())];
         let mut number = 1;
         loop {
             let name = match number {

@@ -1,7 +1,8 @@
 //! Image files to frames.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Seek};
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
@@ -34,6 +35,19 @@ impl Default for DecodeOptions {
 impl DecodeOptions {
     /// Default of `max_pixels`: a whole Sentinel-2 scene (10980 x 10980) fits three times.
     pub const MAX_PIXELS: u64 = 400_000_000;
+
+    /// Whether a file of so many bytes may hold an image of no more pixels than allowed.
+    pub(super) fn check_length(&self, bytes: u64) -> Result<(), DecodeErrorKind> {
+        // Four channels of 32 bits.
+        let most = self.max_pixels.saturating_mul(16).saturating_add(SCRATCH);
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(DecodeErrorKind::TooLong {
+            bytes,
+            limit: self.max_pixels,
+        })
+    }
 }
 
 /// Why a file gave no frame.
@@ -72,6 +86,17 @@ pub enum DecodeErrorKind {
         width: u32,
         /// Height in pixels.
         height: u32,
+        /// The limit in pixels.
+        limit: u64,
+    },
+    /// More bytes than an image of so many pixels has: a file that is mostly holes, perhaps.
+    #[error(
+        "has {bytes} bytes, more than any image of {limit} pixels; raise the limit by --max-pixels \
+         (or `max-pixels` in the config file) if it is one"
+    )]
+    TooLong {
+        /// Length of the file, or of the JPEG in it.
+        bytes: u64,
         /// The limit in pixels.
         limit: u64,
     },
@@ -142,13 +167,28 @@ pub(super) fn of_file(path: &Path, kind: DecodeErrorKind) -> DecodeError {
 }
 
 fn open_file(path: &Path) -> Result<BufReader<File>, DecodeErrorKind> {
-    // Opening a pipe would wait for a writer, so the kind of file is asked first.
-    let metadata = path.metadata().map_err(DecodeErrorKind::Io)?;
-    if !metadata.is_file() {
+    open_regular(path).map(BufReader::new)
+}
+
+/// Opens a file to read; a pipe, which would wait for a writer, or a device is not opened.
+pub(super) fn open_regular(path: &Path) -> Result<File, DecodeErrorKind> {
+    let io = DecodeErrorKind::Io;
+    if !path.metadata().map_err(io)?.is_file() {
         return Err(DecodeErrorKind::NotAFile);
     }
-    let file = File::open(path).map_err(DecodeErrorKind::Io)?;
-    Ok(BufReader::new(file))
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // It may have become a pipe since.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits() as i32,
+    );
+    let file = options.open(path).map_err(io)?;
+    match file.metadata().map_err(io)?.is_file() {
+        true => Ok(file),
+        false => Err(DecodeErrorKind::NotAFile),
+    }
 }
 
 /// [`decode_file`] for a file that lies in memory.
@@ -179,12 +219,25 @@ fn decode_trusting(
 ) -> Result<Frame, DecodeErrorKind> {
     let io = DecodeErrorKind::Io;
     let format = guess(&mut reader)?;
+    let mut length = reader.seek(SeekFrom::End(0)).map_err(io)?;
+    options.check_length(length)?;
+    reader.rewind().map_err(io)?;
     if format == ImageFormat::Jpeg {
         if !jpeg::is_whole(&mut reader).map_err(io)? {
             return Err(DecodeErrorKind::Truncated);
         }
+        // The decoder reads all that there is into memory.
+        length = reader.stream_position().map_err(io)?;
+        let samples = options.max_pixels.saturating_mul(4);
+        if length > samples.saturating_add(SCRATCH) {
+            return Err(DecodeErrorKind::TooLong {
+                bytes: length,
+                limit: options.max_pixels,
+            });
+        }
         reader.rewind().map_err(io)?;
     }
+    let mut reader = reader.take(length);
 
     let mut decoder = open(&mut reader, format)?;
     let (width, height) = decoder.dimensions();
@@ -196,24 +249,39 @@ fn decode_trusting(
         });
     }
     // The pixels are within the limit; this keeps a crafted file from taking much more beside them.
+    let most = decoder
+        .total_bytes()
+        .saturating_mul(2)
+        .saturating_add(SCRATCH);
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(
-        decoder
-            .total_bytes()
-            .saturating_mul(2)
-            .saturating_add(SCRATCH),
-    );
-    decoder.set_limits(limits).map_err(DecodeErrorKind::Image)?;
+    limits.max_alloc = Some(most);
+    decoder.set_limits(limits).map_err(of_image)?;
     let exif = decoder.exif_metadata().ok().flatten();
     let xmp = decoder.xmp_metadata().ok().flatten();
-    let image = DynamicImage::from_decoder(decoder).map_err(DecodeErrorKind::Image)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(of_image)?;
     let pixels = to_rgb8(image, options.stretch)?;
 
     let tags = match format {
-        ImageFormat::Tiff => tags::of_tiff(&name, reader, xmp, (width, height)),
+        ImageFormat::Tiff => {
+            let whole = length <= most;
+            tags::of_tiff(&name, reader, xmp, (width, height), whole)
+        }
         _ => tags::of_blocks(&name, exif, xmp, (width, height)),
     };
     Ok(Frame { name, pixels, tags })
+}
+
+/// What a decoder says, unless it passes on what the system says of the file.
+fn of_image(error: ImageError) -> DecodeErrorKind {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        let system = error.downcast_ref::<io::Error>();
+        if let Some(code) = system.and_then(io::Error::raw_os_error) {
+            return DecodeErrorKind::Io(io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    DecodeErrorKind::Image(error)
 }
 
 /// The format, by the first bytes; the reader is back at them then.
@@ -243,12 +311,16 @@ fn open<'a, R: BufRead + Seek>(
         let color = grey_tiff::color(&mut *reader);
         reader.rewind().map_err(DecodeErrorKind::Io)?;
         if let Some(color) = color {
-            let decoder = GreyTiff::new(reader, color).map_err(DecodeErrorKind::Image)?;
+            let decoder = GreyTiff::new(reader, color).map_err(of_image)?;
             return Ok(Box::new(decoder));
         }
     }
-    let decoder = ImageReader::with_format(reader, format).into_decoder();
-    Ok(Box::new(decoder.map_err(DecodeErrorKind::Image)?))
+    // What unpacks before the size is known: colour profiles of PNG.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(SCRATCH);
+    let mut reader = ImageReader::with_format(reader, format);
+    reader.limits(limits);
+    Ok(Box::new(reader.into_decoder().map_err(of_image)?))
 }
 
 /// What a decoder may take beside twice the pixels.

@@ -1,24 +1,31 @@
 //! A watched folder: files that lie there and files that arrive, each once it is whole.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::decode::{DecodeErrorKind, DecodeOptions, decode_file, of_file};
-use super::finish::digest_of;
+use super::decode::{DecodeErrorKind, DecodeOptions, decode_file, of_file, open_regular};
+use super::finish::digest;
+use super::in_hand::InHand;
 use super::search::{Found, is_hidden, is_image, search};
 use super::settle::{Settling, Sighting};
 use super::stamp::Stamp;
 use super::{Next, Origin, Source, SourceFile};
-use crate::ledger::{LedgerError, Roster};
+use crate::ledger::{Digest, LedgerError, Roster};
 
 /// A folder that cannot be read is tried again this soon.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Events that wait; of more, none is kept, and the folder is searched instead.
+const EVENTS: usize = 4096;
 
 /// How a folder is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +74,16 @@ pub struct FolderWatch {
     options: FolderOptions,
     files: Settling,
     events: Receiver<notify::Result<Event>>,
-    sender: Sender<notify::Result<Event>>,
+    sender: SyncSender<notify::Result<Event>>,
+    /// Whether events found no room.
+    lost: Arc<AtomicBool>,
     /// `None` while the folder cannot be watched: then searching alone finds files.
     watcher: Option<RecommendedWatcher>,
     next_scan: Instant,
     /// Why the folder cannot be searched or watched, as last logged.
     trouble: Option<String>,
+    /// Folders below that cannot be read, as last logged.
+    unreadable: BTreeSet<PathBuf>,
 }
 
 impl FolderWatch {
@@ -90,16 +101,18 @@ impl FolderWatch {
             path: root.to_owned(),
             source,
         })?;
-        let (sender, events) = mpsc::channel();
+        let (sender, events) = mpsc::sync_channel(EVENTS);
         Ok(Self {
             root,
             options,
             files: Settling::new(options.settle),
             events,
             sender,
+            lost: Arc::default(),
             watcher: None,
             next_scan: Instant::now(),
             trouble: None,
+            unreadable: BTreeSet::new(),
         })
     }
 
@@ -107,14 +120,19 @@ impl FolderWatch {
     pub fn next(&mut self, timeout: Duration) -> Option<PathBuf> {
         let deadline = Instant::now() + timeout;
         loop {
-            if self.next_scan <= Instant::now() {
+            let lost = self.lost.swap(false, Ordering::Relaxed);
+            if lost || self.next_scan <= Instant::now() {
                 self.scan();
             }
-            while let Ok(event) = self.events.try_recv() {
-                self.handle(event);
+            // No more than wait by now: they may come faster than they are handled.
+            for _ in 0..EVENTS {
+                match self.events.try_recv() {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
             }
             let now = Instant::now();
-            if let Some(path) = self.files.take(now, Stamp::of) {
+            if let Some(path) = self.files.take(now, Stamp::of_any) {
                 return Some(path);
             }
             if now >= deadline {
@@ -133,7 +151,13 @@ impl FolderWatch {
         }
     }
 
-    /// Files seen but not yet handed out.
+    /// A file that was handed out changed while it was read: it is handed out again once it has settled.
+    fn look_again(&mut self, path: PathBuf) {
+        let stamp = Stamp::of_any(&path);
+        self.files.saw(path, stamp, Sighting::Found, Instant::now());
+    }
+
+    /// Files seen but not yet handed out; those that could not be read are not among them.
     pub fn waiting(&self) -> usize {
         self.files.waiting()
     }
@@ -180,7 +204,12 @@ impl FolderWatch {
             true => RecursiveMode::Recursive,
             false => RecursiveMode::NonRecursive,
         };
-        let mut watcher = notify::recommended_watcher(self.sender.clone())?;
+        let (sender, lost) = (self.sender.clone(), Arc::clone(&self.lost));
+        let mut watcher = notify::recommended_watcher(move |event| {
+            if sender.try_send(event).is_err() {
+                lost.store(true, Ordering::Relaxed);
+            }
+        })?;
         watcher.watch(&self.root, mode)?;
         self.watcher = Some(watcher);
         Ok(())
@@ -188,13 +217,20 @@ impl FolderWatch {
 
     /// Takes in what a complete search found.
     fn note(&mut self, Found { images, unreadable }: Found) {
+        let before = std::mem::take(&mut self.unreadable);
         for (folder, error) in unreadable {
-            debug!("{}: passed over: {error}", folder.display());
+            if !before.contains(&folder) {
+                warn!(
+                    "{}: passed over until it can be read: {error}",
+                    folder.display()
+                );
+            }
+            self.unreadable.insert(folder);
         }
         let now = Instant::now();
         for path in &images {
             self.files
-                .saw(path.clone(), Stamp::of(path), Sighting::Found, now);
+                .saw(path.clone(), Stamp::of_any(path), Sighting::Found, now);
         }
         self.files.retain(&images);
     }
@@ -218,7 +254,13 @@ impl FolderWatch {
         let how = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => Sighting::Closed,
             EventKind::Modify(ModifyKind::Name(_)) => Sighting::Closed,
-            EventKind::Modify(ModifyKind::Metadata(_)) => return,
+            EventKind::Modify(ModifyKind::Metadata(_)) => {
+                let now = Instant::now();
+                for path in &event.paths {
+                    self.files.saw_rights(path, now);
+                }
+                return;
+            }
             EventKind::Create(CreateKind::Folder) if self.options.recursive => {
                 // Files may have come in before the new folder was watched.
                 self.next_scan = Instant::now();
@@ -235,7 +277,7 @@ impl FolderWatch {
                 self.watcher = None;
                 self.next_scan = now;
             } else if self.is_candidate(&path) {
-                let stamp = Stamp::of(&path);
+                let stamp = Stamp::of_any(&path);
                 self.files.saw(path, stamp, how, now);
             } else if self.options.recursive && how == Sighting::Closed && path.is_dir() {
                 self.next_scan = now;
@@ -254,39 +296,47 @@ pub struct FolderFrames {
     watch: FolderWatch,
     decode: DecodeOptions,
     roster: Roster,
+    in_hand: Arc<InHand>,
     once: bool,
 }
 
 impl FolderFrames {
-    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded. With
-    /// `once`, the source ends when the files that are there have been handed out.
-    pub fn new(watch: FolderWatch, decode: DecodeOptions, roster: Roster, once: bool) -> Self {
+    /// Frames are named by their path below the watched folder; what the `roster` knows is not decoded, nor what
+    /// is tried alone for it was `in_hand` before. With `once`, the source ends when the files that
+    /// are there have been handed out.
+    pub fn new(
+        watch: FolderWatch,
+        decode: DecodeOptions,
+        roster: Roster,
+        in_hand: Arc<InHand>,
+        once: bool,
+    ) -> Self {
         Self {
             watch,
             decode,
             roster,
+            in_hand,
             once,
         }
     }
 
-    /// What the file at `path` is; none if it changes meanwhile, for then it is handed out once more.
-    fn look(&self, path: PathBuf) -> Result<Option<Next>, LedgerError> {
+    /// What the file at `path` is; none if it is not known yet, for then it is handed out once more.
+    fn look(&mut self, path: PathBuf) -> Result<Option<Next>, LedgerError> {
         let start = Instant::now();
-        let name = self.watch.relative(&path);
+        let name = self.watch.relative(&path).to_owned();
         let Some(stamp) = Stamp::of(&path) else {
-            return Ok(None);
+            let problem = open_regular(&path).err();
+            return Ok(problem.and_then(|problem| self.refuse(&path, problem, None)));
         };
-        let known = self.roster.digest(name, &stamp)?;
-        let digest = match known.map_or_else(|| digest_of(&path), Ok) {
-            Ok(digest) => digest,
-            Err(error) => {
-                let problem = of_file(&path, DecodeErrorKind::Io(error)).to_string();
-                let origin = None;
-                return Ok(Some(Next::Broken { problem, origin }));
-            }
+        let digest = match self.roster.digest(&name, &stamp)? {
+            Some(digest) => digest,
+            None => match self.digest(&path, &stamp) {
+                Ok(digest) => digest,
+                Err(problem) => return Ok(self.refuse(&path, problem, None)),
+            },
         };
         let origin = Origin {
-            key: self.roster.key(name, digest),
+            key: self.roster.key(&name, digest),
             file: Some(SourceFile {
                 path: path.clone(),
                 stamp,
@@ -295,26 +345,69 @@ impl FolderFrames {
         if let Some(outcome) = self.roster.outcome(&origin.key)? {
             return Ok(Some(Next::Known { origin, outcome }));
         }
+        match self.in_hand.tries(&origin.key, &path) {
+            Some(Ok(mut record)) => {
+                record.frame = origin.key.name.to_string_lossy().into_owned();
+                return Ok(Some(Next::Seen { record, origin }));
+            }
+            Some(Err(problem)) => {
+                let origin = Some(origin);
+                return Ok(Some(Next::Broken { problem, origin }));
+            }
+            None => {}
+        }
+        let mark = self.in_hand.mark(&origin.key);
         let decoded = decode_file(&path, &self.decode);
+        drop(mark);
         if Stamp::of(&path) != Some(stamp) {
+            self.watch.look_again(path);
             return Ok(None);
         }
-        Ok(Some(match decoded {
+        Ok(match decoded {
             Ok(mut frame) => {
+                self.watch.files.could_read(&path);
                 frame.name = origin.key.name.to_string_lossy().into_owned();
-                Next::Frame {
+                Some(Next::Frame {
                     frame,
                     decode: start.elapsed(),
                     origin,
-                }
+                })
             }
-            Err(error) => {
-                let origin = error.kind.is_lasting().then_some(origin);
-                let problem = error.to_string();
-                Next::Broken { problem, origin }
-            }
-        }))
+            Err(error) => self.refuse(&path, error.kind, Some(origin)),
+        })
     }
+
+    fn digest(&self, path: &Path, stamp: &Stamp) -> Result<Digest, DecodeErrorKind> {
+        self.decode.check_length(stamp.length)?;
+        digest(open_regular(path)?).map_err(DecodeErrorKind::Io)
+    }
+
+    /// Says what is wrong with a file, unless it is gone, known to be unreadable, or may become whole.
+    fn refuse(
+        &mut self,
+        path: &Path,
+        problem: DecodeErrorKind,
+        origin: Option<Origin>,
+    ) -> Option<Next> {
+        let now = Instant::now();
+        let files = &mut self.watch.files;
+        let is_news = match &problem {
+            DecodeErrorKind::Io(_) if path.symlink_metadata().is_err_and(is_missing) => false,
+            DecodeErrorKind::Io(_) => files.postpone(path, self.watch.options.rescan, now),
+            _ => {
+                files.could_read(path);
+                !(problem.is_lasting() && files.doubt(path, now))
+            }
+        };
+        is_news.then(|| Next::Broken {
+            origin: origin.filter(|_| problem.is_lasting()),
+            problem: of_file(path, problem).to_string(),
+        })
+    }
+}
+
+fn is_missing(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 impl Source for FolderFrames {
@@ -330,6 +423,10 @@ impl Source for FolderFrames {
                 return Ok(next);
             }
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.watch.trouble.clone()
     }
 }
 

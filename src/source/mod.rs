@@ -6,11 +6,14 @@ pub mod decode;
 pub mod finish;
 pub mod folder;
 mod grey_tiff;
+pub mod in_hand;
 mod jpeg;
+mod live;
 pub mod pixels;
 pub mod search;
 mod settle;
 pub mod stamp;
+pub mod stream;
 mod tags;
 
 use std::path::PathBuf;
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 use crate::frame::Frame;
 use crate::ledger::{Key, LedgerError, Outcome};
+use crate::record::FrameRecord;
 use stamp::Stamp;
 
 /// A stream of frames that a loop asks for the next one.
@@ -27,6 +31,16 @@ pub trait Source {
     /// # Errors
     /// If the ledger cannot say what is known.
     fn next(&mut self, timeout: Duration) -> Result<Next, LedgerError>;
+
+    /// What keeps it from giving frames at present, for people to read.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Frames that came faster than they were asked for, and are gone, since this was asked last.
+    fn take_dropped(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a [`Source`] had to say.
@@ -38,6 +52,13 @@ pub enum Next {
         frame: Frame,
         /// How long reading and decoding took.
         decode: Duration,
+        /// Which frame it is.
+        origin: Origin,
+    },
+    /// A frame that was looked at already, in a process of its own.
+    Seen {
+        /// What it shows.
+        record: FrameRecord,
         /// Which frame it is.
         origin: Origin,
     },
@@ -59,6 +80,16 @@ pub enum Next {
     Idle,
     /// Nothing will come any more.
     End,
+}
+
+impl Next {
+    /// Bytes that its pixels take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Frame { frame, .. } => frame.pixels.as_raw().len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// Where a frame comes from.

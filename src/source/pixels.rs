@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{DecodeErrorKind, DecodeOptions, decode_bytes};
 use super::jpeg;
+use crate::frame::Frame;
 
 /// How the pixels of a buffer lie. In config files: the name in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,20 +283,13 @@ impl BufferFormat {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, PixelError> {
-        let jpeg = jpeg::with_huffman_tables(bytes).ok_or(PixelError::NoJpeg)?;
         // Asked before any memory is taken for pixels.
-        let (width, height) = jpeg::size(&jpeg[..]).map_err(|_| PixelError::NoJpeg)?;
+        let (width, height) = jpeg::size(bytes).map_err(|_| PixelError::NoJpeg)?;
         let fits = |is: u32, said: u32| (said..said.saturating_add(BLOCK)).contains(&is);
         if !fits(width, self.width) || !fits(height, self.height) {
             return Err(PixelError::OtherSize(width, height));
         }
-        let frame = decode_bytes("", &jpeg, &DecodeOptions::default());
-        let image = frame
-            .map_err(|error| match error.kind {
-                DecodeErrorKind::Truncated => PixelError::Truncated,
-                kind => PixelError::Jpeg(kind),
-            })?
-            .pixels;
+        let image = decode_mjpeg(bytes, &DecodeOptions::default())?.pixels;
         if image.dimensions() == (self.width, self.height) {
             return Ok(image);
         }
@@ -303,9 +297,18 @@ impl BufferFormat {
     }
 }
 
+/// A frame of Motion JPEG, with or without Huffman tables, without a name.
+pub(super) fn decode_mjpeg(bytes: &[u8], options: &DecodeOptions) -> Result<Frame, PixelError> {
+    let jpeg = jpeg::with_huffman_tables(bytes).ok_or(PixelError::NoJpeg)?;
+    decode_bytes("", &jpeg, options).map_err(|error| match error.kind {
+        DecodeErrorKind::Truncated => PixelError::Truncated,
+        kind => PixelError::Jpeg(kind),
+    })
+}
+
 /// Y'CbCr to R'G'B' in units of 1/65536, solved from the definitions of ITU-R BT.601-7, 2.5 (limited
 /// range) and of JFIF 1.02 (full range), with the weights of the encoding.
-struct Ycbcr {
+pub(super) struct Ycbcr {
     black: i32,
     luma: i32,
     red_of_cr: i32,
@@ -317,7 +320,7 @@ struct Ycbcr {
 const ONE: f64 = 65536.0;
 
 impl Ycbcr {
-    fn new(colours: Colours) -> Self {
+    pub(super) fn new(colours: Colours) -> Self {
         let (red, blue) = colours.encoding.weights();
         let green = 1.0 - red - blue;
         let (black, luma, chroma) = match colours.range {
@@ -339,7 +342,7 @@ impl Ycbcr {
 
     /// What chroma adds to red, green and blue, with the half that makes the shift round.
     #[inline]
-    fn chroma(&self, cb: u8, cr: u8) -> [i32; 3] {
+    pub(super) fn chroma(&self, cb: u8, cr: u8) -> [i32; 3] {
         let (cb, cr) = (i32::from(cb) - 128, i32::from(cr) - 128);
         let half = 1 << 15;
         [
@@ -350,7 +353,7 @@ impl Ycbcr {
     }
 
     #[inline]
-    fn rgb(&self, y: u8, chroma: [i32; 3]) -> [u8; 3] {
+    pub(super) fn rgb(&self, y: u8, chroma: [i32; 3]) -> [u8; 3] {
         let luma = self.luma * (i32::from(y) - self.black);
         chroma.map(|c| ((luma + c) >> 16).clamp(0, 255) as u8)
     }

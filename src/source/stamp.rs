@@ -1,6 +1,7 @@
 //! What tells one version of a file from the next without reading it.
 
 use std::fs::Metadata;
+use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,6 +25,21 @@ impl Stamp {
             modified: metadata.modified().ok()?,
             inode: inode(&metadata),
         })
+    }
+
+    /// As [`Stamp::of`]; besides, what is neither a folder nor a file that can be read has a stamp that stays the
+    /// same, by which it is told from the file that may take its place.
+    pub(super) fn of_any(path: &Path) -> Option<Self> {
+        let odd = || match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(_) if path.is_dir() => None,
+            entry => Some(Self {
+                length: 0,
+                modified: UNIX_EPOCH,
+                inode: entry.map_or(0, |metadata| inode(&metadata)),
+            }),
+        };
+        Self::of(path).or_else(odd)
     }
 
     /// Length, nanoseconds since 1970 and inode, as a database keeps them. Times too far off to be told

@@ -40,13 +40,14 @@ impl Dir {
         path
     }
 
-    /// `shipwatch` with this folder as its working directory and nothing that the caller's
-    /// environment says of logging.
+    /// `shipwatch` with this folder as its working directory, a runtime folder in it, and nothing that the
+    /// caller's environment says of logging.
     pub(crate) fn shipwatch(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shipwatch"));
         command
             .current_dir(self.0.path())
             .args(args)
+            .env("RUNTIME_DIRECTORY", self.path("runtime"))
             .env_remove("SHIPWATCH_LOG");
         command
     }

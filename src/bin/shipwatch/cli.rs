@@ -27,11 +27,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Detect(DetectArgs),
     Run(RunArgs),
+    Status(StatusArgs),
     Check(CheckArgs),
     Bench(BenchArgs),
     /// List the cameras that are plugged in, with the formats and sizes they offer
     #[cfg(feature = "camera")]
     Cameras,
+    /// Look at one file that may end the process, as the daemon does with those that it suspects
+    #[command(hide = true)]
+    Trial(DetectArgs),
 }
 
 impl Command {
@@ -86,8 +90,9 @@ pub(crate) struct DetectArgs {
 /// Watch a folder and append what is found to a file of JSON lines.
 ///
 /// Image files that lie in the folder count, and those that arrive, once they are whole. Stops on
-/// SIGINT and SIGTERM, after the frame in hand. What is typed here wins over the config file.
-#[derive(Debug, Args)]
+/// SIGINT and SIGTERM, after the frame in hand; on SIGHUP the config and the models are read again, and stay as they
+/// were if the new ones are no good. What is typed here wins over the config file.
+#[derive(Debug, Clone, Args)]
 #[command(after_help = RUN_EXAMPLES, after_long_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct RunArgs {
     /// Read this config file; its paths are relative to the folder it lies in
@@ -114,6 +119,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) models: Option<PathBuf>,
 
+    /// Keep the status in this folder; systemd's for the service, or the user's, by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runtime_folder: Option<PathBuf>,
+
     /// Process the files that are there and end; code 65 if any was broken
     #[arg(long)]
     pub(crate) once: bool,
@@ -128,6 +137,21 @@ Examples:
   shipwatch run --create                      watch ./incoming, append to ./detections.jsonl
   shipwatch run --folder cam --overlay seen   another folder, with pictures to look at
   shipwatch run --config config.toml          as the config file says";
+
+/// Print what a running daemon is doing: its sources, rates, drops, the last detections, disks and models.
+///
+/// Ends with 69 if none runs.
+#[derive(Debug, Args)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct StatusArgs {
+    /// The runtime folder of the daemon; the service's or the user's by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runtime_folder: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Check the config, the folders it names and the models, and find known ships on a built-in image.
 ///

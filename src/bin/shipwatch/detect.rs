@@ -1,6 +1,6 @@
 //! `shipwatch detect`: files in, records out.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Stdout};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use log::{error, info};
 use shipwatch::frame::Frame;
 use shipwatch::model::{Bundle, Manifest};
 use shipwatch::record::{FrameRecord, milliseconds};
-use shipwatch::sink::{AirbusCsv, JsonLines, Overlay, Sink};
+use shipwatch::sink::{AirbusCsv, Form, JsonLines, Lines, Overlay};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::cli::{DetectArgs, Format};
@@ -24,7 +24,7 @@ struct Job {
     inputs: Vec<Input>,
     lookout: Lookout,
     decoding: DecodeOptions,
-    sink: Box<dyn Sink>,
+    lines: Lines<Stdout>,
     overlay: Option<Overlay>,
 }
 
@@ -70,7 +70,7 @@ impl Job {
             lookout: Lookout::new(models, vec![args.tuning.options()]),
             decoding: args.decoding.options(),
             overlay: overlay.transpose()?,
-            sink: sink(args.format)
+            lines: Lines::new(form(args.format), io::stdout())
                 .context("standard output")
                 .or_exit(Exit::Io)?,
         })
@@ -120,19 +120,18 @@ impl Job {
                 .write(0, &frame.pixels, record)
                 .or_exit(Exit::CannotCreate)?;
         }
-        self.sink
+        self.lines
             .write(record)
             .context("standard output")
             .or_exit(Exit::Io)
     }
 }
 
-fn sink(format: Format) -> io::Result<Box<dyn Sink>> {
-    let out = io::stdout();
-    Ok(match format {
-        Format::Jsonl => Box::new(JsonLines::new(out)),
-        Format::Csv => Box::new(AirbusCsv::new(out)?),
-    })
+fn form(format: Format) -> Box<dyn Form> {
+    match format {
+        Format::Jsonl => Box::new(JsonLines),
+        Format::Csv => Box::new(AirbusCsv),
+    }
 }
 
 /// A bar where a person watches, and nothing in a pipe.

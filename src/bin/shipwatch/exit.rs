@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Data = 65,
     /// An input does not exist or holds nothing to read.
     NoInput = 66,
+    /// No daemon runs.
+    Unavailable = 69,
     /// A fault of the program.
     Software = 70,
     /// An output cannot be created.
@@ -36,6 +38,7 @@ Exit codes:
   64  the command line makes no sense
   65  at least one frame failed; the others were processed
   66  a path does not exist, or a folder holds no image
+  69  no daemon runs whose status could be told
   70  a fault of the program
   73  an output cannot be created
   74  reading or writing failed
@@ -52,6 +55,7 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     exit: Exit,
     error: anyhow::Error,
+    may_pass: bool,
 }
 
 impl Failure {
@@ -59,7 +63,23 @@ impl Failure {
         Self {
             exit,
             error: error.into(),
+            may_pass: false,
         }
+    }
+
+    /// The same, and whether trying again may help.
+    pub(crate) fn passing(self, may_pass: bool) -> Self {
+        Self { may_pass, ..self }
+    }
+
+    /// Whether trying again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
+    /// What went wrong.
+    pub(crate) fn error(&self) -> &anyhow::Error {
+        &self.error
     }
 
     /// Logs the error and gives its code. A reader that went away is no error.
@@ -141,6 +161,7 @@ mod tests {
             Exit::Usage,
             Exit::Data,
             Exit::NoInput,
+            Exit::Unavailable,
             Exit::Software,
             Exit::CannotCreate,
             Exit::Io,

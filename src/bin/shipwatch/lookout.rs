@@ -30,6 +30,10 @@ impl Lookout {
         }
     }
 
+    pub(crate) fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
     /// Finds the ships of a frame of the source of that number. Frames of one run are much alike, so a warning about
     /// their resolution is given once, and again when it changes a lot.
     pub(crate) fn look(&self, source: usize, frame: &Frame) -> Result<FrameRecord, DetectError> {

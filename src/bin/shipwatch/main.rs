@@ -11,7 +11,9 @@ mod inputs;
 mod logging;
 mod lookout;
 mod run;
+mod runtime;
 mod service;
+mod status;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -28,18 +30,22 @@ fn main() -> ExitCode {
     };
     logging::init(cli.verbosity, cli.command.usual_level());
     shipwatch::contain::report_only_uncontained();
-    match panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+    let code = match panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => failure.report(),
         // The panic has reported itself.
         Err(_) => Exit::Software.into(),
-    }
+    };
+    logging::end();
+    code
 }
 
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Detect(args) => detect::run(args),
         Command::Run(args) => run::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Trial(args) => run::try_alone(args),
         Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "camera")]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use shipwatch::daemon::Summary;
+use shipwatch::daemon::status::Counts;
 
 /// The notifications of one run. Without systemd nothing hears them.
 pub(crate) struct Service {
@@ -28,22 +28,32 @@ impl Service {
     }
 
     /// The loop turns: a frame is done, or there is none.
-    pub(crate) fn alive(&self, summary: &Summary) {
+    pub(crate) fn alive(&self, counts: &Counts) {
         let now = Instant::now();
         if now >= self.next.get() {
             self.next.set(now + self.interval);
-            let Summary {
+            let Counts {
                 frames,
                 ships,
                 broken,
                 dropped,
                 ..
-            } = summary;
+            } = counts;
             notify::alive(&format!(
                 "{frames} frames with {ships} ships; {broken} skipped, {dropped} dropped"
             ));
         }
     }
+}
+
+/// The config is read again.
+pub(crate) fn reloading() {
+    notify::reloading();
+}
+
+/// What was asked to be read again is in use, or was refused.
+pub(crate) fn reloaded() {
+    notify::ready();
 }
 
 /// The loop will end after the frame in hand.
@@ -76,6 +86,10 @@ mod notify {
         say(&[NotifyState::Ready]);
     }
 
+    pub(super) fn reloading() {
+        say(&[NotifyState::Reloading]);
+    }
+
     pub(super) fn alive(status: &str) {
         say(&[NotifyState::Watchdog, NotifyState::Status(status)]);
     }
@@ -88,6 +102,7 @@ mod notify {
 #[cfg(not(target_os = "linux"))]
 mod notify {
     pub(super) fn ready() {}
+    pub(super) fn reloading() {}
     pub(super) fn alive(_: &str) {}
     pub(super) fn stopping() {}
 }

@@ -12,11 +12,15 @@ use serde::Deserialize;
 
 pub use rule::Problem;
 use rule::{Rule, broken};
-use source::INCOMING;
 pub use source::{Finished, SourceConfig};
 
 use super::Group;
+use super::heat::{Limits, MOST_STEPS};
+use super::retention::{Folder, Keep};
 use crate::detect::Options;
+use crate::ledger::Retention;
+
+const MEGABYTE: u64 = 1_000_000;
 
 /// What the daemon is told to do. Every key may be left out.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,6 +36,12 @@ pub struct Config {
     pub detect: DetectConfig,
     /// What is done, on disk.
     pub ledger: LedgerConfig,
+    /// When to work slower.
+    pub heat: HeatConfig,
+    /// How much is kept.
+    pub retention: RetentionConfig,
+    /// Folder for what is of use only while the system runs; systemd's, or the user's, where there is none.
+    pub runtime_folder: Option<PathBuf>,
 }
 
 /// Section `[output]`.
@@ -40,6 +50,10 @@ pub struct Config {
 pub struct OutputConfig {
     /// File of JSON lines that is appended to.
     pub detections: PathBuf,
+    /// File in the submission form of the Airbus challenge that is appended to as well.
+    pub csv: Option<PathBuf>,
+    /// A file that has grown to so many megabytes is moved to a name with a number, and begun anew.
+    pub rotate_megabytes: u64,
     /// Folder for pictures with the ships outlined; none are written where there is none.
     pub overlay: Option<PathBuf>,
 }
@@ -54,6 +68,31 @@ pub struct LedgerConfig {
     pub commit_frames: usize,
     /// None waits for longer than this many seconds.
     pub commit_seconds: f64,
+}
+
+/// Section `[retention]`. A megabyte is a million bytes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RetentionConfig {
+    /// Detections in the ledger, and complete files of them, are deleted after so many days; never for their age
+    /// where there is none.
+    pub days: Option<f64>,
+    /// Most megabytes of the ledger.
+    pub ledger_megabytes: u64,
+    /// Most megabytes of complete files of detections, for each kind.
+    pub detections_megabytes: u64,
+    /// Megabytes of a disk that are never used.
+    pub reserve_megabytes: u64,
+}
+
+/// Section `[heat]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HeatConfig {
+    /// Degrees Celsius above which the daemon works slower.
+    pub limit: f32,
+    /// At most this many times it halves how much of the time it works.
+    pub steps: u8,
 }
 
 /// Section `[detect]`: what differs from the manifest of the models.
@@ -76,6 +115,19 @@ impl Default for Config {
             output: OutputConfig::default(),
             detect: DetectConfig::default(),
             ledger: LedgerConfig::default(),
+            retention: RetentionConfig::default(),
+            runtime_folder: None,
+            heat: HeatConfig::default(),
+        }
+    }
+}
+
+impl Default for HeatConfig {
+    fn default() -> Self {
+        let Limits { celsius, steps } = Limits::default();
+        Self {
+            limit: celsius,
+            steps,
         }
     }
 }
@@ -95,7 +147,20 @@ impl Default for OutputConfig {
     fn default() -> Self {
         Self {
             detections: "detections.jsonl".into(),
+            csv: None,
+            rotate_megabytes: 64,
             overlay: None,
+        }
+    }
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            days: None,
+            ledger_megabytes: 256,
+            detections_megabytes: 1024,
+            reserve_megabytes: 100,
         }
     }
 }
@@ -135,23 +200,15 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
-            if source.camera.is_none() {
-                source.folder.get_or_insert_with(|| INCOMING.into());
-            }
-            let paths = [
-                source.folder.as_mut(),
-                Some(&mut source.finished_folder),
-                source.failed_folder.as_mut(),
-            ];
-            for path in paths.into_iter().flatten() {
-                *path = base.join(&*path);
-            }
+            source.resolve(base);
         }
         let paths = [
             config.ledger.file.as_mut(),
             Some(&mut config.output.detections),
+            config.output.csv.as_mut(),
             config.output.overlay.as_mut(),
             config.models.as_mut(),
+            config.runtime_folder.as_mut(),
         ];
         for path in paths.into_iter().flatten() {
             *path = base.join(&*path);
@@ -183,6 +240,48 @@ impl Config {
                 "ledger.commit-seconds",
                 (0.0..=60.0).contains(&self.ledger.commit_seconds),
                 "must lie between 0 and 60",
+            ),
+            (
+                "output.csv",
+                self.output.csv.as_ref() != Some(&self.output.detections),
+                "must be another file than `output.detections`",
+            ),
+            (
+                "output.rotate-megabytes",
+                (1..=1_000_000).contains(&self.output.rotate_megabytes),
+                "must lie between 1 and 1000000",
+            ),
+            (
+                "retention.days",
+                self.retention
+                    .days
+                    .is_none_or(|days| (0.001..=100_000.0).contains(&days)),
+                "must lie between 0.001 and 100000",
+            ),
+            (
+                "retention.ledger-megabytes",
+                (1..=1_000_000).contains(&self.retention.ledger_megabytes),
+                "must lie between 1 and 1000000",
+            ),
+            (
+                "retention.detections-megabytes",
+                self.retention.detections_megabytes <= 1_000_000_000,
+                "must not be above 1000000000",
+            ),
+            (
+                "retention.reserve-megabytes",
+                self.retention.reserve_megabytes <= 1_000_000,
+                "must not be above 1000000",
+            ),
+            (
+                "heat.limit",
+                self.heat.limit > 0.0,
+                "must be positive degrees Celsius, or inf for no limit",
+            ),
+            (
+                "heat.steps",
+                self.heat.steps <= MOST_STEPS,
+                "must lie between 0 and 4",
             ),
         ];
         problems.extend(broken(rules, str::to_owned));
@@ -222,6 +321,43 @@ impl Config {
         Group {
             frames: self.ledger.commit_frames,
             delay: Duration::from_secs_f64(self.ledger.commit_seconds),
+        }
+    }
+
+    /// How much is kept.
+    ///
+    /// # Panics
+    /// If [`Config::check`] finds a problem with the days.
+    pub fn keep(&self) -> Keep {
+        let RetentionConfig {
+            days,
+            ledger_megabytes,
+            detections_megabytes,
+            reserve_megabytes,
+        } = self.retention;
+        let folders = self.source.iter().filter_map(|source| {
+            Some(Folder {
+                source: source.name.clone(),
+                path: source.watched()?.to_owned(),
+                keeps: source.finished == Finished::Keep,
+            })
+        });
+        Keep {
+            ledger: Retention {
+                age: days.map(|days| Duration::from_secs_f64(days * 86_400.0)),
+                bytes: ledger_megabytes * MEGABYTE,
+            },
+            complete: detections_megabytes * MEGABYTE,
+            reserve: reserve_megabytes * MEGABYTE,
+            folders: folders.collect(),
+        }
+    }
+
+    /// When the daemon works slower.
+    pub fn heat_limits(&self) -> Limits {
+        Limits {
+            celsius: self.heat.limit,
+            steps: self.heat.steps,
         }
     }
 
@@ -289,6 +425,7 @@ mod tests {
         assert_eq!(source.folder_options(), FolderOptions::default());
         assert_eq!(source.decode_options(), DecodeOptions::default());
         assert_eq!(config.detect_options(&source), Options::default());
+        assert_eq!(config.heat_limits(), Limits::default());
     }
 
     #[test]
@@ -316,9 +453,19 @@ mod tests {
             file = "/ledger"
             commit-frames = 3
             commit-seconds = 2
+            [heat]
+            limit = 70
+            steps = 2
             [output]
             detections = "/out.jsonl"
+            csv = "/out.csv"
+            rotate-megabytes = 3
             overlay = "/overlays"
+            [retention]
+            days = 0.5
+            ledger-megabytes = 4
+            detections-megabytes = 5
+            reserve-megabytes = 6
             [detect]
             gate = 0.25
             mask = 0.5
@@ -339,6 +486,24 @@ mod tests {
         assert_eq!(config.ledger_file(), Path::new("/ledger"));
         let group = config.group();
         assert_eq!((group.frames, group.delay), (3, Duration::from_secs(2)));
+        let keep = config.keep();
+        assert_eq!(
+            (keep.ledger.age, keep.ledger.bytes),
+            (Some(Duration::from_secs(43_200)), 4_000_000)
+        );
+        assert_eq!((keep.complete, keep.reserve), (5_000_000, 6_000_000));
+        assert_eq!(
+            keep.folders,
+            [Folder {
+                source: "quay".into(),
+                path: "/in".into(),
+                keeps: false
+            }]
+        );
+        assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
+        assert_eq!(config.output.rotate_megabytes, 3);
+        let heat = config.heat_limits();
+        assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
         assert_eq!(
             (folder.recursive, folder.settle),
@@ -462,6 +627,23 @@ mod tests {
             problems("[ledger]\ncommit-frames = 0\ncommit-seconds = nan"),
             ["ledger.commit-frames", "ledger.commit-seconds"]
         );
+        assert_eq!(
+            problems(
+                "[retention]\ndays = 0\nledger-megabytes = 0\n[output]\ncsv = 'detections.jsonl'\n\
+                 rotate-megabytes = 0"
+            ),
+            [
+                "output.csv",
+                "output.rotate-megabytes",
+                "retention.days",
+                "retention.ledger-megabytes"
+            ]
+        );
+        assert_eq!(
+            problems("[heat]\nlimit = nan\nsteps = 5"),
+            ["heat.limit", "heat.steps"]
+        );
+        assert_eq!(problems("[heat]\nlimit = inf\nsteps = 0"), [""; 0]);
         let folders = "[[source]]\nfinished = 'move'\nfinished-folder = 'incoming/done'\n";
         assert_eq!(problems(folders), [""; 0]);
         let two =

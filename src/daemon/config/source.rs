@@ -11,13 +11,19 @@ use super::rule::Rule;
 use crate::daemon::queue::Policy;
 use crate::detect::{Polygon, Regions};
 use crate::frame::{Lens, Percentiles};
+#[cfg(feature = "camera")]
+use crate::source::camera::CameraOptions;
 use crate::source::decode::DecodeOptions;
 use crate::source::finish::Finish;
 use crate::source::folder::FolderOptions;
 use crate::source::pixels::Layout;
+use crate::source::stream::{Form, Input, StreamOptions};
 
 /// The watched folder of a source that names none.
 pub(super) const INCOMING: &str = "incoming";
+
+/// Standard input, among streams.
+const STDIN: &str = "-";
 
 /// A section `[[source]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,13 +31,21 @@ pub(super) const INCOMING: &str = "incoming";
 pub struct SourceConfig {
     /// What the log and the ledger call it; a source of another name knows no file. `folder` unless said.
     pub name: String,
-    /// The watched folder; `incoming` where there is neither this nor a camera.
+    /// The watched folder; `incoming` where there is neither this nor a camera, a stream or a command.
     pub folder: Option<PathBuf>,
+    /// A FIFO that video is read from; standard input if it is `-`.
+    pub stream: Option<PathBuf>,
+    /// A command that writes video to its standard output: its program and its arguments.
+    pub command: Option<Vec<String>>,
+    /// How frames lie in a stream; found out where it is not said.
+    pub form: Option<Form>,
+    /// A command of which no frame comes for so many seconds is started anew.
+    pub silent_seconds: f64,
     /// A V4L2 camera: its device, or a link to it.
     pub camera: Option<PathBuf>,
     /// Width and height that the camera is asked for; the largest there is where it is not.
     pub size: Option<[u32; 2]>,
-    /// Frames per second that the camera is asked for, and no more of which are looked at.
+    /// Frames per second that the camera is asked for, and no more of which are looked at; of a stream, too.
     pub rate: Option<f64>,
     /// How the camera's pixels travel.
     pub format: Option<Layout>,
@@ -72,7 +86,7 @@ pub struct SourceConfig {
     pub failed_folder: Option<PathBuf>,
     /// Frames that wait to be looked at.
     pub queue: usize,
-    /// What happens to a frame that finds no room: those of a folder wait, of a camera the oldest is dropped.
+    /// What happens to a frame that finds no room: those of a folder wait, of others the oldest is dropped.
     pub full: Option<Policy>,
     /// Thresholds for this source alone; what is not said here is as under `[detect]`.
     pub detect: DetectConfig,
@@ -98,6 +112,10 @@ impl Default for SourceConfig {
         Self {
             name: "folder".into(),
             folder: None,
+            stream: None,
+            command: None,
+            form: None,
+            silent_seconds: StreamOptions::SILENCE.as_secs_f64(),
             camera: None,
             size: None,
             rate: None,
@@ -190,7 +208,7 @@ impl SourceConfig {
         ]
     }
 
-    fn own_rules(&self, all: &[Self]) -> [Rule; 15] {
+    fn own_rules(&self, all: &[Self]) -> [Rule; 20] {
         let positive = |value: Option<f64>| value.is_none_or(|v| v.is_finite() && v > 0.0);
         let hour = 0.0..=3600.0;
         let unwatched = |folder: &Path| !all.iter().any(|source| source.watches(folder));
@@ -234,6 +252,32 @@ impl SourceConfig {
                 "has a source of its own: take `folder` out, or put it under another [[source]]",
             ),
             (
+                "stream",
+                self.streams() <= usize::from(self.folder.is_none() && self.camera.is_none()),
+                "has a source of its own, and so has `command`: keep one of `folder`, `camera`, `stream` and \
+                 `command`, and put others under another [[source]]",
+            ),
+            (
+                "stream",
+                !(all.iter()).any(|other| other.name != self.name && self.shares_stream(other)),
+                "must be read by one source alone: two would tear its frames apart",
+            ),
+            (
+                "stream",
+                self.streams() == 0 || cfg!(unix),
+                "and `command` are not known on this system",
+            ),
+            (
+                "command",
+                (self.command.iter()).all(|words| words.first().is_some_and(|it| !it.is_empty())),
+                "must name a program, with each argument a text of its own: [\"rpicam-vid\", \"-n\"]",
+            ),
+            (
+                "silent-seconds",
+                (1.0..=86_400.0).contains(&self.silent_seconds),
+                "must lie between 1 and 86400",
+            ),
+            (
                 "camera",
                 self.camera.is_none() || cfg!(feature = "camera"),
                 "is not known to this build, which was made without the feature `camera`",
@@ -257,7 +301,7 @@ impl SourceConfig {
             ),
             (
                 "full",
-                self.camera.is_some() || self.full.is_none_or(|full| full == Policy::Block),
+                self.watched().is_none() || self.full.is_none_or(|full| full == Policy::Block),
                 "must be \"block\" for a folder: its files wait as well, and are not offered twice",
             ),
             (
@@ -266,6 +310,28 @@ impl SourceConfig {
                 "must lie between 1 and 1000",
             ),
         ]
+    }
+
+    /// Makes its paths relative to `base`, defaults too.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        if self.camera.is_none() && self.streams() == 0 {
+            self.folder.get_or_insert_with(|| INCOMING.into());
+        }
+        let stdin = self.is_stdin();
+        let paths = [
+            self.folder.as_mut(),
+            self.stream.as_mut().filter(|_| !stdin),
+            Some(&mut self.finished_folder),
+            self.failed_folder.as_mut(),
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&*path);
+        }
+        // Others are searched for in PATH.
+        let program = self.command.as_mut().and_then(|words| words.first_mut());
+        if let Some(program) = program.filter(|program| program.contains('/')) {
+            *program = base.join(&*program).to_string_lossy().into_owned();
+        }
     }
 
     /// Whether files in a folder are watched.
@@ -289,20 +355,66 @@ impl SourceConfig {
         takes && (self.watches(its) || other.watches(own))
     }
 
-    /// The watched folder; none of a camera.
+    /// How many keys name something that is read as a stream.
+    fn streams(&self) -> usize {
+        usize::from(self.stream.is_some()) + usize::from(self.command.is_some())
+    }
+
+    fn shares_stream(&self, other: &Self) -> bool {
+        self.stream.is_some() && self.stream == other.stream
+    }
+
+    /// The watched folder; none of a camera or a stream.
     pub fn watched(&self) -> Option<&Path> {
-        match (&self.folder, &self.camera) {
-            (Some(folder), _) => Some(folder),
-            (None, Some(_)) => None,
-            (None, None) => Some(Path::new(INCOMING)),
-        }
+        let other = self.camera.is_some() || self.streams() > 0;
+        let usual = (!other).then_some(Path::new(INCOMING));
+        self.folder.as_deref().or(usual)
+    }
+
+    /// Whether it reads standard input, which ends.
+    pub fn is_stdin(&self) -> bool {
+        self.stream.as_deref() == Some(Path::new(STDIN))
+    }
+
+    /// How the stream is read; none of a folder or a camera.
+    ///
+    /// # Panics
+    /// If [`Config::check`] finds a problem with the rate or the seconds.
+    ///
+    /// [`Config::check`]: super::Config::check
+    pub fn stream_options(&self) -> Option<StreamOptions> {
+        let input = match (&self.stream, &self.command) {
+            (Some(_), _) if self.is_stdin() => Input::Stdin,
+            (Some(path), _) => Input::Fifo(path.clone()),
+            (None, Some(command)) => Input::Command(command.clone()),
+            (None, None) => return None,
+        };
+        Some(StreamOptions {
+            form: self.form,
+            interval: self.interval(),
+            keep_all: self.policy() == Policy::Block,
+            silence: Duration::from_secs_f64(self.silent_seconds),
+            decode: self.decode_options(),
+            ..StreamOptions::new(input)
+        })
+    }
+
+    /// Time from one frame that is looked at to the next.
+    ///
+    /// # Panics
+    /// If [`Config::check`] finds a problem with the rate.
+    ///
+    /// [`Config::check`]: super::Config::check
+    pub fn interval(&self) -> Duration {
+        let interval = |rate: f64| Duration::from_secs_f64(1.0 / rate);
+        self.rate.map_or(Duration::ZERO, interval)
     }
 
     /// What happens to a frame that finds no room.
     pub fn policy(&self) -> Policy {
-        let usual = match self.camera {
-            Some(_) => Policy::DropOldest,
-            None => Policy::Block,
+        let usual = match self.watched() {
+            Some(_) => Policy::Block,
+            None => Policy::DropOldest,
         };
         self.full.unwrap_or(usual)
     }
@@ -340,6 +452,20 @@ impl SourceConfig {
             look: self.look.clone(),
             ignore: self.ignore.clone(),
         }
+    }
+
+    /// What a camera is asked for; none of a folder.
+    #[cfg(feature = "camera")]
+    pub fn camera_options(&self) -> Option<CameraOptions> {
+        let path = self.camera.as_ref()?;
+        Some(CameraOptions {
+            layout: self.format,
+            size: self.size,
+            rate: self.rate,
+            controls: self.controls.clone(),
+            interval: self.interval(),
+            ..CameraOptions::new(path)
+        })
     }
 
     /// How files are decoded.

@@ -24,6 +24,7 @@ use v4l::{Device, FourCC, Fraction};
 
 use super::{CameraError, CameraErrorKind};
 use crate::contain::contain;
+use crate::source::live::Pace;
 use crate::source::pixels::{BufferFormat, Colours, Encoding, Layout, PixelError, Range};
 
 /// Buffers that are asked for: one is read while the driver fills others.
@@ -596,38 +597,6 @@ impl Sequence {
     }
 }
 
-/// Which frames are due.
-#[derive(Debug)]
-struct Pace {
-    interval: Duration,
-    due: Option<Duration>,
-}
-
-impl Pace {
-    fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            due: None,
-        }
-    }
-
-    fn is_due(&self, stamp: Duration) -> bool {
-        self.due.is_none_or(|due| stamp >= due)
-    }
-
-    /// The next is due an interval after this one was, not after it came: else frames that come a
-    /// little early would slow the pace down.
-    fn took(&mut self, stamp: Duration) {
-        let planned = self.due.unwrap_or(stamp).saturating_add(self.interval);
-        let late = planned < stamp;
-        self.due = Some(if late {
-            stamp.saturating_add(self.interval)
-        } else {
-            planned
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -834,35 +803,5 @@ mod tests {
             (u64::from(u32::MAX) + 5, 0),
             "one that goes back"
         );
-    }
-
-    #[test]
-    fn the_pace_holds_on_average() {
-        let count = |interval: u64, frame: fn(u64) -> u64| {
-            let mut pace = Pace::new(Duration::from_millis(interval));
-            (0..300)
-                .map(frame)
-                .map(Duration::from_micros)
-                .filter(|&stamp| {
-                    let due = pace.is_due(stamp);
-                    if due {
-                        pace.took(stamp);
-                    }
-                    due
-                })
-                .count()
-        };
-        // Ten seconds at thirty frames per second, the second time a little early and late by turns.
-        let steady = |i| i * 33_333;
-        let jittery = |i| 1000 + i * 33_333 - (i % 2) * 900;
-        assert_eq!(count(0, steady), 300);
-        for stamps in [steady, jittery] {
-            let taken = count(100, stamps);
-            assert!((99..=101).contains(&taken), "{taken}");
-        }
-        // After a break, no frames in a row make up for it.
-        let broken = |i| i * 33_333 + if i < 150 { 0 } else { 60_000_000 };
-        let taken = count(100, broken);
-        assert!((99..=102).contains(&taken), "{taken}");
     }
 }

@@ -1,23 +1,20 @@
 //! A camera as a source of the daemon's.
 
-use std::fs;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use log::{info, warn};
 
 use super::source::{CameraEvent, CameraFrame, CameraFrames};
 use super::{CameraOptions, DeviceOpener, Opener, SystemTiming, Timing};
-use crate::frame::{Frame, Tags};
-use crate::ledger::{Key, LedgerError};
-use crate::source::{Next, Origin, Source};
+use crate::frame::Tags;
+use crate::ledger::LedgerError;
+use crate::source::live::{Live, Moment};
+use crate::source::{Next, Source};
 
 /// Frames of one camera, named by it and by the time.
 pub struct CameraSource<O: Opener = DeviceOpener, T = SystemTiming> {
-    name: String,
+    live: Live,
     frames: CameraFrames<O, T>,
-    /// Tells openings from those of other boots of the machine, and of other runs.
-    run: String,
 }
 
 impl CameraSource {
@@ -29,11 +26,8 @@ impl CameraSource {
 
 impl<O: Opener, T: Timing> CameraSource<O, T> {
     fn of(name: String, frames: CameraFrames<O, T>) -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_nanos();
-        let run = format!("{}/{now}", boot.trim());
-        Self { name, frames, run }
+        let live = Live::new(name);
+        Self { live, frames }
     }
 
     fn next_of(&self, frame: CameraFrame) -> Next {
@@ -45,31 +39,15 @@ impl<O: Opener, T: Timing> CameraSource<O, T> {
             dropped,
         } = frame;
         if dropped > 0 {
-            warn!("{}: the driver dropped {dropped} frames", self.name);
+            warn!("{}: the driver dropped {dropped} frames", self.live.name());
         }
-        // A time before 1970 or after 9999 is none that a clock should show.
-        let captured = Timestamp::try_from(captured).unwrap_or_default();
-        let key = Key {
-            source: self.name.clone(),
-            name: format!("{}/{opening}/{sequence}", self.run).into(),
-            digest: [0; 32],
+        let moment = Moment {
+            opening,
+            sequence,
+            captured,
         };
-        Next::Frame {
-            frame: Frame {
-                name: format!(
-                    "{}-{}-{sequence}",
-                    self.name,
-                    captured.strftime("%Y%m%dT%H%M%S%.3fZ")
-                ),
-                pixels,
-                tags: Tags {
-                    captured: Some(captured.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()),
-                    ..Tags::default()
-                },
-            },
-            decode: Duration::ZERO,
-            origin: Origin { key, file: None },
-        }
+        let tags = Tags::default();
+        self.live.frame(&moment, pixels, tags, Duration::ZERO)
     }
 }
 
@@ -83,17 +61,13 @@ where
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.frames.next(left) {
-                CameraEvent::Opened { granted, .. } => info!("{}: {granted}", self.name),
+                CameraEvent::Opened { granted, .. } => info!("{}: {granted}", self.live.name()),
                 CameraEvent::Frame(frame) => return Ok(self.next_of(frame)),
-                CameraEvent::Broken(problem) => {
-                    let problem = format!("{}: {problem}", self.name);
-                    let origin = None;
-                    return Ok(Next::Broken { problem, origin });
-                }
+                CameraEvent::Broken(problem) => return Ok(self.live.broken(problem)),
                 CameraEvent::Trouble { error, retry } => {
                     warn!(
                         "{}: {error}; tried again in {} s",
-                        self.name,
+                        self.live.name(),
                         retry.as_secs()
                     );
                 }
@@ -101,11 +75,16 @@ where
             }
         }
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.frames.trouble()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     use image::RgbImage;
 

@@ -7,11 +7,7 @@ use image::RgbImage;
 
 use super::capture::{Camera, CameraOptions, Captured, Granted, Shot, monotonic};
 use super::{CameraError, CameraErrorKind};
-
-/// The first wait before a camera is opened again; each one that follows is twice as long.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// No wait is longer.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+use crate::source::live::{Backoff, Trouble};
 
 /// A camera that captures.
 pub trait Capture {
@@ -137,10 +133,10 @@ pub struct CameraFrames<O: Opener = DeviceOpener, T = SystemTiming> {
     timing: T,
     state: State<O::Camera>,
     /// How long to wait after the next failure.
-    retry: Duration,
+    retry: Backoff,
     openings: u64,
     /// The failure that was reported last, until a good frame.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 enum State<C> {
@@ -167,10 +163,15 @@ impl<O: Opener, T: Timing> CameraFrames<O, T> {
             state: State::Closed {
                 until: Duration::ZERO,
             },
-            retry: FIRST_RETRY,
+            retry: Backoff::default(),
             openings: 0,
             trouble: None,
         }
+    }
+
+    /// What keeps it from giving frames at present, for people to read.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.as_ref().map(ToString::to_string)
     }
 
     /// Waits for something to happen, `timeout` at most, but for the time that opening takes.
@@ -221,7 +222,7 @@ impl<O: Opener, T: Timing> CameraFrames<O, T> {
         let broken = match shot {
             Ok(Shot::Frame(frame)) => {
                 *heard = now;
-                self.retry = FIRST_RETRY;
+                self.retry.reset();
                 self.trouble = None;
                 return Some(CameraEvent::Frame(self.dated(frame, now)));
             }
@@ -257,17 +258,19 @@ impl<O: Opener, T: Timing> CameraFrames<O, T> {
 
     /// Closes the camera until the next try. `None` if this was said before.
     fn fail(&mut self, error: CameraError) -> Option<CameraEvent> {
-        let retry = self.retry;
-        self.retry = (retry * 2).min(LAST_RETRY);
+        let retry = self.retry.advance();
         self.state = State::Closed {
             until: self.timing.monotonic().saturating_add(retry),
         };
-        let text = error.to_string();
-        if self.trouble.as_ref() == Some(&text) {
-            return None;
-        }
-        self.trouble = Some(text);
-        Some(CameraEvent::Trouble { error, retry })
+        let problem = error.to_string();
+        let before = self.trouble.take();
+        let said = before.as_ref().is_some_and(|it| it.problem == problem);
+        self.trouble = Some(Trouble {
+            problem,
+            since: before.map_or_else(|| self.timing.wall(), |it| it.since),
+            retry: Some(retry),
+        });
+        (!said).then_some(CameraEvent::Trouble { error, retry })
     }
 }
 

@@ -27,17 +27,21 @@ pub(super) fn of_blocks(
 
 /// Tags of a TIFF file: its EXIF directory, its XMP packet and its GeoTIFF keys.
 ///
-/// `reader` may stand anywhere; `size` is the picture's width and height.
+/// `reader` may stand anywhere; `size` is the picture's width and height. The EXIF directory is left out unless
+/// the `whole` file may be taken into memory.
 pub(super) fn of_tiff(
     name: &str,
     mut reader: impl BufRead + Seek,
     xmp: Option<Vec<u8>>,
     size: (u32, u32),
+    whole: bool,
 ) -> Tags {
     let mut tags = Tags::default();
     let mut lens = None;
     let read = reader.rewind().and_then(|()| {
-        lens = exif::read_tiff(name, &mut reader, size, &mut tags);
+        if whole {
+            lens = exif::read_tiff(name, &mut reader, size, &mut tags);
+        }
         reader.rewind()
     });
     match read {

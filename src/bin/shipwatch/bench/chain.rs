@@ -1,7 +1,6 @@
 //! The whole chain on frames, stage by stage.
 
 use std::fmt;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,10 +13,10 @@ use shipwatch::clock::MonotonicClock;
 use shipwatch::detect::{Detector, Maps, Options, TileNetworks};
 use shipwatch::inference::{Engine, InferenceError, Network};
 use shipwatch::model::Bundle;
-use shipwatch::sink::{JsonLines, Sink};
+use shipwatch::sink::{Form, JsonLines};
 use shipwatch::source::decode::{DecodeOptions, decode_bytes};
 
-use super::board::{Board, Boards, mebibytes, peak_memory};
+use super::board::{Boards, board, mebibytes, peak_memory};
 use super::figures::{Figures, milliseconds, slowdown, timed, warning};
 use super::picture::picture;
 use super::table::{self, row};
@@ -112,12 +111,12 @@ pub(super) fn measure(
     let tiles = bench.detector.plan(SIDE, SIDE).count();
 
     timed(warm_up(length), || bench.round().map(drop))?;
-    let board = Board::now();
+    let start = board();
     let mut rounds: Vec<[Lap; 2]> = Vec::new();
     let begun = Instant::now();
     let times = timed(length, || bench.round().map(|round| rounds.push(round)))?;
     let seconds = begun.elapsed().as_secs_f64();
-    let end = Board::now();
+    let end = board();
 
     let frames = |nth: usize| {
         let times: Vec<Duration> = rounds.iter().map(|round| round[nth].whole).collect();
@@ -150,7 +149,7 @@ pub(super) fn measure(
         slowdown: slowdown(&times),
         load_ms,
         peak_memory_bytes: peak_memory(),
-        board: Boards { start: board, end },
+        board: Boards { start, end },
     })
 }
 
@@ -206,9 +205,7 @@ impl Bench {
             .context("the models fail on the built-in frame")
             .or_exit(Exit::Config)?;
         let found = Instant::now();
-        JsonLines::new(io::sink())
-            .write(&record)
-            .or_exit(Exit::Software)?;
+        JsonLines.encode(&record, &mut Vec::new());
         let (line, whole) = (found.elapsed(), start.elapsed());
         let stage = |millis: f64| Duration::from_secs_f64(millis / 1e3);
         Ok(Lap {

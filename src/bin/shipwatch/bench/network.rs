@@ -13,7 +13,7 @@ use serde::Serialize;
 use shipwatch::inference::{self, Engine, InferenceError, Network};
 use shipwatch::model::Normalisation;
 
-use super::board::{Board, Boards, cpu_time, mebibytes, peak_memory};
+use super::board::{Boards, board, cpu_time, mebibytes, peak_memory};
 use super::figures::{Figures, milliseconds, slowdown, timed, warning};
 use super::layers::{self, Layer};
 use super::picture::picture;
@@ -144,12 +144,12 @@ fn run(network: &Network, image: &[u8], length: Duration) -> Result<Measured, In
     run(warm_up(length))?;
     // Before times pile up.
     let peak_memory = peak_memory();
-    let start = Board::now();
+    let start = board();
     let (begun, cpu) = (Instant::now(), cpu_time());
     let times = run(length)?;
     let wall = begun.elapsed();
     let cpu = cpu_time().zip(cpu).map(|(after, before)| after - before);
-    let end = Board::now();
+    let end = board();
     Ok(Measured {
         times,
         wall,

@@ -1,0 +1,115 @@
+//! Trying a frame alone, in a process of its own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+
+use shipwatch::daemon::config::SourceConfig;
+use shipwatch::process::command;
+use shipwatch::source::in_hand::Verdict;
+
+use super::orders::Orders;
+use crate::cli::DetectArgs;
+use crate::detect;
+use crate::exit::{Exit, Failure};
+
+/// Seconds of a processor that a trial may take: the longest frame takes minutes on a small board.
+#[cfg(unix)]
+const SECONDS: u64 = 3600;
+
+/// Looks at a file as a source does, in a process of its own.
+pub(super) fn run(
+    source: &SourceConfig,
+    models: Option<&Path>,
+    orders: &Orders,
+    path: &Path,
+) -> Verdict {
+    let command = std::env::current_exe().map(command);
+    let tried = command.and_then(|mut command| {
+        command
+            .args(arguments(source, models))
+            .arg("--")
+            .arg(path)
+            .stdin(Stdio::null())
+            .output()
+    });
+    match tried {
+        // Whoever stops the service stops its trials as well.
+        Ok(output) if !orders.is_ending() => verdict(&output),
+        Ok(_) | Err(_) => Verdict::Unknown,
+    }
+}
+
+fn arguments(source: &SourceConfig, models: Option<&Path>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--quiet".into(), "trial".into()];
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            arguments.push(format!("--{name}={value}").into());
+        }
+    };
+    add("max-pixels", Some(source.max_pixels.to_string()));
+    add("stretch", source.stretch.map(|stretch| stretch.to_string()));
+    add("scale", source.scale.map(|scale| scale.to_string()));
+    add("gsd", source.gsd.map(|gsd| gsd.to_string()));
+    if let Some(models) = models {
+        arguments.push("--models".into());
+        arguments.push(PathBuf::from(models).into());
+    }
+    arguments
+}
+
+fn verdict(output: &Output) -> Verdict {
+    if let Some(verdict) = death(output.status) {
+        return verdict;
+    }
+    match output.status.code().map(|code| code == Exit::Data as i32) {
+        Some(false) if output.status.success() => serde_json::from_slice(&output.stdout)
+            .map_or(Verdict::Unknown, |record| Verdict::Seen(Box::new(record))),
+        Some(true) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let problem = said.lines().find_map(|line| line.strip_prefix("error: "));
+            problem.map_or(Verdict::Unknown, |problem| Verdict::Broken(problem.into()))
+        }
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Only what ends a process by itself speaks against the file.
+#[cfg(unix)]
+fn death(status: ExitStatus) -> Option<Verdict> {
+    use std::os::unix::process::ExitStatusExt;
+
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    Some(match status.signal()? {
+        SIGHUP | SIGINT | SIGTERM => Verdict::Unknown,
+        signal => {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            Verdict::Deadly(format!("it died of {name} ({signal})"))
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn death(_: ExitStatus) -> Option<Verdict> {
+    None
+}
+
+/// The subcommand that tries: it is the first that a system short of memory ends, and ends by itself if it takes
+/// too long.
+pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+
+        let limit = Rlimit {
+            current: Some(SECONDS),
+            maximum: Some(SECONDS),
+        };
+        // Without the limit it takes as long as it takes.
+        let _ = setrlimit(Resource::Cpu, limit);
+    }
+    detect::run(args)
+}

@@ -1,0 +1,168 @@
+//! `shipwatch status`: what a running daemon tells of itself.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+
+use anyhow::{Context, anyhow};
+use shipwatch::daemon::status::{Counts, FILE, SourceStatus, Status};
+
+use crate::cli::StatusArgs;
+use crate::exit::{Exit, Failure, OrExit};
+use crate::runtime;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
+    let folders = match &args.runtime_folder {
+        Some(folder) => vec![folder.clone()],
+        None => runtime::candidates(),
+    };
+    let folder = folders.iter().find(|folder| runtime::is_taken(folder));
+    let Some(folder) = folder else {
+        let folders: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
+        let error = anyhow!(
+            "no daemon runs that keeps its status in {}; another folder is named by --runtime-folder",
+            folders.join(" or ")
+        );
+        return Err(Failure::new(Exit::Unavailable, error));
+    };
+    let path = folder.join(FILE);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string());
+    let text = text.or_exit(Exit::Unavailable)?;
+    let status: Status = serde_json::from_str(&text)
+        .with_context(|| path.display().to_string())
+        .or_exit(Exit::Io)?;
+    let text = match args.json {
+        true => text + "\n",
+        false => describe(&status),
+    };
+    let printed = io::stdout().write_all(text.as_bytes());
+    printed.context("standard output").or_exit(Exit::Io)?;
+    Ok(Exit::Success)
+}
+
+/// The status as people read it.
+fn describe(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |title: &str, words: String| {
+        writeln!(text, "{title:<11} {words}").expect("memory takes it");
+    };
+    let state = match (&status.trouble, &status.looking_at) {
+        (Some(trouble), _) => format!("waits: {trouble}"),
+        (None, Some(frame)) => format!("looks at {frame}"),
+        (None, None) => "waits for frames".into(),
+    };
+    line(
+        "shipwatch",
+        format!(
+            "{}, process {}, up {}",
+            status.version,
+            status.process,
+            duration(status.uptime)
+        ),
+    );
+    line("state", state);
+    if let Some(models) = &status.models {
+        line("models", format!("{} {}", models.name, models.version));
+    }
+    if let Some(refused) = &status.refused {
+        line("refused", refused.clone());
+    }
+    for source in &status.sources {
+        line("source", describe_source(source));
+    }
+    for detection in &status.detections {
+        line(
+            "ships",
+            format!(
+                "{}  {} on {}, best score {:.2}, from {}",
+                detection.time, detection.ships, detection.frame, detection.score, detection.source
+            ),
+        );
+    }
+    if let Some(heat) = &status.board.heat {
+        let mut words = heat
+            .celsius
+            .map_or("no sensor".into(), |c| format!("{c:.1} C"));
+        if heat.throttled {
+            words += ", throttled";
+        }
+        if heat.step > 0 {
+            write!(words, ", works for 1/{} of the time", 1 << heat.step).expect("memory takes it");
+        }
+        line("heat", words);
+    }
+    if let Some(is_right) = status.board.clock_synchronised {
+        let words = if is_right {
+            "synchronised"
+        } else {
+            "not synchronised"
+        };
+        line("clock", words.into());
+    }
+    for disk in &status.disks {
+        line(
+            "disk",
+            format!(
+                "{} MB left for {}, {} MB of them in reserve",
+                disk.available / 1_000_000,
+                disk.path.display(),
+                disk.reserve / 1_000_000
+            ),
+        );
+    }
+    text
+}
+
+fn describe_source(source: &SourceStatus) -> String {
+    let Counts {
+        frames,
+        ships,
+        broken,
+        known,
+        dropped,
+    } = source.counts;
+    let mut text = format!(
+        "{} ({}): {frames} frames with {ships} ships, {} in the last minute; {} waiting, {broken} skipped, \
+         {known} done before, {dropped} dropped",
+        source.name, source.place, source.per_minute, source.waiting
+    );
+    if let Some((frame, time)) = &source.last {
+        write!(text, "; last {frame} at {time}").expect("memory takes it");
+    }
+    if let Some(trouble) = &source.trouble {
+        write!(text, "; {trouble}").expect("memory takes it");
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        let told = [0, 59, 60, 3599, 3600, 86_399, 86_400, 200_000].map(duration);
+        let wanted = [
+            "0 s",
+            "59 s",
+            "1 min 0 s",
+            "59 min 59 s",
+            "1 h 0 min",
+            "23 h 59 min",
+            "1 d 0 h",
+            "2 d 7 h",
+        ];
+        assert_eq!(told, wanted);
+    }
+}

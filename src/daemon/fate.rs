@@ -1,0 +1,124 @@
+//! What becomes of files whose frames are done, now or when it can be done.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::source::finish::{Finish, set_aside};
+use crate::source::{Origin, SourceFile};
+
+/// How long after a file could not be moved or deleted it is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What becomes of the files of a feed.
+pub(super) struct Fate {
+    pub(super) finish: Finish,
+    pub(super) failed: Option<PathBuf>,
+}
+
+impl Fate {
+    /// Keeps, moves or deletes a file; one with a `problem` is set aside, if there is a folder for that, and else
+    /// stays where it is. A file that changed meanwhile is left alone: it will come again. False if it could not
+    /// be done.
+    fn decide(&self, Origin { key, file }: &Origin, problem: Option<&str>) -> bool {
+        let Some(SourceFile { path, stamp }) = file else {
+            return true;
+        };
+        let (name, digest) = (&key.name, &key.digest);
+        let decided = match (problem, &self.failed) {
+            (None, _) => self.finish.finish(path, name, digest, stamp),
+            (Some(problem), Some(folder)) => set_aside(path, name, digest, stamp, folder, problem),
+            (Some(_), None) => Ok(()),
+        };
+        if let Err(error) = &decided {
+            warn!("{}: stays where it is: {error}", path.display());
+        }
+        decided.is_ok()
+    }
+}
+
+/// The fates of the files of all feeds, and files that still lie there although they are done.
+pub(super) struct Fates {
+    fates: Vec<Fate>,
+    /// Lanes and files, and what is wrong with those that are broken.
+    undecided: Vec<(usize, Origin, Option<String>)>,
+    /// When these are tried again.
+    next: Instant,
+}
+
+impl Fates {
+    pub(super) fn new(fates: Vec<Fate>) -> Self {
+        Self {
+            fates,
+            undecided: Vec::new(),
+            next: Instant::now(),
+        }
+    }
+
+    /// Decides on a file, or puts that off if it cannot be done.
+    pub(super) fn decide(&mut self, lane: usize, origin: Origin, problem: Option<String>) {
+        if !self.fates[lane].decide(&origin, problem.as_deref()) {
+            self.next = Instant::now() + AGAIN;
+            self.undecided.push((lane, origin, problem));
+        }
+    }
+
+    /// Decides on a file that is done as soon as there is time.
+    pub(super) fn put_off(&mut self, lane: usize, origin: Origin) {
+        self.next = Instant::now();
+        self.undecided.push((lane, origin, None));
+    }
+
+    /// Tries again, now and then, what was put off.
+    pub(super) fn decide_again(&mut self) {
+        if self.next <= Instant::now() {
+            let fates = &self.fates;
+            self.undecided
+                .retain(|(lane, origin, problem)| !fates[*lane].decide(origin, problem.as_deref()));
+            self.next = Instant::now() + AGAIN;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::Key;
+    use crate::source::stamp::Stamp;
+
+    #[test]
+    fn what_cannot_be_moved_is_tried_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "a").expect("writes");
+        let mut fates = Fates::new(vec![Fate {
+            finish: Finish::Move(path("done")),
+            failed: None,
+        }]);
+        let origin = Origin {
+            key: Key {
+                source: "test".into(),
+                name: "a".into(),
+                digest: [0; 32],
+            },
+            file: Some(SourceFile {
+                stamp: Stamp::of(&path("a")).expect("is there"),
+                path: path("a"),
+            }),
+        };
+        // A file lies where the folder should.
+        fs::write(path("done"), "in the way").expect("writes");
+        fates.decide(0, origin, None);
+        assert!(path("a").exists());
+        fs::remove_file(path("done")).expect("removes");
+        fates.decide_again();
+        assert!(path("a").exists(), "not at once");
+        fates.next = Instant::now();
+        fates.decide_again();
+        assert!(!path("a").exists() && path("done/a").exists());
+        assert!(fates.undecided.is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! The threads in which sources fill their lanes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use super::queue::{Policy, Queue};
+use super::status::Board;
+use super::{POLL, RunError};
+use crate::contain::contain;
+use crate::source::finish::Finish;
+use crate::source::{Next, Source};
+
+/// How long sources are waited for in the end. One that hangs in the kernel, on a network that is gone, may never
+/// come back.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where frames come from, and what becomes of them.
+pub struct Feed {
+    /// What people call it.
+    pub name: String,
+    /// Gives frames, in a thread of its own.
+    pub source: Box<dyn Source + Send>,
+    /// Frames that may wait, unless they take too much memory: see [`super::queue::BUDGET`].
+    pub waiting: usize,
+    /// What happens to more.
+    pub policy: Policy,
+    /// What becomes of a file, once its record is written.
+    pub finish: Finish,
+    /// Where files are set aside that are no frames, each with a note that says why.
+    pub failed: Option<PathBuf>,
+}
+
+/// What a source's thread hands to the loop.
+pub(super) type Arrival = Result<Next, RunError>;
+
+/// Sources, each in its thread.
+pub(super) struct Pumps {
+    queue: Arc<Queue<Arrival>>,
+    threads: Vec<(String, JoinHandle<Box<dyn Source + Send>>)>,
+}
+
+impl Pumps {
+    pub(super) fn start(
+        sources: impl IntoIterator<Item = (String, Box<dyn Source + Send>)>,
+        queue: &Arc<Queue<Arrival>>,
+        board: &Arc<Board>,
+    ) -> Self {
+        let threads = sources.into_iter().enumerate();
+        let threads = threads.map(|(lane, (name, source))| {
+            let (queue, board) = (Arc::clone(queue), Arc::clone(board));
+            (
+                name,
+                thread::spawn(move || pump(source, &queue, &board, lane)),
+            )
+        });
+        Self {
+            threads: threads.collect(),
+            queue: Arc::clone(queue),
+        }
+    }
+
+    /// Lets all sources end, and gives them back, each in its place; none for one that does not end.
+    pub(super) fn stop(&mut self) -> Vec<Option<Box<dyn Source + Send>>> {
+        self.queue.close();
+        let deadline = Instant::now() + PATIENCE;
+        let sources = self.threads.drain(..).map(|(name, thread)| {
+            while !thread.is_finished() && Instant::now() < deadline {
+                sleep(Duration::from_millis(5));
+            }
+            if !thread.is_finished() {
+                warn!("{name}: does not end, and is left behind");
+                return None;
+            }
+            thread.join().ok()
+        });
+        sources.collect()
+    }
+}
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        // Whatever happened to the loop, nobody takes from the lanes any more.
+        self.queue.close();
+    }
+}
+
+/// Lets a source fill its lane, until it ends or nobody takes any more.
+fn pump(
+    mut source: Box<dyn Source + Send>,
+    queue: &Queue<Arrival>,
+    board: &Board,
+    lane: usize,
+) -> Box<dyn Source + Send> {
+    let mut trouble = None;
+    while queue.wait_for_room(lane) {
+        let next = contain(|| source.next(POLL));
+        queue.note_dropped(lane, source.take_dropped());
+        let now = source.trouble();
+        if now != trouble {
+            trouble.clone_from(&now);
+            board.update(|status| status.sources[lane].trouble = now);
+        }
+        match next {
+            Some(Ok(Next::Idle)) => {}
+            Some(Ok(Next::End)) => break,
+            Some(Ok(next)) => {
+                let bytes = next.bytes();
+                if !queue.push(lane, Ok(next), bytes) {
+                    break;
+                }
+            }
+            Some(Err(error)) => {
+                queue.put(lane, Err(error.into()));
+                break;
+            }
+            None => {
+                queue.put(lane, Err(RunError::Source));
+                break;
+            }
+        }
+    }
+    queue.end(lane);
+    source
+}

@@ -1,0 +1,231 @@
+//! What is forgotten, so that no disk fills up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::{info, warn};
+
+use super::output::Outputs;
+use super::output::rotated::{self, Rotated};
+use crate::ledger::{Ledger, LedgerError, Retention};
+
+/// How often it is looked whether there is anything to forget.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// After so many frames it is looked as well.
+const FRAMES: i64 = 500;
+
+/// How many files that were done last are looked for, to see that a folder is the one that it was.
+const FAMILIAR: u32 = 16;
+
+/// How much is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// In the ledger. Its age holds for files of results that are complete as well.
+    pub ledger: Retention,
+    /// Bytes of files of results that are complete, for each output.
+    pub complete: u64,
+    /// Bytes of a disk that are never used.
+    pub reserve: u64,
+    /// Folders, by the names of their sources.
+    pub folders: Vec<Folder>,
+}
+
+/// The folder of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// The source's name.
+    pub source: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether files stay there when they are done.
+    pub keeps: bool,
+}
+
+impl Keep {
+    /// All is kept, and all of a disk is used.
+    pub fn all() -> Self {
+        Self {
+            ledger: Retention {
+                age: None,
+                bytes: u64::MAX,
+            },
+            complete: u64::MAX,
+            reserve: 0,
+            folders: Vec::new(),
+        }
+    }
+}
+
+/// Forgets, now and then.
+pub(super) struct Forgetting {
+    keep: Keep,
+    next: Instant,
+    /// The last frame that was written when it was looked last.
+    written: i64,
+    trouble: bool,
+}
+
+impl Forgetting {
+    pub(super) fn new(keep: Keep) -> Self {
+        Self {
+            keep,
+            next: Instant::now(),
+            written: 0,
+            trouble: false,
+        }
+    }
+
+    /// Does a step, if it is time for one. What cannot be forgotten now is tried again later.
+    pub(super) fn step(&mut self, ledger: &mut Ledger, outputs: &Outputs) {
+        let written = outputs.written();
+        if self.next > Instant::now() && written - self.written < FRAMES {
+            return;
+        }
+        self.written = written;
+        for path in outputs.files() {
+            self.forget_complete(path);
+        }
+        let more = self.forget_frames(ledger, written);
+        match &more {
+            Ok(_) => self.trouble = false,
+            Err(error) if !self.trouble => {
+                warn!("nothing can be forgotten, tried again and again: {error}");
+                self.trouble = true;
+            }
+            Err(_) => {}
+        }
+        let pause = match more {
+            // A step at a time, so that no frame waits for long.
+            Ok(true) => Duration::ZERO,
+            _ => INTERVAL,
+        };
+        self.next = Instant::now() + pause;
+    }
+
+    fn forget_frames(&self, ledger: &mut Ledger, written: i64) -> Result<bool, LedgerError> {
+        let mut familiar = Vec::new();
+        for folder in &self.keep.folders {
+            if folder.is_familiar(ledger)? {
+                familiar.push(folder);
+            }
+        }
+        let is_gone = |source: &str, name: &Path| {
+            let folder = familiar.iter().find(|folder| folder.source == source);
+            folder.is_some_and(|folder| folder.path.join(name).symlink_metadata().is_err())
+        };
+        ledger.forget(&self.keep.ledger, written, &is_gone)
+    }
+
+    fn forget_complete(&self, path: &Path) {
+        let Ok(files) = rotated::list(path) else {
+            return;
+        };
+        for Rotated { path, .. } in too_much(&files, &self.keep, SystemTime::now()) {
+            match fs::remove_file(path) {
+                Ok(()) => info!("{}: is deleted, as [retention] has it", path.display()),
+                Err(error) => warn!("{}: cannot be deleted: {error}", path.display()),
+            }
+        }
+    }
+}
+
+impl Folder {
+    /// Whether it is sure that files which are not in this folder are gone: a disk that is not mounted has none,
+    /// and they would come again.
+    fn is_familiar(&self, ledger: &Ledger) -> Result<bool, LedgerError> {
+        if self.path.read_dir().is_err() {
+            return Ok(false);
+        }
+        let lies_there = |name: &PathBuf| self.path.join(name).exists();
+        Ok(!self.keeps
+            || ledger
+                .last_files(&self.source, FAMILIAR)?
+                .iter()
+                .any(lies_there))
+    }
+}
+
+/// Those of the files, from the oldest on, that are too old or too many.
+fn too_much<'a>(files: &'a [Rotated], keep: &Keep, now: SystemTime) -> &'a [Rotated] {
+    let mut left: u64 = files.iter().map(|file| file.bytes).sum();
+    let count = files.iter().take_while(|file| {
+        let age = now.duration_since(file.modified).unwrap_or_default();
+        let is_much = left > keep.complete;
+        left -= file.bytes;
+        is_much || keep.ledger.age.is_some_and(|most| age > most)
+    });
+    &files[..count.count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Entry, Key};
+    use crate::source::stamp::Stamp;
+
+    #[test]
+    fn complete_files_go_by_age_and_by_size() {
+        let now = SystemTime::now();
+        let file = |number, bytes, seconds| Rotated {
+            path: PathBuf::new(),
+            number,
+            bytes,
+            modified: now - Duration::from_secs(seconds),
+        };
+        let files = [file(1, 10, 50), file(2, 10, 40), file(3, 10, 30)];
+        let count = |complete, age: Option<u64>| {
+            let mut keep = Keep::all();
+            keep.complete = complete;
+            keep.ledger.age = age.map(Duration::from_secs);
+            too_much(&files, &keep, now).len()
+        };
+        assert_eq!(count(u64::MAX, None), 0);
+        assert_eq!(
+            [30, 29, 20, 19, 0].map(|bytes| count(bytes, None)),
+            [0, 1, 1, 2, 3]
+        );
+        let ages = [Some(60), Some(45), Some(35), Some(1)];
+        assert_eq!(ages.map(|age| count(u64::MAX, age)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_empty_folder_says_nothing_of_files_that_were_kept_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut ledger = Ledger::open(&folder.path().join("ledger")).expect("opens");
+        let mut watched = Folder {
+            source: "test".into(),
+            path: folder.path().join("in"),
+            keeps: true,
+        };
+        let familiar = |watched: &Folder| watched.is_familiar(&ledger).expect("looks");
+        assert!(!familiar(&watched), "is not there");
+        fs::create_dir(&watched.path).expect("creates");
+        assert!(!familiar(&watched), "may be a mount point");
+        let entry = |name: &str| Entry {
+            key: Key {
+                source: "test".into(),
+                name: name.into(),
+                digest: [0; 32],
+            },
+            stamp: Some(Stamp {
+                length: 1,
+                modified: SystemTime::now(),
+                inode: 1,
+            }),
+            outcome: Err("is broken".into()),
+        };
+        ledger
+            .commit(&mut [entry("a"), entry("b")], None)
+            .expect("commits");
+        let familiar = |watched: &Folder| watched.is_familiar(&ledger).expect("looks");
+        fs::write(watched.path.join("other"), "").expect("writes");
+        assert!(!familiar(&watched));
+        fs::write(watched.path.join("a"), "").expect("writes");
+        assert!(familiar(&watched));
+        fs::remove_file(watched.path.join("a")).expect("removes");
+        watched.keeps = false;
+        assert!(familiar(&watched), "files are meant to go");
+    }
+}
