@@ -12,10 +12,6 @@ use shipwatch::source::search::search;
 use super::report::{Passed, Report, passed};
 use crate::exit::{Exit, Failure};
 
-/// With less room than this, in bytes, the next frames may fill the disk.
-#[cfg(unix)]
-const LITTLE: u64 = 100_000_000;
-
 /// Of more files than this, the first are tried.
 const TRIED: usize = 1000;
 
@@ -24,6 +20,11 @@ pub(super) fn check_outputs(config: &Config, report: &mut Report) -> Result<(), 
     let detections = &config.output.detections;
     let writable = appendable(detections).context("output.detections");
     report.check("detections", Exit::Config, writable)?;
+
+    if let Some(csv) = &config.output.csv {
+        let writable = appendable(csv).context("output.csv");
+        report.check("csv", Exit::Config, writable)?;
+    }
 
     let ledger = appendable(&config.ledger_file()).context("ledger.file");
     report.check("ledger", Exit::Config, ledger)?;
@@ -108,6 +109,7 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
     use std::collections::HashSet;
     use std::os::unix::fs::MetadataExt;
 
+    let reserve = config.keep().reserve;
     let ledger = config.ledger_file();
     let finished: Vec<PathBuf> = config
         .source
@@ -123,6 +125,7 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
         .flat_map(|source| &source.failed_folder);
     let paths = [&config.output.detections, &ledger].into_iter();
     let paths = paths
+        .chain(&config.output.csv)
         .chain(&config.output.overlay)
         .chain(&finished)
         .chain(failed);
@@ -148,10 +151,14 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
         );
         // Some file systems do not count files, and say that there are none at all.
         let no_files = disk.f_files > 0 && disk.f_favail == 0;
-        match (total > 0 && free < LITTLE, no_files) {
-            (true, _) => {
-                report.note("disk", format_args!("{room}; frames wait when it is full"))?
-            }
+        match (total > 0 && free < reserve, no_files) {
+            (true, _) => report.note(
+                "disk",
+                format_args!(
+                    "{room}, and {} are never used (`retention.reserve-megabytes`): make room, or frames wait",
+                    gigabytes(reserve)
+                ),
+            )?,
             (_, true) => {
                 report.note("disk", format_args!("{room}, but no more files fit on it"))?
             }
