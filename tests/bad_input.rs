@@ -348,7 +348,8 @@ fn any_name_is_a_name() {
     let mut expected: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
     let records = field.records();
     let mut found: Vec<_> = records.iter().map(|record| record.frame.as_str()).collect();
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     assert!(records.iter().all(|record| record.ships.len() == 1));
     assert_eq!(field.names("in").len(), 0);

@@ -126,7 +126,8 @@ fn needs(config: &Config) -> Needs {
             needs.writes.extend(file.parent().map(Path::to_owned));
         }
     }
-    let folders = [&config.output.overlay, &config.runtime_folder];
+    let output = &config.output;
+    let folders = [&output.overlay, &output.crops, &config.runtime_folder];
     let folders = folders.into_iter().flatten();
     needs.writes.extend(folders.map(|folder| real(folder)));
     needs
