@@ -671,6 +671,36 @@ mod tests {
         }
     }
 
+    /// An unknown key is answered with those that are known.
+    #[test]
+    fn the_example_names_every_key() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/config.toml");
+        let example = std::fs::read_to_string(file).expect("reads");
+        let sections = [
+            "",
+            "[[source]]",
+            "[output]",
+            "[detect]",
+            "[ledger]",
+            "[retention]",
+            "[heat]",
+        ];
+        for section in sections {
+            let text = format!("{section}\nno-such-key = 1");
+            let error = read(&text).expect_err(section).to_string();
+            let (_, known) = error.split_once("expected ").expect("names them");
+            let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+            assert!(known.len() > 1, "{error}");
+            for key in known {
+                let named = example.lines().any(|line| {
+                    let line = line.trim_start_matches("# ");
+                    line.starts_with(&format!("{key} =")) || line.trim_matches(['[', ']']) == key
+                });
+                assert!(named, "{section} {key}");
+            }
+        }
+    }
+
     #[test]
     fn values_that_make_no_sense_are_named() {
         assert_eq!(
