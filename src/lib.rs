@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod mask;
 pub mod metrics;
 pub mod model;
+pub mod process;
 pub mod record;
 pub mod sink;
 pub mod source;

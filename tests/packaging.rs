@@ -130,87 +130,162 @@ fn the_service_is_exposed_little_and_reaches_cameras() {
     }
 }
 
-/// The user and the folder that come with the package, made in a folder of the test; files dropped by another user of
-/// the group, who shuts everybody else out.
-#[test]
+/// Makes the user and the folder that come with the package, in a folder of the test.
+const INSTALL: &str = r#"
+    set -e
+    shipwatch=$1 package=$2 scene=$3
+    mkdir -p etc/sysusers.d etc/tmpfiles.d
+    cp "$package/shipwatch.sysusers.conf" etc/sysusers.d/shipwatch.conf
+    cp "$package/shipwatch.tmpfiles.conf" etc/tmpfiles.d/shipwatch.conf
+    systemd-sysusers --root="$PWD"
+    systemd-tmpfiles --root="$PWD" --create shipwatch.conf
+    user=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/passwd)
+    group=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/group)
+    cp "$shipwatch" shipwatch
+    chmod 755 shipwatch
+    state=var/lib/shipwatch
+
+    # By a user of the group, who shuts everybody else out.
+    drop() {
+        setpriv --reuid=54321 --regid=54321 --groups="$group" sh -c '
+            umask 077
+            mkdir -p "$(dirname "$1")"
+            cat > "$1"
+        ' sh "$state/incoming/$1" < "$scene"
+    }
+    serve() {
+        setpriv --reuid="$user" --regid="$group" --clear-groups ./shipwatch "$@" --config config.toml
+    }
+    cat > config.toml << 'END'
+        [[source]]
+        folder = "var/lib/shipwatch/incoming"
+        recursive = true
+        gsd = 10
+        finished = "move"
+        finished-folder = "var/lib/shipwatch/done"
+        [output]
+        detections = "var/lib/shipwatch/detections.jsonl"
+END
+"#;
+
+/// Runs a script where the package is installed; none if this is not root's machine.
 #[cfg(target_os = "linux")]
-fn what_another_user_drops_is_processed_moved_and_deleted() {
+fn installed(script: &str) -> Option<Output> {
     use std::os::unix::fs::PermissionsExt;
 
-    const SCRIPT: &str = r#"
-        set -e
-        shipwatch=$1 package=$2 scene=$3
-        mkdir -p etc/sysusers.d etc/tmpfiles.d
-        cp "$package/shipwatch.sysusers.conf" etc/sysusers.d/shipwatch.conf
-        cp "$package/shipwatch.tmpfiles.conf" etc/tmpfiles.d/shipwatch.conf
-        systemd-sysusers --root="$PWD"
-        systemd-tmpfiles --root="$PWD" --create shipwatch.conf
-        user=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/passwd)
-        group=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/group)
-        cp "$shipwatch" shipwatch
-        chmod 755 shipwatch
-        state=var/lib/shipwatch
-
-        drop() {
-            setpriv --reuid=54321 --regid=54321 --groups="$group" sh -c '
-                umask 077
-                mkdir -p "$(dirname "$1")"
-                cat > "$1"
-            ' sh "$state/incoming/$1" < "$scene"
-        }
-        process() {
-            cat > config.toml
-            setpriv --reuid="$user" --regid="$group" --clear-groups ./shipwatch run --once --config config.toml
-            wc -l < $state/detections.jsonl
-            find $state/incoming $state/done -type f | sort
-        }
-
-        drop a.png
-        drop leg-2/b.png
-        process << 'END'
-            [[source]]
-            folder = "var/lib/shipwatch/incoming"
-            recursive = true
-            gsd = 10
-            finished = "move"
-            finished-folder = "var/lib/shipwatch/done"
-            [output]
-            detections = "var/lib/shipwatch/detections.jsonl"
-END
-        drop c.png
-        process << 'END'
-            [[source]]
-            folder = "var/lib/shipwatch/incoming"
-            gsd = 10
-            finished = "delete"
-            [output]
-            detections = "var/lib/shipwatch/detections.jsonl"
-END
-        # Nobody else may.
-        setpriv --reuid=54321 --regid=54321 --clear-groups ls $state/incoming 2> /dev/null || echo no
-    "#;
     let is_there = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let programs = ["systemd-sysusers", "systemd-tmpfiles", "setpriv"];
     let me = Command::new("id").arg("-u").output().expect("id starts");
     if me.stdout != b"0\n" || !programs.iter().all(is_there) {
         println!("SKIPPED: only root can become another user, by {programs:?}");
-        return;
+        return None;
     }
     let folder = tempfile::tempdir().expect("folder");
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(folder.path(), open).expect("opens the folder to others");
     let outcome = Command::new("sh")
-        .args(["-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_shipwatch")])
+        .arg("-c")
+        .arg(format!("{INSTALL}{script}"))
+        .args(["sh", env!("CARGO_BIN_EXE_shipwatch")])
         .arg(root().join("systemd"))
         .arg(root().join("tests/data/sentinel2-ports/images/algiers-roads.png"))
         .current_dir(folder.path())
         .env_remove("SHIPWATCH_LOG")
-        .output()
-        .expect("sh starts");
+        .output();
+    Some(outcome.expect("sh starts"))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_another_user_drops_is_processed_moved_and_deleted() {
+    let script = r#"
+        process() {
+            serve run --once
+            wc -l < $state/detections.jsonl
+            find $state/incoming $state/done -type f | sort
+        }
+        drop a.png
+        drop leg-2/b.png
+        process
+        drop c.png
+        sed -i s/move/delete/ config.toml
+        process
+        # Nobody else may.
+        setpriv --reuid=54321 --regid=54321 --clear-groups ls $state/incoming 2> /dev/null || echo no
+    "#;
+    let Some(outcome) = installed(script) else {
+        return;
+    };
     let said = String::from_utf8_lossy(&outcome.stderr);
     assert!(outcome.status.success(), "{said}");
     let done = "var/lib/shipwatch/done/a.png\nvar/lib/shipwatch/done/leg-2/b.png\n";
     let stdout = String::from_utf8_lossy(&outcome.stdout);
     assert_eq!(stdout, format!("2\n{done}3\n{done}no\n"), "{said}");
     assert!(said.contains("0 skipped"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn check_tells_what_the_service_may_not() {
+    let script = r#"
+        drop a.png
+        drop closed.png
+        chmod 600 $state/incoming/closed.png
+        serve check
+        # Of this folder files can be read, and not taken away.
+        mkdir -m 755 outside
+        sed -i 's|var/lib/shipwatch/incoming|outside|' config.toml
+        serve check || echo "ended with $?"
+    "#;
+    let Some(outcome) = installed(script) else {
+        return;
+    };
+    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success(), "{stdout}{said}");
+    let (first, second) = stdout.split_once("self-test").expect("two reports");
+    assert!(first.contains("ok    emptied"), "{stdout}");
+    let note = "note  source      1 file cannot be read, such as ";
+    let note = first.lines().find(|line| line.starts_with(note));
+    let note = note.expect("a note");
+    assert!(note.contains("closed.png: Permission denied"), "{note}");
+    assert!(note.contains("chmod g+r"), "{note}");
+    assert!(first.contains(" disk        "), "{stdout}");
+
+    assert!(second.contains("FAIL  emptied"), "{stdout}");
+    assert!(second.contains("outside cannot be written to"), "{stdout}");
+    assert!(second.ends_with("ended with 78\n"), "{stdout}");
+}
+
+/// The service on a machine that boots, in its sandbox.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_service_lives_under_systemd() {
+    let folder = tempfile::tempdir().expect("folder");
+    let copy = |from: &Path, to: &str| {
+        let to = folder.path().join(to);
+        fs::create_dir_all(to.parent().expect("within the folder")).expect("a folder");
+        fs::copy(from, to).expect("copies");
+    };
+    copy(Path::new(env!("CARGO_BIN_EXE_shipwatch")), "shipwatch");
+    copy(&root().join("tests/systemd/service"), "script");
+    let scene = "tests/data/sentinel2-ports/images/algiers-roads.png";
+    copy(&root().join(scene), "scene.png");
+    for entry in fs::read_dir(root().join("systemd")).expect("lists") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        copy(&path, &format!("package/{name}"));
+    }
+    let spaces = ["mount", "pid", "uts", "ipc", "net", "cgroup"];
+    let outcome = Command::new("timeout")
+        .args(["180", "unshare", "--fork", "--kill-child"])
+        .args(spaces.map(|space| format!("--{space}")))
+        .arg(root().join("tests/systemd/boot"))
+        .arg(folder.path())
+        .output();
+    let Ok(said) = fs::read_to_string(folder.path().join("said")) else {
+        println!("SKIPPED: systemd does not boot in namespaces here: {outcome:?}");
+        return;
+    };
+    assert!(said.ends_with("code 0\n"), "{said}");
 }

@@ -6,6 +6,8 @@
 mod mangle;
 #[path = "../../tests/fuzz/network.rs"]
 mod network;
+#[path = "../../tests/fuzz/panics.rs"]
+mod panics;
 #[path = "../../tests/fuzz/trial.rs"]
 mod trial;
 
@@ -13,7 +15,7 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use prost::Message;
 use tract_onnx::pb::ModelProto;
 
-fuzz_target!(init: trial::watch_panics(), |file: &[u8]| {
+fuzz_target!(init: panics::watch(), |file: &[u8]| {
     trial::trial(file, 0);
 });
 

@@ -7,9 +7,11 @@
 //! error lies below 16 seconds.
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use crate::process::command;
 
 /// How often the system is asked.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -102,7 +104,7 @@ struct Asking(Child);
 impl Asking {
     fn start(question: &[String]) -> Option<Self> {
         let (program, args) = question.split_first()?;
-        let child = Command::new(program)
+        let child = command(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Written as `LOW,HIGH` on a command line and as `[LOW, HIGH]` in a config file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "[f64; 2]", into = "[f64; 2]")]
+#[serde(try_from = "Vec<f64>", into = "[f64; 2]")]
 pub struct Percentiles {
     low: f64,
     high: f64,
@@ -57,11 +57,15 @@ impl fmt::Display for Percentiles {
     }
 }
 
-impl TryFrom<[f64; 2]> for Percentiles {
+/// Of a list, for TOML takes the first two numbers of three for two.
+impl TryFrom<Vec<f64>> for Percentiles {
     type Error = PercentilesError;
 
-    fn try_from([low, high]: [f64; 2]) -> Result<Self, Self::Error> {
-        Self::new(low, high)
+    fn try_from(percentiles: Vec<f64>) -> Result<Self, Self::Error> {
+        match percentiles[..] {
+            [low, high] => Self::new(low, high),
+            _ => Err(PercentilesError),
+        }
     }
 }
 

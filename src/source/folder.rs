@@ -343,6 +343,7 @@ impl FolderFrames {
             }),
         };
         if let Some(outcome) = self.roster.outcome(&origin.key)? {
+            self.watch.files.could_read(&path);
             return Ok(Some(Next::Known { origin, outcome }));
         }
         match self.in_hand.tries(&origin.key, &path) {
@@ -554,6 +555,21 @@ mod tests {
         assert_eq!(name(&mut watch, SOON).as_deref(), Some("a.jpg"));
         fs::write(root.join("b.jpg"), "x").expect("writes");
         assert_eq!(name(&mut watch, SOON).as_deref(), Some("b.jpg"));
+    }
+
+    #[test]
+    fn what_comes_with_more_events_than_wait_is_found_by_a_search() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut watch = watch(dir.path(), false);
+        assert_eq!(name(&mut watch, NEVER), None);
+        // Each makes three events at least.
+        for nth in 0..EVENTS {
+            fs::write(dir.path().join(format!("{nth:05}.jpg")), "x").expect("writes");
+        }
+        for _ in 0..EVENTS {
+            assert!(watch.next(SOON).is_some());
+        }
+        assert_eq!(name(&mut watch, NEVER), None);
     }
 
     #[test]

@@ -1,19 +1,22 @@
-//! Mangled models: each is refused with an error or is a network that runs, and what the engine of bytes
+//! Mangled images, which are refused or are frames, and mangled models: each is refused with an error or is a network that runs, and what the engine of bytes
 //! runs of it is what tract makes of the same model alone. `fuzz/` does the same for as long as one likes.
 
 #![expect(unreachable_pub, reason = "modules that fuzz/ shares")]
 
+mod frame;
 mod mangle;
 mod network;
+mod panics;
 mod trial;
 
 use std::collections::BTreeMap;
 
+use frame::Sight;
 use mangle::Noise;
 use network::networks;
 use prost::Message;
 use tract_onnx::pb::ModelProto;
-use trial::{Outcome, trial, watch_panics};
+use trial::{Outcome, trial};
 
 const SHIPPED: [&[u8]; 2] = [
     include_bytes!("../../models/base-int8/gate.onnx"),
@@ -44,7 +47,7 @@ fn change_bytes(file: &mut Vec<u8>, noise: &mut Noise) {
 
 /// Mangles one of some files for each seed, and counts what becomes of them.
 fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, usize> {
-    watch_panics();
+    panics::watch();
     let decode = |file: &Vec<u8>| ModelProto::decode(&file[..]).expect("a model");
     let models: Vec<ModelProto> = files.iter().map(decode).collect();
     let mut outcomes = BTreeMap::new();
@@ -67,6 +70,28 @@ fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, 
     }
     println!("{outcomes:?}");
     outcomes
+}
+
+#[test]
+fn mangled_images_are_refused_or_frames() {
+    panics::watch();
+    for file in frame::images() {
+        assert_eq!(frame::look(&file), Sight::Frame);
+        let (mut frames, mut refused) = (0, 0);
+        for seed in 0..500 {
+            let mut noise = Noise::new(seed);
+            let mut file = file.clone();
+            change_bytes(&mut file, &mut noise);
+            match frame::look(&file) {
+                Sight::Frame => frames += 1,
+                Sight::Refused => refused += 1,
+            }
+        }
+        assert!(
+            frames > 5 && refused > 50,
+            "{frames} frames, {refused} refused"
+        );
+    }
 }
 
 #[test]

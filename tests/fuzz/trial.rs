@@ -1,14 +1,12 @@
 //! What becomes of one file.
 
-use std::panic;
-use std::sync::Mutex;
-
 use prost::Message;
 use shipwatch::inference::Network;
 use tract_onnx::pb::{ModelProto, NodeProto};
 
 use super::mangle::Noise;
 use super::network::values;
+use super::panics;
 
 /// The largest image that is made up, in pixels along a side.
 const LARGEST: usize = 64;
@@ -32,32 +30,13 @@ pub enum Outcome {
     Agreed,
 }
 
-/// Panics of shipwatch's own code, which the loader turns into errors.
-static OWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Keeps panics of shipwatch's own code, and shows those of its tests.
-pub fn watch_panics() {
-    panic::set_hook(Box::new(|panic| {
-        let file = panic.location().map_or("", |place| place.file());
-        if ["src/engine/", "src/inference/"]
-            .iter()
-            .any(|own| file.contains(own))
-        {
-            OWN.lock().expect("no panic").push(panic.to_string());
-        } else if file.contains("tests/") || file.contains("fuzz_targets/") {
-            eprintln!("{panic}");
-        }
-    }));
-}
-
 /// Loads a file, runs it on an image made of `seed`, and compares with tract.
 ///
 /// # Panics
 /// If the engine and tract differ by more than rounding, or shipwatch itself panicked.
 pub fn trial(file: &[u8], seed: u64) -> Outcome {
     let outcome = load(file, seed);
-    let own = OWN.lock().expect("no panic");
-    assert!(own.is_empty(), "{own:?}");
+    panics::check();
     outcome
 }
 

@@ -54,8 +54,10 @@ pub struct OutputConfig {
     pub csv: Option<PathBuf>,
     /// A file that has grown to so many megabytes is moved to a name with a number, and begun anew.
     pub rotate_megabytes: u64,
-    /// Folder for pictures with the ships outlined; none are written where there is none.
+    /// Folder for pictures of frames with the ships outlined; none are written where there is none.
     pub overlay: Option<PathBuf>,
+    /// Folder for each ship, cut out; none are written where there is none.
+    pub crops: Option<PathBuf>,
 }
 
 /// Section `[ledger]`.
@@ -81,6 +83,8 @@ pub struct RetentionConfig {
     pub ledger_megabytes: u64,
     /// Most megabytes of complete files of detections, for each kind.
     pub detections_megabytes: u64,
+    /// Most megabytes of pictures, for each kind: the oldest are deleted.
+    pub pictures_megabytes: u64,
     /// Megabytes of a disk that are never used.
     pub reserve_megabytes: u64,
 }
@@ -150,6 +154,7 @@ impl Default for OutputConfig {
             csv: None,
             rotate_megabytes: 64,
             overlay: None,
+            crops: None,
         }
     }
 }
@@ -160,6 +165,7 @@ impl Default for RetentionConfig {
             days: None,
             ledger_megabytes: 256,
             detections_megabytes: 1024,
+            pictures_megabytes: 1024,
             reserve_megabytes: 100,
         }
     }
@@ -177,12 +183,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is no TOML, or has a key that does not belong, or a value of the wrong type.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: line {line}: {message}", path = .path.display())]
     Syntax {
         /// The config file.
         path: PathBuf,
-        /// What is wrong, with the line.
-        source: toml::de::Error,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
     },
 }
 
@@ -194,9 +202,13 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source,
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line: text[..start].matches('\n').count() + 1,
+                message: error.message().to_owned(),
+            }
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
@@ -207,6 +219,7 @@ impl Config {
             Some(&mut config.output.detections),
             config.output.csv.as_mut(),
             config.output.overlay.as_mut(),
+            config.output.crops.as_mut(),
             config.models.as_mut(),
             config.runtime_folder.as_mut(),
         ];
@@ -267,6 +280,11 @@ impl Config {
                 "retention.detections-megabytes",
                 self.retention.detections_megabytes <= 1_000_000_000,
                 "must not be above 1000000000",
+            ),
+            (
+                "retention.pictures-megabytes",
+                (1..=1_000_000).contains(&self.retention.pictures_megabytes),
+                "must lie between 1 and 1000000",
             ),
             (
                 "retention.reserve-megabytes",
@@ -334,6 +352,7 @@ impl Config {
             ledger_megabytes,
             detections_megabytes,
             reserve_megabytes,
+            ..
         } = self.retention;
         let folders = self.source.iter().filter_map(|source| {
             Some(Folder {
@@ -462,7 +481,9 @@ mod tests {
             csv = "/out.csv"
             rotate-megabytes = 3
             overlay = "/overlays"
+            crops = "/crops"
             [retention]
+            pictures-megabytes = 7
             days = 0.5
             ledger-megabytes = 4
             detections-megabytes = 5
@@ -503,6 +524,8 @@ mod tests {
         );
         assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
         assert_eq!(config.output.rotate_megabytes, 3);
+        assert_eq!(config.output.crops.as_deref(), Some(Path::new("/crops")));
+        assert_eq!(config.retention.pictures_megabytes, 7);
         let heat = config.heat_limits();
         assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
@@ -621,9 +644,15 @@ mod tests {
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
             (
-                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]],\n[[0, 0], [1, 1]]]",
                 "this one has 2",
             ),
+            (
+                "\n[[source]]\nlook = [[0, 0], [1, 0], [1, 1]]",
+                "a polygon is [[x, y]",
+            ),
+            ("\n[[source]]\nlook = [[[0, 0, 0]]]", "a polygon is [[x, y]"),
+            ("\n[[source]]\nlook = 'left'", "sequence"),
             (
                 "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
                 "corner 2",

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use super::DetectConfig;
 use super::rule::Rule;
@@ -44,6 +45,7 @@ pub struct SourceConfig {
     /// A V4L2 camera: its device, or a link to it.
     pub camera: Option<PathBuf>,
     /// Width and height that the camera is asked for; the largest there is where it is not.
+    #[serde(deserialize_with = "pair")]
     pub size: Option<[u32; 2]>,
     /// Frames per second that the camera is asked for, and no more of which are looked at; of a stream, too.
     pub rate: Option<f64>,
@@ -142,6 +144,14 @@ impl Default for SourceConfig {
             detect: DetectConfig::default(),
         }
     }
+}
+
+/// Two numbers: TOML by itself takes the first two of three.
+fn pair<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u32; 2]>, D::Error> {
+    let numbers = Vec::<u32>::deserialize(from)?;
+    let pair = <[u32; 2]>::try_from(numbers);
+    pair.map(Some)
+        .map_err(|numbers| D::Error::invalid_length(numbers.len(), &"two numbers"))
 }
 
 /// A path without links, as far as it is there.

@@ -7,12 +7,14 @@ use std::io::{self, Read};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use log::debug;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::process;
 
 /// How long a command may take to end once its output has, or it is told to.
 const GRACE: Duration = Duration::from_secs(2);
@@ -49,7 +51,7 @@ impl Program {
     /// Starts a command without a shell; its output is what is read from the file.
     pub(super) fn start(command: &[String]) -> io::Result<(Self, File)> {
         let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut child = Command::new(name)
+        let mut child = process::command(name)
             .args(arguments)
             // What systemd gave to the daemon is not the child's to speak to.
             .env_remove("NOTIFY_SOCKET")

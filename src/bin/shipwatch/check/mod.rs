@@ -70,6 +70,7 @@ fn check_config(config: &Config, report: &mut Report) -> Result<(), Failure> {
         cameras::check_camera(source, report)?;
     }
     folders::check_outputs(config, report)?;
+    service::check_user(report)?;
     service::check_service(config, report)?;
     check_clock(report)?;
     check_heat(config, report)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-use crate::exit::{Exit, Failure, OrExit};
+use crate::exit::{Exit, Failure, OrExit, explain};
 
 /// Prints as checks are made.
 pub(super) struct Report {
@@ -46,7 +46,7 @@ impl Report {
                 if self.exit != Exit::Config {
                     self.exit = exit;
                 }
-                ("FAIL", format!("{error:#}"), None)
+                ("FAIL", explain(&error), None)
             }
         };
         print(word, name, &detail)?;

@@ -29,12 +29,48 @@ const DROP_INS: [&str; 2] = [
     "/run/systemd/system/shipwatch.service.d",
 ];
 
+/// Says that the rights of root prove nothing, where a user of the service is there.
+pub(super) fn check_user(report: &Report) -> Result<(), Failure> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = users.lines().any(|line| line.starts_with("shipwatch:"));
+    match known && is_root() {
+        true => report.note(
+            "user",
+            "root may do what the service may not; `runuser -u shipwatch -- shipwatch check` tells",
+        ),
+        false => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
 /// Says which lines the service needs for this config and does not have yet.
 pub(super) fn check_service(config: &Config, report: &Report) -> Result<(), Failure> {
     let drop_ins = DROP_INS.map(Path::new);
-    let lines = missing(&needs(config), &given(&drop_ins));
+    let needs = needs(config);
+    let lines = missing(&needs, &given(&drop_ins));
     if lines.is_empty() {
         return Ok(());
+    }
+    let absent = needs.writes.iter().filter(|path| !path.exists());
+    for path in absent.filter(|path| !path.starts_with(STATE)) {
+        let path = path.display();
+        report.note(
+            "service",
+            format_args!(
+                "it does not start without {path}: install -d -o shipwatch -g shipwatch {path}"
+            ),
+        )?;
     }
     report.note(
         "service",
@@ -76,15 +112,17 @@ fn needs(config: &Config) -> Needs {
         needs.groups.extend(camera.and_then(group));
     }
     // Of a file its folder: others lie beside it for a while.
-    for file in [&config.output.detections, &config.ledger_file()] {
+    let ledger = config.ledger_file();
+    let files = [&config.output.detections, &ledger].into_iter();
+    for file in files.chain(&config.output.csv) {
         let file = real(file);
         if !file.starts_with("/dev") {
             needs.writes.extend(file.parent().map(Path::to_owned));
         }
     }
-    needs
-        .writes
-        .extend(config.output.overlay.as_deref().map(real));
+    let pictures = [&config.output.overlay, &config.output.crops];
+    let pictures = pictures.into_iter().flatten();
+    needs.writes.extend(pictures.map(|folder| real(folder)));
     needs
 }
 
@@ -119,13 +157,21 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
     };
     let hides = |path: &Path, places: &[&str]| places.iter().any(|place| path.starts_with(place));
     let hidden = |path: &Path| hides(path, &HOMES) || hides(path, &TEMPORARY);
+    // What lies in a folder that is let through comes with it.
+    let outermost = |path: &&PathBuf, folders: &BTreeSet<PathBuf>| {
+        !path
+            .ancestors()
+            .skip(1)
+            .any(|above| folders.contains(above))
+    };
     let unwritten: Vec<&PathBuf> = (needs.writes.iter())
         .filter(|path| !path.starts_with(STATE) && !lies_in(path, &given.writes))
+        .filter(|path| outermost(path, &needs.writes))
         .collect();
     let unread: Vec<&PathBuf> = (needs.reads.iter())
         .filter(|path| hidden(path))
         .filter(|path| !lies_in(path, &given.reads) && !lies_in(path, &given.writes))
-        .filter(|path| !unwritten.iter().any(|other| path.starts_with(other)))
+        .filter(|path| !lies_in(path, &needs.writes) && outermost(path, &needs.reads))
         .collect();
     let line = |key: &str, paths: Vec<&PathBuf>| {
         let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
@@ -199,6 +245,7 @@ mod tests {
                 "/var/lib/shipwatch",
                 "/var/lib/shipwatch/incoming",
                 "/data/in",
+                "/data/in/failed",
                 "/mnt/card/done",
                 "/home/pi/in",
                 "/tmp/out",

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use shipwatch::daemon::config::SourceConfig;
+use shipwatch::process::command;
 use shipwatch::source::in_hand::Verdict;
 
 use super::orders::Orders;
@@ -23,7 +24,7 @@ pub(super) fn run(
     orders: &Orders,
     path: &Path,
 ) -> Verdict {
-    let command = std::env::current_exe().map(Command::new);
+    let command = std::env::current_exe().map(command);
     let tried = command.and_then(|mut command| {
         command
             .args(arguments(source, models))
