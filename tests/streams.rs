@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "starts daemons on folders, too")]
 mod daemon;
 mod harness;
+#[path = "streams/source.rs"]
+mod source;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -200,12 +202,14 @@ fn a_fifo_has_one_writer_after_the_other() {
 
 #[test]
 fn a_command_is_started_anew_when_it_dies() {
-    let script = "cat video; echo camera is on fire >&2; exit 1";
+    // Nor does it read what the daemon is given, or hear of systemd's socket.
+    let script = "cat video -; echo camera is on fire$NOTIFY_SOCKET >&2; exit 1";
     let field = Field::new(&format!(
         "command = [\"sh\", \"-c\", \"{script}\", \"--password=secret\"]\nfull = \"block\""
     ));
     field.0.write("video", field.video(&[1, 2]));
-    let daemon = field.start(&mut field.command(&[]));
+    let mut command = field.command(&[]);
+    let daemon = field.start(command.stdin(Stdio::piped()).env("NOTIFY_SOCKET", "/none"));
     let records = daemon.wait(6);
     assert_eq!(ships(&records[..6]), [1, 2, 1, 2, 1, 2]);
     assert_once(&records);
