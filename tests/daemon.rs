@@ -7,6 +7,7 @@ mod harness;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,7 +147,23 @@ fn overlays_in_the_watched_folder_are_no_frames() {
         assert_eq!(daemon.wait(count).len(), count);
         assert_eq!(daemon.end().0, Some(0));
     }
-    assert!(dir.path("in/a.png.2.overlay.png").exists());
+    // Of the same frame: it is written over.
+    let overlay = overlay_of(&dir, "in/a.png");
+    assert!(overlay.to_str().expect("UTF-8").ends_with(".overlay.png"));
+    assert_eq!(fs::read_dir(dir.path("in")).expect("lists").count(), 2);
+}
+
+/// The picture of a frame: a part of its digest stands in the name.
+fn overlay_of(dir: &Dir, frame: &str) -> PathBuf {
+    let frame = dir.path(frame);
+    let start = frame.file_name().expect("a name").to_str().expect("UTF-8");
+    let start = format!("{start}-");
+    let files = fs::read_dir(frame.parent().expect("a folder")).expect("lists");
+    let mut found = files.map(|file| file.expect("is").path()).filter(|path| {
+        let name = path.file_name().expect("a name");
+        name.to_string_lossy().starts_with(&start)
+    });
+    found.next().expect("a picture")
 }
 
 #[test]
@@ -287,6 +304,65 @@ fn systemd_hears_that_it_is_ready_alive_and_stopping() {
     daemon.signal("-TERM");
     while !hear().contains("STOPPING=1") {}
     assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn each_source_has_regions_and_optics_of_its_own() {
+    let dir = Dir::new();
+    for file in ["port/a.png", "starboard/b.png"] {
+        dir.image(file, (80, 40), &[[10, 10, 4, 4], [60, 10, 6, 6]]);
+    }
+    let config = r#"
+        [[source]]
+        name = "port"
+        folder = "port"
+        look = [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]
+        altitude = 30
+        field-of-view = 90
+        [[source]]
+        name = "starboard"
+        folder = "starboard"
+        ignore = [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]
+        [output]
+        detections = "out.jsonl"
+        overlay = "seen"
+    "#;
+    dir.write("config.toml", config);
+    let models = bright_models();
+    let args = [
+        "run",
+        "--models",
+        &models,
+        "--once",
+        "--config",
+        "config.toml",
+    ];
+    let outcome = dir.run(&args);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let text = fs::read_to_string(dir.path("out.jsonl")).expect("lines");
+    let mut records: Vec<FrameRecord> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a record"))
+        .collect();
+    records.sort_by(|a, b| a.frame.cmp(&b.frame));
+    let [a, b] = &records[..] else {
+        panic!("{text}")
+    };
+    // 60 m of ground on 80 pixels.
+    assert!((a.tags.gsd.expect("a resolution") - 0.75).abs() < 1e-12);
+    assert_eq!(b.tags.gsd, None);
+    assert_eq!((a.ships.len(), a.ships[0].bbox), (1, [10, 10, 4, 4]));
+    assert_eq!((b.ships.len(), b.ships[0].bbox), (1, [60, 10, 6, 6]));
+    // The borders of each are drawn in a colour of their own.
+    let border = |file: &str| {
+        let overlay = image::open(overlay_of(&dir, file)).expect("an overlay");
+        overlay.into_rgb8().get_pixel(20, 0).0
+    };
+    let borders = ["seen/a.png", "seen/b.png"].map(border);
+    assert!(
+        borders[0] != borders[1] && !borders.contains(&[0; 3]),
+        "{borders:?}"
+    );
 }
 
 /// A camera that is not there is tried again and again, and keeps nobody from working.

@@ -256,3 +256,36 @@ fn check_tells_what_the_service_may_not() {
     assert!(second.contains("outside cannot be written to"), "{stdout}");
     assert!(second.ends_with("ended with 78\n"), "{stdout}");
 }
+
+/// The service on a machine that boots, in its sandbox.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_service_lives_under_systemd() {
+    let folder = tempfile::tempdir().expect("folder");
+    let copy = |from: &Path, to: &str| {
+        let to = folder.path().join(to);
+        fs::create_dir_all(to.parent().expect("within the folder")).expect("a folder");
+        fs::copy(from, to).expect("copies");
+    };
+    copy(Path::new(env!("CARGO_BIN_EXE_shipwatch")), "shipwatch");
+    copy(&root().join("tests/systemd/service"), "script");
+    let scene = "tests/data/sentinel2-ports/images/algiers-roads.png";
+    copy(&root().join(scene), "scene.png");
+    for entry in fs::read_dir(root().join("systemd")).expect("lists") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        copy(&path, &format!("package/{name}"));
+    }
+    let spaces = ["mount", "pid", "uts", "ipc", "net", "cgroup"];
+    let outcome = Command::new("timeout")
+        .args(["180", "unshare", "--fork", "--kill-child"])
+        .args(spaces.map(|space| format!("--{space}")))
+        .arg(root().join("tests/systemd/boot"))
+        .arg(folder.path())
+        .output();
+    let Ok(said) = fs::read_to_string(folder.path().join("said")) else {
+        println!("SKIPPED: systemd does not boot in namespaces here: {outcome:?}");
+        return;
+    };
+    assert!(said.ends_with("code 0\n"), "{said}");
+}

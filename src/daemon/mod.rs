@@ -29,7 +29,7 @@ use crate::detect::DetectError;
 use crate::frame::Frame;
 use crate::ledger::{Ledger, LedgerError};
 use crate::record::{BoardState, FrameRecord, milliseconds};
-use crate::sink::Overlay;
+use crate::sink::Pictures;
 use crate::source::in_hand::InHand;
 use crate::source::{Next, Origin, Source};
 use batch::Batch;
@@ -127,8 +127,8 @@ pub struct Daemon<'a> {
     pub ledger: &'a mut Ledger,
     /// Take every record, once it is committed.
     pub outputs: Outputs,
-    /// Takes a picture of every frame with ships.
-    pub overlay: Option<Overlay>,
+    /// Take pictures of every frame with ships.
+    pub pictures: Vec<Pictures>,
     /// What else the loop is told.
     pub settings: Settings,
     /// Files that the process has in hand.
@@ -178,7 +178,7 @@ impl Daemon<'_> {
     /// requested. The frame in hand is finished first, and so are frames of cameras that wait, as long as that
     /// takes no more than some seconds; those of folders will be there next time.
     ///
-    /// A broken frame is logged, counted and skipped; so is an overlay that cannot be written. Where the disk is
+    /// A broken frame is logged, counted and skipped; a picture that cannot be written is left out. Where the disk is
     /// full, the loop waits until it is not.
     ///
     /// # Errors
@@ -282,7 +282,10 @@ impl Daemon<'_> {
     fn drain(&mut self, round: &mut Round) -> Result<(), RunError> {
         let deadline = Instant::now() + DRAIN;
         while let Popped::Item(lane, arrival) = round.queue.pop(Duration::ZERO) {
-            if !round.passing[lane] {
+            // What the writer of a stream was held up for comes no second time.
+            let has_no_file =
+                matches!(&arrival, Ok(Next::Frame { origin, .. }) if origin.file.is_none());
+            if !round.passing[lane] && !has_no_file {
                 continue;
             }
             match Instant::now() < deadline {
@@ -369,19 +372,15 @@ impl Daemon<'_> {
         (self.board).update(|status| status.looking_at = Some(frame.name.clone()));
         let seen = contain(|| {
             let record = (self.look)(lane, frame)?;
-            let overlay = self.overlay.as_ref().filter(|_| !record.ships.is_empty());
-            let overlay = overlay.map(|overlay| overlay.write(lane, &frame.pixels, &record));
-            Ok::<_, DetectError>((record, overlay))
+            if !record.ships.is_empty() {
+                self.picture(lane, frame, &record, &origin);
+            }
+            Ok::<_, DetectError>(record)
         });
         drop(mark);
         match seen {
-            Some(Ok((mut record, overlay))) => {
+            Some(Ok(mut record)) => {
                 record.millis.decode = milliseconds(decode);
-                match overlay {
-                    Some(Ok(path)) => info!("{}: overlay {}", record.frame, path.display()),
-                    Some(Err(error)) => warn!("{}: no overlay: {error}", record.frame),
-                    None => {}
-                }
                 self.note(lane, record, origin, round);
             }
             Some(Err(error)) => {
@@ -396,6 +395,31 @@ impl Daemon<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes pictures. One that is done again, after a crash before its commit, is written over.
+    fn picture(&self, lane: usize, frame: &Frame, record: &FrameRecord, origin: &Origin) {
+        let [a, b, c, d, ..] = origin.key.digest;
+        let tag = format!("{a:02x}{b:02x}{c:02x}{d:02x}");
+        // Names of frames without a file are their own.
+        let tag = origin.file.as_ref().map(|_| tag.as_str());
+        for pictures in &self.pictures {
+            if let Err(short) = space::check([pictures.folder()], self.settings.keep.reserve) {
+                warn!("{}: no picture: {short}", record.frame);
+                continue;
+            }
+            match pictures.write(lane, &frame.pixels, record, tag) {
+                Ok(paths) => match &paths[..] {
+                    [] => {}
+                    [path] => info!("{}: picture {}", record.frame, path.display()),
+                    [path, rest @ ..] => {
+                        let (frame, path) = (&record.frame, path.display());
+                        info!("{frame}: picture {path} and {} more", rest.len());
+                    }
+                },
+                Err(error) => warn!("{}: no picture: {error}", record.frame),
+            }
+        }
     }
 
     /// A frame has a record.
@@ -580,7 +604,7 @@ mod tests {
                 look,
                 outputs: self.outputs(&self.path("out.jsonl"), ledger),
                 ledger,
-                overlay: None,
+                pictures: Vec::new(),
                 settings: Settings {
                     group: Group::default(),
                     reprocess: false,

@@ -80,22 +80,20 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts an item of so many bytes into a lane, or drops what its policy says. False where nobody takes any more:
-    /// the item is gone then, uncounted.
+    /// Puts an item of so many bytes into a lane, or drops what its policy says. False where nobody waits for
+    /// more: the item is then left there for who empties the lanes.
     ///
     /// # Panics
     /// If there is no such lane.
     pub fn push(&self, lane: usize, item: T, bytes: u64) -> bool {
         let mut state = self.lock();
         loop {
-            if state.closed {
-                return false;
-            }
+            let closed = state.closed;
             let lane = &mut state.lanes[lane];
-            if lane.fits(bytes) {
+            if closed || lane.fits(bytes) {
                 lane.put(item, bytes);
                 self.changed.notify_all();
-                return true;
+                return !closed;
             }
             match lane.policy {
                 Policy::Block => state = self.wait(state),
@@ -333,6 +331,6 @@ mod tests {
             queue.close();
             assert!(!waits.join().expect("no panic"));
         });
-        assert_eq!(drain(&queue), [(0, 1)]);
+        assert_eq!(drain(&queue), [(0, 1), (0, 2)]);
     }
 }

@@ -1,9 +1,10 @@
 //! Where in a frame ships count.
 
+use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use crate::tile::TilePlan;
 
@@ -12,8 +13,7 @@ use crate::tile::TilePlan;
 /// twice is not.
 ///
 /// Written as `x,y x,y x,y` on a command line and as `[[x, y], [x, y], [x, y]]` in a config file.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "Vec<Vec<f64>>")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Polygon(Vec<[f64; 2]>);
 
 /// Why corners make no polygon.
@@ -44,20 +44,6 @@ pub enum PolygonError {
     Syntax(String),
 }
 
-/// Of lists, for TOML takes the first two numbers of three for two.
-impl TryFrom<Vec<Vec<f64>>> for Polygon {
-    type Error = PolygonError;
-
-    fn try_from(corners: Vec<Vec<f64>>) -> Result<Self, PolygonError> {
-        let corner = |numbers: Vec<f64>| {
-            let pair = <[f64; 2]>::try_from(numbers);
-            pair.map_err(|numbers| PolygonError::Syntax(format!("{numbers:?}")))
-        };
-        let corners: Result<Vec<_>, _> = corners.into_iter().map(corner).collect();
-        Self::try_from(corners?)
-    }
-}
-
 impl TryFrom<Vec<[f64; 2]>> for Polygon {
     type Error = PolygonError;
 
@@ -78,11 +64,46 @@ impl TryFrom<Vec<[f64; 2]>> for Polygon {
             length(*a).total_cmp(&length(*b))
         });
         let [dx, dy] = farthest.unwrap_or_default();
-        // Twice the area of the triangle with each corner; a frame has no two pixels that are so close.
+        // Twice the area of the triangle with each corner, as a share of the frame's: far below a pixel.
         if (corners.iter().copied().map(away)).all(|[x, y]| (x * dy - y * dx).abs() < 1e-12) {
             return Err(PolygonError::Flat);
         }
         Ok(Self(corners))
+    }
+}
+
+/// By a visitor, so that an error bears the place of this very polygon.
+impl<'de> Deserialize<'de> for Polygon {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Corners;
+
+        impl<'de> Visitor<'de> for Corners {
+            type Value = Polygon;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a polygon, [[x, y], [x, y], [x, y]]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Polygon, A::Error> {
+                const FORM: &str =
+                    "a polygon is [[x, y], [x, y], [x, y]], and several stand in a list";
+
+                let mut corners = Vec::new();
+                // Brackets are easily one pair too few.
+                let explain = |error: A::Error| {
+                    let error = error.to_string();
+                    A::Error::custom(format_args!("{}; {FORM}", error.trim_end()))
+                };
+                // An array of two would pass over a third number.
+                while let Some(corner) = seq.next_element::<Vec<f64>>().map_err(explain)? {
+                    let corner = <[f64; 2]>::try_from(corner);
+                    corners.push(corner.map_err(|_| A::Error::custom(FORM))?);
+                }
+                Polygon::try_from(corners).map_err(A::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_seq(Corners)
     }
 }
 
@@ -103,11 +124,6 @@ impl FromStr for Polygon {
 }
 
 impl Polygon {
-    /// The corners in their order.
-    pub fn corners(&self) -> &[[f64; 2]] {
-        &self.0
-    }
-
     /// From corner to corner, round to the first.
     pub fn edges(&self) -> impl Iterator<Item = [[f64; 2]; 2]> {
         let next = self.0.iter().cycle().skip(1);
@@ -135,8 +151,8 @@ impl Polygon {
 /// Where in a frame ships count: in what is looked at, but not in what is ignored. Everywhere by default.
 ///
 /// A pixel counts if its middle lies in one of the polygons `look`, or there are none, and in none of `ignore`; a
-/// ship if the pixel does that holds its centroid. So a ship across a border counts whole or not at all, and on one
-/// side alone if both are looked at.
+/// ship if the pixel does that holds its centroid. So a ship across a border counts whole or not at all, and in one
+/// alone of two polygons that share the border.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Regions {
     /// Ships count here alone, if there are any.

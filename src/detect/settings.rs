@@ -22,7 +22,8 @@ pub struct Options {
     pub mask: Option<f32>,
     /// Fewest pixels of a ship at the networks' scale.
     pub min_area: Option<u32>,
-    /// Where ships count.
+    /// Where ships count. Tiles without a pixel that does are neither gated nor segmented, unless a ship reaches into
+    /// them from one that is: it is found whole, and counts by its centroid.
     pub regions: Regions,
 }
 

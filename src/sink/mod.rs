@@ -1,14 +1,21 @@
 //! Views of the record: JSON lines, the Airbus submission form, overlays and crops.
 
 mod airbus;
+mod crop;
 mod jsonl;
 mod overlay;
+mod pictures;
 
 use std::io::{self, Write};
 
 pub use airbus::AirbusCsv;
+use crop::CROP;
+pub use crop::Crops;
 pub use jsonl::JsonLines;
-pub use overlay::{Overlay, OverlayError};
+use overlay::OVERLAY;
+pub use overlay::Overlay;
+pub(crate) use pictures::is_name;
+pub use pictures::{Draw, PictureError, Pictures};
 
 use crate::record::FrameRecord;
 

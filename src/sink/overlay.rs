@@ -1,14 +1,9 @@
 //! Pictures for people: the frame with its ships outlined, their scores beside them, and the borders of regions.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-
 use font8x8::legacy::BASIC_LEGACY;
-use image::codecs::png::PngEncoder;
-use image::{ImageError, ImageResult, Pixel, Rgb, RgbImage};
+use image::{Pixel, Rgb, RgbImage};
 
+use super::Draw;
 use crate::detect::{Polygon, Regions};
 use crate::mask::Mask;
 use crate::record::{FrameRecord, Ship};
@@ -22,121 +17,23 @@ const IGNORE: Rgb<u8> = Rgb([255, 160, 0]);
 /// Side of a character in pixels.
 const GLYPH: u32 = 8;
 /// End of the names of all overlays.
-const SUFFIX: &str = ".overlay.png";
+pub(super) const OVERLAY: &str = ".overlay.png";
 
-/// Writes overlays into a folder.
+/// The whole frame, with regions and ships drawn in.
 #[derive(Debug)]
 pub struct Overlay {
-    folder: PathBuf,
     /// By source.
-    regions: Vec<Regions>,
+    pub regions: Vec<Regions>,
 }
 
-/// Why there is no overlay.
-#[derive(Debug, thiserror::Error)]
-pub enum OverlayError {
-    /// The folder cannot be made.
-    #[error("cannot create the overlay folder {folder}: {source}")]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file cannot be created.
-    #[error("cannot create {file}: {source}")]
-    Create {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {file}: {source}")]
-    Write {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: ImageError,
-    },
-}
-
-impl Overlay {
-    /// A sink on `folder`, which is created where it is missing, for frames of as many sources as there are
-    /// `regions`.
-    ///
-    /// # Errors
-    /// [`OverlayError::Folder`].
-    pub fn new(folder: &Path, regions: Vec<Regions>) -> Result<Self, OverlayError> {
-        match fs::create_dir_all(folder) {
-            Ok(()) => Ok(Self {
-                folder: folder.to_owned(),
-                regions,
-            }),
-            Err(source) => Err(OverlayError::Folder {
-                folder: folder.to_owned(),
-                source,
-            }),
-        }
+impl Draw for Overlay {
+    fn suffix(&self) -> &'static str {
+        OVERLAY
     }
 
-    /// Writes `pixels` of the source of that number, with its regions and the record's ships drawn in, as PNG,
-    /// and returns the file's path.
-    ///
-    /// The file is named after the frame; a number is added rather than an existing file overwritten.
-    ///
-    /// # Errors
-    /// [`OverlayError::Create`] and [`OverlayError::Write`].
-    ///
-    /// # Panics
-    /// If the record speaks of a frame of another size, or there is no such source.
-    pub fn write(
-        &self,
-        source: usize,
-        pixels: &RgbImage,
-        record: &FrameRecord,
-    ) -> Result<PathBuf, OverlayError> {
-        let (path, file) = self.create(&record.frame)?;
-        match encode(&draw(pixels, &self.regions[source], &record.ships), file) {
-            Ok(()) => Ok(path),
-            Err(source) => {
-                // Half a picture helps nobody; what went wrong is told already if this fails too.
-                let _ = fs::remove_file(&path);
-                Err(OverlayError::Write { file: path, source })
-            }
-        }
+    fn draw(&self, source: usize, pixels: &RgbImage, record: &FrameRecord) -> Vec<RgbImage> {
+        vec![draw(pixels, &self.regions[source], &record.ships)]
     }
-
-    /// Whether a file's name is that of an overlay, so that searches can pass over it.
-    pub fn is_name(name: &OsStr) -> bool {
-        name.as_encoded_bytes().ends_with(SUFFIX.as_bytes())
-    }
-
-    fn create(&self, frame: &str) -> Result<(PathBuf, File), OverlayError> {
-        // Room for a number, and for the longest name that file systems take.
-        let stem = frame.replace(['/', '\\'], "_");
-        let stem = &stem[..stem.floor_char_boundary(255 - 2 * SUFFIX.len())];
-        let mut number = 1;
-        loop {
-            let name = match number {
-                1 => format!("{stem}{SUFFIX}"),
-                _ => format!("{stem}.{number}{SUFFIX}"),
-            };
-            let path = self.folder.join(name);
-            match File::create_new(&path) {
-                Ok(file) => return Ok((path, file)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(OverlayError::Create { file: path, source }),
-            }
-        }
-    }
-}
-
-/// Writes PNG through to the end: dropping a buffer would hide that its last bytes found no room.
-fn encode(image: &RgbImage, writer: impl Write) -> ImageResult<()> {
-    let mut writer = BufWriter::new(writer);
-    image.write_with_encoder(PngEncoder::new(&mut writer))?;
-    Ok(writer.flush()?)
 }
 
 /// The frame with regions and ships drawn in.
@@ -284,34 +181,5 @@ mod tests {
                 .into_iter()
                 .all(|(x, y, _)| (6..38).contains(&x) && (2..10).contains(&y))
         );
-    }
-
-    #[test]
-    fn never_overwrites_a_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let regions = vec![Regions::default()];
-        let sink = Overlay::new(&folder.path().join("new"), regions).expect("creates the folder");
-        let record = sample_record("sub/a.png", &["19 2 27 2"]);
-        let names: Vec<_> = (0..2)
-            .map(|_| sink.write(0, &grey(8, 8), &record).expect("writes"))
-            .map(|path| path.file_name().expect("a name").to_owned())
-            .collect();
-        assert_eq!(names, ["sub_a.png.overlay.png", "sub_a.png.2.overlay.png"]);
-        assert!(names.iter().all(|name| Overlay::is_name(name)));
-    }
-
-    #[test]
-    fn a_small_picture_that_finds_no_room_is_an_error() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let error = encode(&grey(8, 8), Full).expect_err("no room");
-        assert!(matches!(error, ImageError::IoError(e) if e.kind() == io::ErrorKind::StorageFull));
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sink::Overlay;
+use crate::sink::is_name;
 
 /// What lies in a folder.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ pub fn is_image(name: &OsStr) -> bool {
     const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp"];
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     !is_hidden(name)
-        && !Overlay::is_name(name)
+        && !is_name(name)
         && extension.is_some_and(|extension| {
             EXTENSIONS
                 .iter()

@@ -307,9 +307,9 @@ impl OpticsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Regions")]
 pub(crate) struct RegionArgs {
-    /// Count ships inside this polygon alone, \"0,0 1,0 1,0.5\" say; may be repeated
+    /// Count ships inside this polygon alone; may be repeated
     ///
-    /// Corners are fractions of an image's width and height, from its top left. A ship counts if its centroid lies
+    /// Written as '0,0 1,0 1,0.5': corners are fractions of an image's width and height, from its top left. A ship counts if its centroid lies
     /// inside. Tiles that lie outside are not looked at, which saves their time.
     #[arg(long, value_name = "POLYGON")]
     pub(crate) look: Vec<Polygon>,

@@ -11,7 +11,7 @@ use log::{error, info};
 use shipwatch::frame::Frame;
 use shipwatch::model::{Bundle, Manifest};
 use shipwatch::record::{FrameRecord, milliseconds};
-use shipwatch::sink::{AirbusCsv, Form, JsonLines, Lines, Overlay};
+use shipwatch::sink::{AirbusCsv, Form, JsonLines, Lines, Overlay, Pictures};
 use shipwatch::source::decode::{DecodeOptions, decode_file};
 
 use crate::cli::{DetectArgs, Format};
@@ -25,7 +25,7 @@ struct Job {
     lookout: Lookout,
     decoding: DecodeOptions,
     lines: Lines<Stdout>,
-    overlay: Option<Overlay>,
+    overlay: Option<Pictures>,
 }
 
 /// Runs the subcommand.
@@ -62,9 +62,10 @@ impl Job {
         let inputs = inputs::list(&args.paths, args.recursive).or_exit(Exit::NoInput)?;
         let models = load_models(args.models.as_deref())?;
         use_threads(args.threads)?;
-        let overlay = args.overlay.as_deref();
-        let overlay =
-            overlay.map(|folder| Overlay::new(folder, vec![args.tuning.regions.regions()]));
+        let overlay = args.overlay.as_deref().map(|folder| {
+            let regions = vec![args.tuning.regions.regions()];
+            Pictures::new(folder, Box::new(Overlay { regions }))
+        });
         Ok(Self {
             inputs,
             lookout: Lookout::new(models, vec![args.tuning.options()]),
@@ -117,7 +118,7 @@ impl Job {
     fn write(&mut self, frame: &Frame, record: &FrameRecord) -> Result<(), Failure> {
         if let Some(overlay) = &self.overlay {
             overlay
-                .write(0, &frame.pixels, record)
+                .write(0, &frame.pixels, record, None)
                 .or_exit(Exit::CannotCreate)?;
         }
         self.lines

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use log::error;
 use shipwatch::model::ModelError;
-use shipwatch::sink::OverlayError;
+use shipwatch::sink::PictureError;
 
 /// The program's exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +109,11 @@ impl From<ModelError> for Failure {
     }
 }
 
-impl From<OverlayError> for Failure {
-    fn from(error: OverlayError) -> Self {
+impl From<PictureError> for Failure {
+    fn from(error: PictureError) -> Self {
         let exit = match error {
-            OverlayError::Folder { .. } | OverlayError::Create { .. } => Exit::CannotCreate,
-            OverlayError::Write { .. } => Exit::Io,
+            PictureError::Folder { .. } | PictureError::Create { .. } => Exit::CannotCreate,
+            PictureError::Write { .. } => Exit::Io,
         };
         Self::new(exit, error)
     }

@@ -54,8 +54,10 @@ pub struct OutputConfig {
     pub csv: Option<PathBuf>,
     /// A file that has grown to so many megabytes is moved to a name with a number, and begun anew.
     pub rotate_megabytes: u64,
-    /// Folder for pictures with the ships outlined; none are written where there is none.
+    /// Folder for pictures of frames with the ships outlined; none are written where there is none.
     pub overlay: Option<PathBuf>,
+    /// Folder for each ship, cut out; none are written where there is none.
+    pub crops: Option<PathBuf>,
 }
 
 /// Section `[ledger]`.
@@ -81,6 +83,8 @@ pub struct RetentionConfig {
     pub ledger_megabytes: u64,
     /// Most megabytes of complete files of detections, for each kind.
     pub detections_megabytes: u64,
+    /// Most megabytes of pictures, for each kind: the oldest are deleted.
+    pub pictures_megabytes: u64,
     /// Megabytes of a disk that are never used.
     pub reserve_megabytes: u64,
 }
@@ -150,6 +154,7 @@ impl Default for OutputConfig {
             csv: None,
             rotate_megabytes: 64,
             overlay: None,
+            crops: None,
         }
     }
 }
@@ -160,6 +165,7 @@ impl Default for RetentionConfig {
             days: None,
             ledger_megabytes: 256,
             detections_megabytes: 1024,
+            pictures_megabytes: 1024,
             reserve_megabytes: 100,
         }
     }
@@ -177,12 +183,16 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is no TOML, or has a key that does not belong, or a value of the wrong type.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: line {line}, `{text}`: {message}", path = .path.display())]
     Syntax {
         /// The config file.
         path: PathBuf,
-        /// What is wrong, with the line.
-        source: toml::de::Error,
+        /// Counted from 1.
+        line: usize,
+        /// What stands in that line.
+        text: String,
+        /// What is wrong there.
+        message: String,
     },
 }
 
@@ -194,9 +204,15 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source,
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text[..start].matches('\n').count();
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line: line + 1,
+                text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
+                message: error.message().to_owned(),
+            }
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         for source in &mut config.source {
@@ -207,6 +223,7 @@ impl Config {
             Some(&mut config.output.detections),
             config.output.csv.as_mut(),
             config.output.overlay.as_mut(),
+            config.output.crops.as_mut(),
             config.models.as_mut(),
             config.runtime_folder.as_mut(),
         ];
@@ -267,6 +284,11 @@ impl Config {
                 "retention.detections-megabytes",
                 self.retention.detections_megabytes <= 1_000_000_000,
                 "must not be above 1000000000",
+            ),
+            (
+                "retention.pictures-megabytes",
+                (1..=1_000_000).contains(&self.retention.pictures_megabytes),
+                "must lie between 1 and 1000000",
             ),
             (
                 "retention.reserve-megabytes",
@@ -334,6 +356,7 @@ impl Config {
             ledger_megabytes,
             detections_megabytes,
             reserve_megabytes,
+            ..
         } = self.retention;
         let folders = self.source.iter().filter_map(|source| {
             Some(Folder {
@@ -395,6 +418,7 @@ mod tests {
     use crate::source::decode::DecodeOptions;
     use crate::source::finish::Finish;
     use crate::source::folder::FolderOptions;
+    use crate::source::stream::{Form, Input, StreamOptions};
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("folder");
@@ -461,7 +485,9 @@ mod tests {
             csv = "/out.csv"
             rotate-megabytes = 3
             overlay = "/overlays"
+            crops = "/crops"
             [retention]
+            pictures-megabytes = 7
             days = 0.5
             ledger-megabytes = 4
             detections-megabytes = 5
@@ -502,6 +528,8 @@ mod tests {
         );
         assert_eq!(config.output.csv.as_deref(), Some(Path::new("/out.csv")));
         assert_eq!(config.output.rotate_megabytes, 3);
+        assert_eq!(config.output.crops.as_deref(), Some(Path::new("/crops")));
+        assert_eq!(config.retention.pictures_megabytes, 7);
         let heat = config.heat_limits();
         assert_eq!((heat.celsius, heat.steps), (70.0, 2));
         let folder = source.folder_options();
@@ -528,6 +556,77 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_read_as_they_are_named() {
+        let options = |keys: &str| {
+            let config = read(&format!("[[source]]\n{keys}")).expect(keys);
+            assert_eq!(config.check(), []);
+            assert_eq!(config.source[0].watched(), None);
+            config.source[0].stream_options().expect(keys)
+        };
+        assert_eq!(options("stream = '-'"), StreamOptions::new(Input::Stdin));
+        assert_eq!(
+            options("stream = '/run/deck'"),
+            StreamOptions::new(Input::Fifo("/run/deck".into()))
+        );
+        let command = "command = ['ffmpeg', '-n']\nform = 'y4m'\nrate = 4\nsilent-seconds = 60";
+        let command = format!("{command}\nfull = 'block'\nmax-pixels = 1000\nstretch = [1, 99]");
+        let command = options(&command);
+        assert_eq!(
+            command,
+            StreamOptions {
+                input: Input::Command(vec!["ffmpeg".into(), "-n".into()]),
+                form: Some(Form::Y4m),
+                interval: Duration::from_millis(250),
+                keep_all: true,
+                silence: Duration::from_secs(60),
+                decode: DecodeOptions {
+                    max_pixels: 1000,
+                    stretch: Percentiles::new(1.0, 99.0).ok(),
+                },
+            }
+        );
+        // Paths are relative to the file, programs are searched for.
+        let Input::Fifo(path) = options("stream = 'deck'").input else {
+            panic!("a FIFO");
+        };
+        assert!(path.is_absolute() && path.ends_with("deck"), "{path:?}");
+        let Input::Command(words) = options("command = ['bin/film', 'a/b']").input else {
+            panic!("a command");
+        };
+        assert!(words[0].starts_with('/') && words[0].ends_with("/bin/film"));
+        assert_eq!(words[1], "a/b");
+        assert_eq!(SourceConfig::default().stream_options(), None);
+    }
+
+    #[test]
+    fn streams_that_make_no_sense_are_named() {
+        for (keys, key) in [
+            ("stream = '-'\ncommand = ['a']", "source.stream"),
+            ("stream = '-'\nfolder = 'a'", "source.stream"),
+            ("command = ['a']\ncamera = 'a'", "source.stream"),
+            ("command = []", "source.command"),
+            ("command = ['', 'a']", "source.command"),
+            (
+                "stream = '-'\nsilent-seconds = nan",
+                "source.silent-seconds",
+            ),
+            ("stream = '-'\nrate = 0", "source.rate"),
+        ] {
+            let found = problems(&format!("[[source]]\n{keys}"));
+            // A build without cameras has more to say of them.
+            assert!(found.iter().any(|found| found == key), "{keys}: {found:?}");
+        }
+        let two = |a, b| {
+            let source =
+                |name, stream| format!("[[source]]\nname = '{name}'\nstream = '{stream}'\n");
+            problems(&(source("a", a) + &source("b", b)))
+        };
+        assert_eq!(two("-", "-"), ["source `a`: stream", "source `b`: stream"]);
+        assert_eq!(two("deck", "deck").len(), 2);
+        assert_eq!(two("-", "deck"), [""; 0]);
+    }
+
+    #[test]
     fn height_and_lens_give_the_ground_that_frames_show() {
         let swath = |optics: &str| {
             let config = read(&format!("[[source]]\naltitude = 120\n{optics}")).expect(optics);
@@ -549,9 +648,15 @@ mod tests {
             ("\n[[source]]\nstretch = [98, 2]", "percentiles"),
             ("\n[detect]\nmin-area = -1", "min-area"),
             (
-                "\n[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1]]]",
+                "[[source]]\nlook = [[[0, 0], [1, 0], [1, 1]],\n[[0, 0], [1, 1]]]",
                 "this one has 2",
             ),
+            (
+                "\n[[source]]\nlook = [[0, 0], [1, 0], [1, 1]]",
+                "a polygon is [[x, y]",
+            ),
+            ("\n[[source]]\nlook = [[[0, 0, 0]]]", "a polygon is [[x, y]"),
+            ("\n[[source]]\nlook = 'left'", "sequence"),
             (
                 "\n[[source]]\nignore = [[[0, 0], [nan, 0], [1, 1]]]",
                 "corner 2",
@@ -563,6 +668,36 @@ mod tests {
                 "{error}"
             );
             assert!(error.contains(key), "{error}");
+        }
+    }
+
+    /// An unknown key is answered with those that are known.
+    #[test]
+    fn the_example_names_every_key() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/config.toml");
+        let example = std::fs::read_to_string(file).expect("reads");
+        let sections = [
+            "",
+            "[[source]]",
+            "[output]",
+            "[detect]",
+            "[ledger]",
+            "[retention]",
+            "[heat]",
+        ];
+        for section in sections {
+            let text = format!("{section}\nno-such-key = 1");
+            let error = read(&text).expect_err(section).to_string();
+            let (_, known) = error.split_once("expected ").expect("names them");
+            let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+            assert!(known.len() > 1, "{error}");
+            for key in known {
+                let named = example.lines().any(|line| {
+                    let line = line.trim_start_matches("# ");
+                    line.starts_with(&format!("{key} =")) || line.trim_matches(['[', ']']) == key
+                });
+                assert!(named, "{section} {key}");
+            }
         }
     }
 

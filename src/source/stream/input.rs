@@ -324,21 +324,4 @@ mod tests {
             .iter()
             .for_each(|input| input.check().expect("is there"));
     }
-
-    #[test]
-    fn a_program_s_output_ends_with_it_though_others_hold_it_open() {
-        let script = "printf abc; sleep 1000 & exit 0";
-        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        let mut opened = Opened::open(&Input::Command(command)).expect("starts");
-        let mut bytes = [0; 9];
-        let mut got = Vec::new();
-        while got.last() != Some(&Got::End) {
-            let next = opened.read(&mut bytes, Duration::from_millis(20));
-            got.push(next.expect("reads"));
-        }
-        got.retain(|it| *it != Got::Nothing);
-        assert_eq!(got, [Got::Bytes(3), Got::End]);
-        let epitaph = opened.close(true).expect("of a program");
-        assert_eq!(epitaph.how, "sh ended, exit status: 0");
-    }
 }

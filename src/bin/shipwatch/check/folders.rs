@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use shipwatch::daemon::config::{Config, SourceConfig};
+use shipwatch::daemon::config::{Config, OutputConfig, SourceConfig};
 use shipwatch::source::finish::Finish;
 use shipwatch::source::folder::FolderWatch;
 use shipwatch::source::search::search;
@@ -12,25 +12,37 @@ use shipwatch::source::search::search;
 use super::report::{Passed, Report, passed};
 use crate::exit::{Exit, Failure};
 
-/// With less room than this, in bytes, the next frames may fill the disk.
-#[cfg(unix)]
-const LITTLE: u64 = 100_000_000;
-
 /// Of more files than this, the first are tried.
 const TRIED: usize = 1000;
 
 /// Checks where results go.
 pub(super) fn check_outputs(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let detections = &config.output.detections;
-    let writable = appendable(detections).context("output.detections");
-    report.check("detections", Exit::Config, writable)?;
-
-    let ledger = appendable(&config.ledger_file()).context("ledger.file");
-    report.check("ledger", Exit::Config, ledger)?;
-
-    if let Some(overlay) = &config.output.overlay {
-        let writable = creatable(overlay).context("output.overlay");
-        report.check("overlay", Exit::Config, writable)?;
+    let OutputConfig {
+        detections,
+        csv,
+        overlay,
+        crops,
+        ..
+    } = &config.output;
+    let ledger = config.ledger_file();
+    let files = [
+        ("detections", "output.detections", Some(detections)),
+        ("csv", "output.csv", csv.as_ref()),
+        ("ledger", "ledger.file", Some(&ledger)),
+    ];
+    for (name, key, path) in files {
+        if let Some(path) = path {
+            report.check(name, Exit::Config, appendable(path).context(key))?;
+        }
+    }
+    let folders = [
+        ("overlay", "output.overlay", overlay),
+        ("crops", "output.crops", crops),
+    ];
+    for (name, key, folder) in folders {
+        if let Some(folder) = folder {
+            report.check(name, Exit::Config, creatable(folder).context(key))?;
+        }
     }
     check_room(config, report)
 }
@@ -123,7 +135,9 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
         .flat_map(|source| &source.failed_folder);
     let paths = [&config.output.detections, &ledger].into_iter();
     let paths = paths
+        .chain(&config.output.csv)
         .chain(&config.output.overlay)
+        .chain(&config.output.crops)
         .chain(&finished)
         .chain(failed);
     let mut disks = HashSet::new();
@@ -148,10 +162,14 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
         );
         // Some file systems do not count files, and say that there are none at all.
         let no_files = disk.f_files > 0 && disk.f_favail == 0;
-        match (total > 0 && free < LITTLE, no_files) {
-            (true, _) => {
-                report.note("disk", format_args!("{room}; frames wait when it is full"))?
-            }
+        let reserve = config.keep().reserve;
+        match (total > 0 && free <= reserve, no_files) {
+            (true, _) => report.note(
+                "disk",
+                format_args!(
+                    "{room}, no more than `retention.reserve-megabytes`: frames wait until there is"
+                ),
+            )?,
             (_, true) => {
                 report.note("disk", format_args!("{room}, but no more files fit on it"))?
             }
@@ -174,8 +192,15 @@ fn gigabytes(bytes: u64) -> String {
     }
 }
 
-/// Whether a file can be appended to; leaves no file behind.
+/// Whether a file can be appended to; leaves no file behind. What is no file, such as a pipe, is not opened: that may
+/// take as long as nobody reads.
 fn appendable(path: &Path) -> anyhow::Result<Passed<()>> {
+    if path
+        .metadata()
+        .is_ok_and(|there| !there.is_file() && !there.is_dir())
+    {
+        return passed((), format_args!("{}, no regular file", path.display()));
+    }
     let new = !path.exists();
     OpenOptions::new()
         .append(true)

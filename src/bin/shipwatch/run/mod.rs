@@ -20,7 +20,7 @@ use shipwatch::daemon::output::{OutputError, Outputs};
 use shipwatch::daemon::status::{Board, Counts, Disk, SourceStatus};
 use shipwatch::daemon::{Daemon, Settings};
 use shipwatch::ledger::{Ledger, LedgerError};
-use shipwatch::sink::{AirbusCsv, Form, JsonLines, Overlay};
+use shipwatch::sink::{AirbusCsv, Crops, Draw, Form, JsonLines, Overlay, PictureError, Pictures};
 use shipwatch::source::Source;
 use shipwatch::source::in_hand::{InHand, Verdict};
 
@@ -130,12 +130,7 @@ impl Station<'_> {
                 Outputs::open(places(config), rotate, ledger).map_err(unwritten)
             })
             .map_err(Ended::Before)?;
-        let regions = || config.source.iter().map(SourceConfig::regions).collect();
-        let overlay = config.output.overlay.as_deref();
-        let overlay = overlay.map(|folder| Overlay::new(folder, regions()));
-        let overlay = overlay
-            .transpose()
-            .map_err(|error| Ended::Before(error.into()))?;
+        let pictures = pictures(config).map_err(|error| Ended::Before(error.into()))?;
         let in_hand = Arc::new(self.in_hand(config));
         let feeder = Feeder {
             ledger,
@@ -156,7 +151,7 @@ impl Station<'_> {
             look: &|source, frame| lookout.look(source, frame),
             ledger,
             outputs,
-            overlay,
+            pictures,
             settings: Settings {
                 group: config.group(),
                 // Once is enough, however often the config is read.
@@ -305,6 +300,22 @@ fn places(config: &Config) -> impl Iterator<Item = (PathBuf, Box<dyn Form>)> {
         (path, rows)
     });
     [detections].into_iter().chain(csv)
+}
+
+/// Pictures of what is found.
+fn pictures(config: &Config) -> Result<Vec<Pictures>, PictureError> {
+    let regions = config.source.iter().map(SourceConfig::regions).collect();
+    let overlay: Box<dyn Draw> = Box::new(Overlay { regions });
+    let overlay = config
+        .output
+        .overlay
+        .as_ref()
+        .map(|folder| (folder, overlay));
+    let crops: Box<dyn Draw> = Box::new(Crops);
+    let crops = config.output.crops.as_ref().map(|folder| (folder, crops));
+    let most = config.retention.pictures_megabytes * MEGABYTE;
+    let open = |(folder, draw): (&PathBuf, _)| Pictures::new(folder, draw)?.bounded(most);
+    overlay.into_iter().chain(crops).map(open).collect()
 }
 
 fn place(source: &SourceConfig) -> String {
