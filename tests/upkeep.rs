@@ -69,7 +69,7 @@ fn a_running_daemon_tells_what_it_does() {
         "waits for frames",
         "1 frames with 1 ships",
         "1 on a.png",
-        "MB left for",
+        "MB left, 100 of them in reserve",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
