@@ -143,6 +143,7 @@ const KEYS: &[Key] = &[
     ("output", "csv", TEXT, &["\"detections.jsonl\""]),
     ("output", "rotate-megabytes", COUNT, &["0", "1000001"]),
     ("output", "overlay", TEXT, &[]),
+    ("output", "crops", TEXT, &[]),
     ("detect", "gate", NUMBER, PROBABILITY),
     ("detect", "mask", NUMBER, PROBABILITY),
     ("detect", "min-area", COUNT, &[]),
@@ -154,6 +155,8 @@ const KEYS: &[Key] = &[
     ("retention", "days", NUMBER, &["0", "-1", "nan"]),
     ("retention", "ledger-megabytes", COUNT, &["0", "1000001"]),
     ("retention", "detections-megabytes", COUNT, &["1000000001"]),
+    ("retention", "pictures-megabytes", COUNT, &["0", "1000001"]),
+    ("retention", "pictures-megabytes", COUNT, &["0", "1000001"]),
     ("retention", "reserve-megabytes", COUNT, &["1000001"]),
 ];
 
@@ -328,7 +331,7 @@ fn wrong_types_are_named_with_their_line_and_what_is_expected() {
                 "must",
                 "has three",
                 "lie between",
-                "is written as",
+                "a polygon is",
             ];
             assert!(
                 remedies.iter().any(|r| said.contains(r)),

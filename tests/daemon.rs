@@ -7,6 +7,7 @@ mod harness;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,7 +147,23 @@ fn overlays_in_the_watched_folder_are_no_frames() {
         assert_eq!(daemon.wait(count).len(), count);
         assert_eq!(daemon.end().0, Some(0));
     }
-    assert!(dir.path("in/a.png.2.overlay.png").exists());
+    // Of the same frame: it is written over.
+    let overlay = overlay_of(&dir, "in/a.png");
+    assert!(overlay.to_str().expect("UTF-8").ends_with(".overlay.png"));
+    assert_eq!(fs::read_dir(dir.path("in")).expect("lists").count(), 2);
+}
+
+/// The picture of a frame: a part of its digest stands in the name.
+fn overlay_of(dir: &Dir, frame: &str) -> PathBuf {
+    let frame = dir.path(frame);
+    let start = frame.file_name().expect("a name").to_str().expect("UTF-8");
+    let start = format!("{start}-");
+    let files = fs::read_dir(frame.parent().expect("a folder")).expect("lists");
+    let mut found = files.map(|file| file.expect("is").path()).filter(|path| {
+        let name = path.file_name().expect("a name");
+        name.to_string_lossy().starts_with(&start)
+    });
+    found.next().expect("a picture")
 }
 
 #[test]
@@ -338,10 +355,10 @@ fn each_source_has_regions_and_optics_of_its_own() {
     assert_eq!((b.ships.len(), b.ships[0].bbox), (1, [60, 10, 6, 6]));
     // The borders of each are drawn in a colour of their own.
     let border = |file: &str| {
-        let overlay = image::open(dir.path(file)).expect("an overlay");
+        let overlay = image::open(overlay_of(&dir, file)).expect("an overlay");
         overlay.into_rgb8().get_pixel(20, 0).0
     };
-    let borders = ["seen/a.png.overlay.png", "seen/b.png.overlay.png"].map(border);
+    let borders = ["seen/a.png", "seen/b.png"].map(border);
     assert!(
         borders[0] != borders[1] && !borders.contains(&[0; 3]),
         "{borders:?}"

@@ -67,7 +67,7 @@ fn whatever_moment_it_is_killed_at_each_frame_has_its_line_once() {
     dir.write(
         "config.toml",
         "[[source]]\nfolder = \"in\"\nsettle-seconds = 0.01\nrescan-seconds = 0.1\nfinished = \"move\"\n\
-         [output]\ndetections = \"out.jsonl\"\n[ledger]\ncommit-frames = 7\ncommit-seconds = 0.02\n",
+         [output]\ndetections = \"out.jsonl\"\ncsv = \"out.csv\"\n[ledger]\ncommit-frames = 7\ncommit-seconds = 0.02\n",
     );
     let start = || {
         let args = [
@@ -117,6 +117,16 @@ fn whatever_moment_it_is_killed_at_each_frame_has_its_line_once() {
     assert!(last.wait().expect("ends").success(), "{said}");
     let lines = fs::read_to_string(dir.path("out.jsonl")).expect("reads");
     assert!(found(&lines) == truth);
+    // In the other form as well: a row for each, of which none has two ships.
+    let mut rows = csv::Reader::from_path(dir.path("out.csv")).expect("opens");
+    let mut in_rows = Found::new();
+    for row in rows.deserialize::<(String, String)>() {
+        let (frame, ship) = row.expect("a row");
+        let ships = Some(ship).filter(|ship| !ship.is_empty());
+        let before = in_rows.insert(frame.clone(), ships.into_iter().collect());
+        assert!(before.is_none(), "{frame} twice");
+    }
+    assert!(in_rows == truth);
     assert_eq!(fs::read_dir(dir.path("in")).expect("lists").count(), 0);
     for name in truth.keys() {
         let [all, done] =

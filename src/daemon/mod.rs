@@ -58,6 +58,12 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// How long frames of cameras that wait are still looked at in the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// A file that is in hand for so long is never done with.
+const HANGS: Duration = Duration::from_secs(600);
+
+/// How often the log says what was done.
+const REPORT: Duration = Duration::from_secs(600);
+
 /// A request to stop that any thread or signal handler can make.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
@@ -139,7 +145,8 @@ pub struct Daemon<'a> {
     pub clock: ClockState,
     /// What people are told; it has an entry for each feed.
     pub board: Arc<Board>,
-    /// Hears that the loop turns: a frame is done, or there is none, or no space for it.
+    /// Hears that the loop turns: a frame is done, or there is none, or no space for it; and nothing any more once a
+    /// file is in hand that is never done with.
     pub alive: &'a dyn Fn(&Counts),
 }
 
@@ -155,6 +162,9 @@ struct Round {
     written: Option<Instant>,
     forgetting: Forgetting,
     start: Instant,
+    /// When the log was told last what was done, and what that was.
+    logged: Instant,
+    told: Counts,
     state: BoardState,
     /// No frame is looked at before.
     rested: Instant,
@@ -191,7 +201,7 @@ impl Daemon<'_> {
         let mut passing = Vec::new();
         for feed in feeds {
             passing.push(feed.policy != Policy::Block);
-            sources.push((feed.name, feed.source));
+            sources.push((feed.name, feed.source, feed.interval));
             fates.push(Fate {
                 finish: feed.finish,
                 failed: feed.failed,
@@ -205,6 +215,8 @@ impl Daemon<'_> {
             written: None,
             forgetting: Forgetting::new(self.settings.keep.clone()),
             start: Instant::now(),
+            logged: Instant::now(),
+            told: Counts::default(),
             state: BoardState::default(),
             rested: Instant::now(),
             queue: Arc::clone(&queue),
@@ -313,7 +325,36 @@ impl Daemon<'_> {
                 source.waiting = round.queue.waiting(lane);
             }
         });
-        (self.alive)(&round.counts.iter().copied().sum());
+        if self.in_hand.longest() < HANGS {
+            (self.alive)(&round.counts.iter().copied().sum());
+        }
+        self.log_counts(round);
+    }
+
+    /// Says in the log, now and then, what was done, and soon that frames are dropped.
+    fn log_counts(&self, round: &mut Round) {
+        let now: Counts = round.counts.iter().copied().sum();
+        let since = round.logged.elapsed();
+        let dropped = now.dropped - round.told.dropped;
+        if since >= REPORT || dropped > 0 && since >= REPORT / 10 {
+            let Counts {
+                frames,
+                ships,
+                broken,
+                known,
+                ..
+            } = now - round.told;
+            let minutes = since.as_secs_f64() / 60.0;
+            let counts = format!(
+                "in {minutes:.0} min {frames} frames with {ships} ships; {broken} skipped, {known} done before"
+            );
+            match dropped {
+                0 => info!("{counts}"),
+                _ => warn!("{counts}, {dropped} dropped: they come faster than they are looked at"),
+            }
+            round.told = now;
+            round.logged = Instant::now();
+        }
     }
 
     fn receive(
@@ -625,6 +666,7 @@ mod tests {
                 source: Box::new(Script(script)),
                 waiting: 1,
                 policy: Policy::Block,
+                interval: Duration::ZERO,
                 finish: Finish::Delete,
                 failed: Some(self.path("failed")),
             }
@@ -790,6 +832,21 @@ mod tests {
         drop(ledger);
         assert_eq!(field.run(Vec::new()), Counts::default());
         assert_eq!(field.records().len(), 2, "it was committed");
+    }
+
+    #[test]
+    fn files_come_no_faster_than_their_rate() {
+        let field = Field::new();
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        let feed = Feed {
+            interval: Duration::from_millis(40),
+            ..field.feed(vec![field.frame("a"), field.frame("b"), field.frame("c")])
+        };
+        let start = Instant::now();
+        let (counts, _) = daemon.run(vec![feed], &Stop::default()).expect("runs");
+        assert_eq!(counts.frames, 3);
+        assert!(start.elapsed() >= Duration::from_millis(80));
     }
 
     #[test]

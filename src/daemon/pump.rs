@@ -28,6 +28,8 @@ pub struct Feed {
     pub waiting: usize,
     /// What happens to more.
     pub policy: Policy,
+    /// Least time from one frame of files to the next; other sources keep theirs themselves.
+    pub interval: Duration,
     /// What becomes of a file, once its record is written.
     pub finish: Finish,
     /// Where files are set aside that are no frames, each with a note that says why.
@@ -45,16 +47,16 @@ pub(super) struct Pumps {
 
 impl Pumps {
     pub(super) fn start(
-        sources: impl IntoIterator<Item = (String, Box<dyn Source + Send>)>,
+        sources: impl IntoIterator<Item = (String, Box<dyn Source + Send>, Duration)>,
         queue: &Arc<Queue<Arrival>>,
         board: &Arc<Board>,
     ) -> Self {
         let threads = sources.into_iter().enumerate();
-        let threads = threads.map(|(lane, (name, source))| {
+        let threads = threads.map(|(lane, (name, source, interval))| {
             let (queue, board) = (Arc::clone(queue), Arc::clone(board));
             (
                 name,
-                thread::spawn(move || pump(source, &queue, &board, lane)),
+                thread::spawn(move || pump(source, &queue, &board, lane, interval)),
             )
         });
         Self {
@@ -94,20 +96,30 @@ fn pump(
     queue: &Queue<Arrival>,
     board: &Board,
     lane: usize,
+    interval: Duration,
 ) -> Box<dyn Source + Send> {
-    let mut trouble = None;
+    let mut due = Instant::now();
     while queue.wait_for_room(lane) {
+        let early = due.saturating_duration_since(Instant::now());
+        if !early.is_zero() {
+            sleep(early.min(POLL));
+            continue;
+        }
         let next = contain(|| source.next(POLL));
         queue.note_dropped(lane, source.take_dropped());
-        let now = source.trouble();
-        if now != trouble {
-            trouble.clone_from(&now);
-            board.update(|status| status.sources[lane].trouble = now);
-        }
+        let (trouble, backlog) = (source.trouble(), source.backlog());
+        board.update(|status| {
+            let source = &mut status.sources[lane];
+            source.trouble = trouble;
+            source.backlog = backlog;
+        });
         match next {
             Some(Ok(Next::Idle)) => {}
             Some(Ok(Next::End)) => break,
             Some(Ok(next)) => {
+                if matches!(next, Next::Frame { .. }) {
+                    due = Instant::now() + interval;
+                }
                 let bytes = next.bytes();
                 if !queue.push(lane, Ok(next), bytes) {
                     break;

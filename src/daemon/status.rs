@@ -70,6 +70,8 @@ pub struct SourceStatus {
     pub trouble: Option<String>,
     /// Frames that wait to be looked at.
     pub waiting: usize,
+    /// Files that are known of and do not even wait yet.
+    pub backlog: usize,
     /// What came of its frames.
     #[serde(flatten)]
     pub counts: Counts,
@@ -130,6 +132,20 @@ impl std::iter::Sum for Counts {
             known: a.known + b.known,
             dropped: a.dropped + b.dropped,
         })
+    }
+}
+
+impl std::ops::Sub for Counts {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            frames: self.frames - before.frames,
+            ships: self.ships - before.ships,
+            broken: self.broken - before.broken,
+            known: self.known - before.known,
+            dropped: self.dropped - before.dropped,
+        }
     }
 }
 

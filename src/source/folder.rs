@@ -429,6 +429,10 @@ impl Source for FolderFrames {
     fn trouble(&self) -> Option<String> {
         self.watch.trouble.clone()
     }
+
+    fn backlog(&self) -> usize {
+        self.watch.waiting()
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Files that the process has in hand, marked where a power cut leaves nothing. What is in hand at two unclean ends
 //! is looked at in a process of its own from then on, and condemned only if that dies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use sha2::{Digest as _, Sha256};
@@ -43,6 +45,8 @@ pub struct InHand {
     /// Marks of files that were in hand at unclean ends, and at how many.
     suspects: HashMap<PathBuf, u32>,
     trial: Trial,
+    /// Since when each mark is held, by a number of its own.
+    held: Arc<Mutex<BTreeMap<u64, Instant>>>,
 }
 
 impl InHand {
@@ -72,6 +76,7 @@ impl InHand {
             folder: Some(folder.to_owned()),
             suspects,
             trial,
+            held: Arc::default(),
         })
     }
 
@@ -81,6 +86,7 @@ impl InHand {
             folder: None,
             suspects: HashMap::new(),
             trial: Box::new(|_, _| Verdict::Unknown),
+            held: Arc::default(),
         }
     }
 
@@ -92,7 +98,21 @@ impl InHand {
         {
             warn!("{}: cannot be written: {error}", path.display());
         }
-        Mark(path)
+        let mut held = lock(&self.held);
+        let number = held.last_key_value().map_or(0, |(last, _)| last + 1);
+        held.insert(number, Instant::now());
+        Mark {
+            path,
+            number,
+            held: Arc::clone(&self.held),
+        }
+    }
+
+    /// For how long the file has been in hand that has been so the longest.
+    pub fn longest(&self) -> Duration {
+        let held = lock(&self.held);
+        let first = held.first_key_value();
+        first.map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     /// What a process of its own says of a file that was in hand at unclean ends; none of a file that is not under
@@ -151,13 +171,22 @@ fn ends(path: &Path) -> u32 {
     text.trim().parse().unwrap_or(0)
 }
 
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Says that a file is in hand, until it is dropped.
 #[must_use]
-pub struct Mark(Option<PathBuf>);
+pub struct Mark {
+    path: Option<PathBuf>,
+    number: u64,
+    held: Arc<Mutex<BTreeMap<u64, Instant>>>,
+}
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        lock(&self.held).remove(&self.number);
+        if let Some(path) = &self.path {
             // If it stays, the worst is that the file is tried once more.
             let _ = fs::remove_file(path);
         }
@@ -167,7 +196,6 @@ impl Drop for Mark {
 #[cfg(test)]
 mod tests {
     use std::mem;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -217,5 +245,19 @@ mod tests {
         assert_eq!(tries(&deadly(), "a"), None);
         assert_eq!(trials.load(Ordering::Relaxed), 4);
         assert_eq!(tries(&InHand::none(), "a"), None);
+    }
+
+    #[test]
+    fn the_file_that_is_longest_in_hand_is_known() {
+        let hand = InHand::none();
+        assert_eq!(hand.longest(), Duration::ZERO);
+        let first = hand.mark(&key("a"));
+        std::thread::sleep(Duration::from_millis(20));
+        let second = hand.mark(&key("b"));
+        assert!(hand.longest() >= Duration::from_millis(20));
+        drop(first);
+        assert!(hand.longest() < Duration::from_millis(20));
+        drop(second);
+        assert_eq!(hand.longest(), Duration::ZERO);
     }
 }

@@ -37,7 +37,12 @@ pub trait Source {
         None
     }
 
-    /// Frames that came faster than they were asked for, and are gone, since this was asked last.
+    /// Frames that it knows of and has not given yet.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    /// Frames that came faster than they were taken, and are gone, since this was asked last.
     fn take_dropped(&mut self) -> u64 {
         0
     }

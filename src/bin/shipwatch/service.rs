@@ -86,8 +86,12 @@ mod notify {
         say(&[NotifyState::Ready]);
     }
 
+    /// Units of `Type=notify-reload` want to know since when.
     pub(super) fn reloading() {
-        say(&[NotifyState::Reloading]);
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => say(&[NotifyState::Reloading, now]),
+            Err(_) => say(&[NotifyState::Reloading]),
+        }
     }
 
     pub(super) fn alive(status: &str) {

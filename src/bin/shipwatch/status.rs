@@ -125,7 +125,10 @@ fn describe_source(source: &SourceStatus) -> String {
     let mut text = format!(
         "{} ({}): {frames} frames with {ships} ships, {} in the last minute; {} waiting, {broken} skipped, \
          {known} done before, {dropped} dropped",
-        source.name, source.place, source.per_minute, source.waiting
+        source.name,
+        source.place,
+        source.per_minute,
+        source.waiting + source.backlog
     );
     if let Some((frame, time)) = &source.last {
         write!(text, "; last {frame} at {time}").expect("memory takes it");

@@ -183,12 +183,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is no TOML, or has a key that does not belong, or a value of the wrong type.
-    #[error("{path}: line {line}: {message}", path = .path.display())]
+    #[error("{path}: line {line}, `{text}`: {message}", path = .path.display())]
     Syntax {
         /// The config file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
+        /// What stands in that line.
+        text: String,
         /// What is wrong there.
         message: String,
     },
@@ -204,9 +206,11 @@ impl Config {
         })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
+            let line = text[..start].matches('\n').count();
             ConfigError::Syntax {
                 path: path.to_owned(),
-                line: text[..start].matches('\n').count() + 1,
+                line: line + 1,
+                text: text.lines().nth(line).unwrap_or_default().trim().to_owned(),
                 message: error.message().to_owned(),
             }
         })?;
@@ -664,6 +668,36 @@ mod tests {
                 "{error}"
             );
             assert!(error.contains(key), "{error}");
+        }
+    }
+
+    /// An unknown key is answered with those that are known.
+    #[test]
+    fn the_example_names_every_key() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/config.toml");
+        let example = std::fs::read_to_string(file).expect("reads");
+        let sections = [
+            "",
+            "[[source]]",
+            "[output]",
+            "[detect]",
+            "[ledger]",
+            "[retention]",
+            "[heat]",
+        ];
+        for section in sections {
+            let text = format!("{section}\nno-such-key = 1");
+            let error = read(&text).expect_err(section).to_string();
+            let (_, known) = error.split_once("expected ").expect("names them");
+            let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+            assert!(known.len() > 1, "{error}");
+            for key in known {
+                let named = example.lines().any(|line| {
+                    let line = line.trim_start_matches("# ");
+                    line.starts_with(&format!("{key} =")) || line.trim_matches(['[', ']']) == key
+                });
+                assert!(named, "{section} {key}");
+            }
         }
     }
 

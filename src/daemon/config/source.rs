@@ -47,7 +47,7 @@ pub struct SourceConfig {
     /// Width and height that the camera is asked for; the largest there is where it is not.
     #[serde(deserialize_with = "pair")]
     pub size: Option<[u32; 2]>,
-    /// Frames per second that the camera is asked for, and no more of which are looked at; of a stream, too.
+    /// Frames per second that the camera is asked for, and no more of which are looked at; of others, too.
     pub rate: Option<f64>,
     /// How the camera's pixels travel.
     pub format: Option<Layout>,

@@ -1,5 +1,6 @@
 //! A camera as a source of the daemon's.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -15,6 +16,8 @@ use crate::source::{Next, Source};
 pub struct CameraSource<O: Opener = DeviceOpener, T = SystemTiming> {
     live: Live,
     frames: CameraFrames<O, T>,
+    /// Frames that the driver dropped.
+    dropped: u64,
 }
 
 impl CameraSource {
@@ -27,10 +30,14 @@ impl CameraSource {
 impl<O: Opener, T: Timing> CameraSource<O, T> {
     fn of(name: String, frames: CameraFrames<O, T>) -> Self {
         let live = Live::new(name);
-        Self { live, frames }
+        Self {
+            live,
+            frames,
+            dropped: 0,
+        }
     }
 
-    fn next_of(&self, frame: CameraFrame) -> Next {
+    fn next_of(&mut self, frame: CameraFrame) -> Next {
         let CameraFrame {
             pixels,
             opening,
@@ -38,9 +45,7 @@ impl<O: Opener, T: Timing> CameraSource<O, T> {
             captured,
             dropped,
         } = frame;
-        if dropped > 0 {
-            warn!("{}: the driver dropped {dropped} frames", self.live.name());
-        }
+        self.dropped += dropped;
         let moment = Moment {
             opening,
             sequence,
@@ -78,6 +83,10 @@ where
 
     fn trouble(&self) -> Option<String> {
         self.frames.trouble()
+    }
+
+    fn take_dropped(&mut self) -> u64 {
+        mem::take(&mut self.dropped)
     }
 }
 

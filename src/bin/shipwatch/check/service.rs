@@ -11,8 +11,8 @@ use super::folders::takes_away;
 use super::report::Report;
 use crate::exit::Failure;
 
-/// Where the service may write without being told: its StateDirectory=.
-const STATE: &str = "/var/lib/shipwatch";
+/// Where the service may write without being told: its StateDirectory= and RuntimeDirectory=.
+const OWN: [&str; 2] = ["/var/lib/shipwatch", "/run/shipwatch"];
 
 /// Emptied for the service by ProtectHome=.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -63,7 +63,7 @@ pub(super) fn check_service(config: &Config, report: &Report) -> Result<(), Fail
         return Ok(());
     }
     let absent = needs.writes.iter().filter(|path| !path.exists());
-    for path in absent.filter(|path| !path.starts_with(STATE)) {
+    for path in absent.filter(|path| !lies(path, &OWN)) {
         let path = path.display();
         report.note(
             "service",
@@ -80,6 +80,10 @@ pub(super) fn check_service(config: &Config, report: &Report) -> Result<(), Fail
             lines.join("\n")
         ),
     )
+}
+
+fn lies(path: &Path, places: &[&str]) -> bool {
+    places.iter().any(|place| path.starts_with(place))
 }
 
 /// What the daemon asks of the system, by absolute path without links.
@@ -108,6 +112,8 @@ fn needs(config: &Config) -> Needs {
         needs
             .writes
             .extend(source.failed_folder.as_deref().map(real));
+        let fifo = source.stream.as_deref().filter(|_| !source.is_stdin());
+        needs.reads.extend(fifo.map(real));
         let camera = source.camera.as_deref();
         needs.groups.extend(camera.and_then(group));
     }
@@ -120,9 +126,10 @@ fn needs(config: &Config) -> Needs {
             needs.writes.extend(file.parent().map(Path::to_owned));
         }
     }
-    let pictures = [&config.output.overlay, &config.output.crops];
-    let pictures = pictures.into_iter().flatten();
-    needs.writes.extend(pictures.map(|folder| real(folder)));
+    let output = &config.output;
+    let folders = [&output.overlay, &output.crops, &config.runtime_folder];
+    let folders = folders.into_iter().flatten();
+    needs.writes.extend(folders.map(|folder| real(folder)));
     needs
 }
 
@@ -155,8 +162,7 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
     let lies_in = |path: &Path, folders: &BTreeSet<PathBuf>| {
         folders.iter().any(|folder| path.starts_with(folder))
     };
-    let hides = |path: &Path, places: &[&str]| places.iter().any(|place| path.starts_with(place));
-    let hidden = |path: &Path| hides(path, &HOMES) || hides(path, &TEMPORARY);
+    let hidden = |path: &Path| lies(path, &HOMES) || lies(path, &TEMPORARY);
     // What lies in a folder that is let through comes with it.
     let outermost = |path: &&PathBuf, folders: &BTreeSet<PathBuf>| {
         !path
@@ -165,7 +171,7 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
             .any(|above| folders.contains(above))
     };
     let unwritten: Vec<&PathBuf> = (needs.writes.iter())
-        .filter(|path| !path.starts_with(STATE) && !lies_in(path, &given.writes))
+        .filter(|path| !lies(path, &OWN) && !lies_in(path, &given.writes))
         .filter(|path| outermost(path, &needs.writes))
         .collect();
     let unread: Vec<&PathBuf> = (needs.reads.iter())
@@ -177,7 +183,7 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
         let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
         (!paths.is_empty()).then(|| format!("{key}={}", paths.join(" ")))
     };
-    let in_home = |path: &&PathBuf| hides(path, &HOMES);
+    let in_home = |path: &&PathBuf| lies(path, &HOMES);
     let home = unwritten.iter().chain(&unread).any(in_home);
     let (bound, written) = unwritten.into_iter().partition(|path| hidden(path));
     let groups: Vec<&str> = (needs.groups.difference(&given.groups))

@@ -1,6 +1,7 @@
 //! Sources as the config has them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shipwatch::daemon::Feed;
 use shipwatch::daemon::config::SourceConfig;
@@ -33,6 +34,10 @@ impl Feeder<'_> {
             source: begun.map_or_else(|| self.open(source), Ok)?,
             waiting: source.queue,
             policy: source.policy(),
+            interval: match source.watched() {
+                Some(_) => source.interval(),
+                None => Duration::ZERO,
+            },
             finish: source.finish(),
             failed: source.failed_folder.clone(),
         })
