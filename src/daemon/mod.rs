@@ -474,8 +474,8 @@ impl Daemon<'_> {
         round.batch.push(lane, origin, Ok(record));
     }
 
-    /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
-    /// batch as it is if `stop` is requested meanwhile: its files are then processed once more.
+    /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, but not if `stop` is
+    /// requested meanwhile.
     fn settle(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
         if round.batch.entries.is_empty() {
             return Ok(());
@@ -484,9 +484,13 @@ impl Daemon<'_> {
         loop {
             let error = match self.write(round) {
                 Ok(()) => break,
-                Err(error) if error.may_pass() && !stop.is_requested() => error,
+                Err(error) if error.may_pass() => error,
                 Err(error) => return Err(error),
             };
+            if stop.is_requested() {
+                self.leave(round, &error);
+                return Ok(());
+            }
             self.report(round);
             if matches!(error, RunError::Output(OutputError::Behind(_))) {
                 sleep(BEHIND);
@@ -512,6 +516,20 @@ impl Daemon<'_> {
             round.fates.decide(lane, origin, entry.outcome.err());
         }
         Ok(())
+    }
+
+    /// Gives up a batch: what is committed has its lines written at the next start, files of the rest are processed
+    /// once more, and of the rest of the others nothing is left.
+    fn leave(&self, round: &mut Round, error: &RunError) {
+        let batch = mem::take(&mut round.batch);
+        let count = batch.entries.len();
+        warn!("{error}; {count} frames that are done are left to the next start");
+        for (lane, origin) in batch.origins {
+            if origin.file.is_none() && !batch.committed {
+                round.counts[lane].dropped += 1;
+            }
+        }
+        self.board.update(|status| status.trouble = None);
     }
 
     /// What is committed already is not committed again.
@@ -811,7 +829,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_cannot_be_written_ends_the_loop_and_loses_nothing() {
+    fn an_output_that_cannot_be_written_loses_nothing() {
         let field = Field::new();
         field.run(vec![field.frame("before")]);
         let mut ledger = field.ledger();
@@ -826,8 +844,8 @@ mod tests {
         daemon.look = &look;
         // A full disk is waited for, but not by who is asked to stop.
         let feed = field.feed(vec![field.frame("a")]);
-        let error = daemon.run(vec![feed], &stop).err().expect("is full");
-        assert!(error.may_pass(), "{error}");
+        let (counts, _) = daemon.run(vec![feed], &stop).expect("may pass");
+        assert_eq!(counts.frames, 1);
         assert!(field.path("a").exists());
         drop(ledger);
         assert_eq!(field.run(Vec::new()), Counts::default());

@@ -106,6 +106,10 @@ fn pump(
             continue;
         }
         let next = contain(|| source.next(POLL));
+        if queue.is_closed() {
+            // That may have taken long: the board may be another round's.
+            break;
+        }
         queue.note_dropped(lane, source.take_dropped());
         let (trouble, backlog) = (source.trouble(), source.backlog());
         board.update(|status| {
