@@ -313,6 +313,79 @@ fn standard_output_takes_lines_as_a_pipe_and_as_a_file() {
     assert!(!dir.path("-").exists());
 }
 
+#[test]
+fn a_config_is_read_again_while_nobody_reads_a_pipe_and_no_line_is_lost() {
+    let dir = Dir::new();
+    let made = Command::new("mkfifo").arg(dir.path("pipe")).status();
+    assert!(made.expect("mkfifo starts").success());
+    let config = |output: &str| {
+        dir.write(
+            "config.toml",
+            format!(
+                "[[source]]\nfolder = \"in\"\nsettle-seconds = 0.01\n\
+                 [output]\ndetections = \"out.jsonl\"\n{output}\n"
+            ),
+        );
+    };
+    let names = ["a.png", "b.png", "c.png"];
+    for name in names {
+        dir.image(&format!("in/{name}"), (40, 40), &[[10, 10, 9, 3]]);
+    }
+    config("csv = \"pipe\"");
+    let models = bright_models();
+    let args = ["run", "--models", &models, "--config", "config.toml"];
+    let daemon = Daemon::of(&dir, &mut dir.shipwatch(&args));
+    let told =
+        |what: &str, is_so: fn(Status) -> bool| until(what, || status(&dir).is_some_and(is_so));
+    told("it waits for a reader", |status| status.trouble.is_some());
+    daemon.signal("-HUP");
+    told("it goes on", |status| {
+        status.reloads == 1 && status.sources[0].counts.known == 3
+    });
+    // What fails only once the loop before has ended changes nothing either.
+    config("overlay = \"config.toml/overlay\"");
+    daemon.signal("-HUP");
+    told("it is refused", |status| status.refused.is_some());
+    let pipe = BufReader::new(File::open(dir.path("pipe")).expect("opens"));
+    let mut rows = pipe.lines().map(|row| row.expect("reads")).take(4);
+    assert_eq!(rows.next().as_deref(), Some("ImageId,EncodedPixels"));
+    let mut got: Vec<_> = rows
+        .filter_map(|row| Some(row.split_once(',')?.0.to_owned()))
+        .collect();
+    got.sort();
+    assert_eq!(got, names);
+    daemon.wait(3);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn a_stop_waits_neither_for_a_reader_nor_for_a_config() {
+    let dir = Dir::new();
+    for name in ["pipe", "hangs"] {
+        let made = Command::new("mkfifo").arg(dir.path(name)).status();
+        assert!(made.expect("mkfifo starts").success());
+    }
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    dir.write(
+        "config.toml",
+        "[[source]]\nfolder = \"in\"\n[output]\ndetections = \"pipe\"\n[ledger]\nfile = \"ledger\"\n",
+    );
+    let models = bright_models();
+    let args = ["run", "--models", &models, "--config", "config.toml"];
+    let daemon = Daemon::of(&dir, &mut dir.shipwatch(&args));
+    until("it waits for a reader", || {
+        status(&dir).is_some_and(|status| status.trouble.is_some())
+    });
+    // As on a disk that does not answer.
+    fs::rename(dir.path("hangs"), dir.path("config.toml")).expect("renames");
+    daemon.signal("-HUP");
+    daemon.signal("-TERM");
+    let (code, said) = daemon.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("left for the next start"), "{said}");
+}
+
 /// Peak of resident memory in kilobytes, and open files.
 #[cfg(target_os = "linux")]
 fn burden(process: u32) -> (u64, usize) {

@@ -1,5 +1,6 @@
 //! What becomes of files whose frames are done, now or when it can be done.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use crate::source::{Origin, SourceFile};
 
 /// How long after a file could not be moved or deleted it is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// For how long files are tried again in a row, while frames wait.
+const SLICE: Duration = Duration::from_millis(200);
 
 /// What becomes of the files of a feed.
 pub(super) struct Fate {
@@ -42,17 +46,20 @@ impl Fate {
 pub(super) struct Fates {
     fates: Vec<Fate>,
     /// Lanes and files, and what is wrong with those that are broken.
-    undecided: Vec<(usize, Origin, Option<String>)>,
+    undecided: VecDeque<(usize, Origin, Option<String>)>,
     /// When these are tried again.
     next: Instant,
+    /// How many are left of those that are tried again now.
+    left: usize,
 }
 
 impl Fates {
     pub(super) fn new(fates: Vec<Fate>) -> Self {
         Self {
             fates,
-            undecided: Vec::new(),
+            undecided: VecDeque::new(),
             next: Instant::now(),
+            left: 0,
         }
     }
 
@@ -60,23 +67,30 @@ impl Fates {
     pub(super) fn decide(&mut self, lane: usize, origin: Origin, problem: Option<String>) {
         if !self.fates[lane].decide(&origin, problem.as_deref()) {
             self.next = Instant::now() + AGAIN;
-            self.undecided.push((lane, origin, problem));
+            self.undecided.push_back((lane, origin, problem));
         }
     }
 
     /// Decides on a file that is done as soon as there is time.
     pub(super) fn put_off(&mut self, lane: usize, origin: Origin) {
         self.next = Instant::now();
-        self.undecided.push((lane, origin, None));
+        self.undecided.push_back((lane, origin, None));
     }
 
-    /// Tries again, now and then, what was put off.
+    /// Tries again, now and then, what was put off; of many files some at a time.
     pub(super) fn decide_again(&mut self) {
-        if self.next <= Instant::now() {
-            let fates = &self.fates;
-            self.undecided
-                .retain(|(lane, origin, problem)| !fates[*lane].decide(origin, problem.as_deref()));
+        if self.left == 0 && self.next <= Instant::now() {
+            self.left = self.undecided.len();
             self.next = Instant::now() + AGAIN;
+        }
+        let start = Instant::now();
+        while self.left > 0 && start.elapsed() < SLICE {
+            self.left -= 1;
+            if let Some((lane, origin, problem)) = self.undecided.pop_front()
+                && !self.fates[lane].decide(&origin, problem.as_deref())
+            {
+                self.undecided.push_back((lane, origin, problem));
+            }
         }
     }
 }
@@ -120,5 +134,42 @@ mod tests {
         fates.decide_again();
         assert!(!path("a").exists() && path("done/a").exists());
         assert!(fates.undecided.is_empty());
+    }
+
+    #[test]
+    fn files_that_cannot_be_moved_hold_nobody_up_and_each_gets_its_turn() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("done"), "in the way").expect("writes");
+        let mut fates = Fates::new(vec![Fate {
+            finish: Finish::Move(path("done")),
+            failed: None,
+        }]);
+        let names: Vec<_> = (0..100).map(|nth| format!("{nth}")).collect();
+        for name in &names {
+            fs::write(path(name), name).expect("writes");
+            let origin = Origin {
+                key: Key {
+                    source: "test".into(),
+                    name: name.into(),
+                    digest: [0; 32],
+                },
+                file: Some(SourceFile {
+                    stamp: Stamp::of(&path(name)).expect("is there"),
+                    path: path(name),
+                }),
+            };
+            fates.decide(0, origin, None);
+        }
+        fs::remove_file(path("done")).expect("removes");
+        // Half of them are at their turn.
+        fates.left = 50;
+        fates.decide_again();
+        let left = |fates: &Fates| (fates.undecided.len(), fates.left);
+        assert_eq!(left(&fates), (50, 0));
+        fates.next = Instant::now();
+        fates.decide_again();
+        assert_eq!(left(&fates), (0, 0));
+        assert!(names.iter().all(|name| path("done").join(name).exists()));
     }
 }

@@ -55,6 +55,9 @@ const BEHIND: Duration = Duration::from_millis(20);
 /// How long after lines were written the ledger is told of it, if no frames come that do it.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// How long it is given in the end.
+const LAST: Duration = Duration::from_secs(2);
+
 /// How long frames of cameras that wait are still looked at in the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -181,6 +184,16 @@ impl Round {
         sleep(rest.min(wait));
         Popped::Idle
     }
+
+    /// Counts what could not be committed in the end and will not come again.
+    fn give_up(&mut self) {
+        if !self.batch.committed {
+            let lost = self.batch.origins.iter();
+            for (lane, _) in lost.filter(|(_, origin)| origin.file.is_none()) {
+                self.counts[*lane].dropped += 1;
+            }
+        }
+    }
 }
 
 impl Daemon<'_> {
@@ -189,10 +202,12 @@ impl Daemon<'_> {
     /// takes no more than some seconds; those of folders will be there next time.
     ///
     /// A broken frame is logged, counted and skipped; a picture that cannot be written is left out. Where the disk is
-    /// full, the loop waits until it is not.
+    /// full, or nobody reads a pipe, the loop waits until that passes; if it is asked to stop meanwhile, lines of
+    /// frames that are committed are left for the next [`Outputs::open`], files of others will be there next time, and
+    /// frames without files count as dropped.
     ///
     /// # Errors
-    /// If frames cannot be committed or lines not written.
+    /// If frames cannot be committed or lines not written, for a reason that does not pass.
     pub fn run(&mut self, feeds: Vec<Feed>, stop: &Stop) -> Result<(Counts, Left), RunError> {
         let lanes = feeds.iter().map(|feed| (feed.waiting, feed.policy));
         let queue = Arc::new(Queue::new(lanes));
@@ -226,6 +241,7 @@ impl Daemon<'_> {
         let left = pumps.stop();
         self.drain(&mut round)?;
         self.settle(&mut round, stop)?;
+        round.give_up();
         self.tell_position(&mut round, Duration::ZERO);
         self.report(&mut round);
         Ok((round.counts.into_iter().sum(), left))
@@ -254,6 +270,8 @@ impl Daemon<'_> {
             }
             if round.batch.is_due(group) {
                 self.settle(round, stop)?;
+                // There may never be a time without frames.
+                round.fates.decide_again();
                 round.forgetting.step(self.ledger, &self.outputs);
             }
         }
@@ -300,7 +318,8 @@ impl Daemon<'_> {
             if !round.passing[lane] && !has_no_file {
                 continue;
             }
-            match Instant::now() < deadline {
+            // To frames that are committed and not written, none can be added.
+            match Instant::now() < deadline && !round.batch.committed {
                 true => self.receive(lane, arrival, round)?,
                 false => {
                     let is_frame = matches!(arrival, Ok(Next::Frame { .. }));
@@ -475,24 +494,29 @@ impl Daemon<'_> {
     }
 
     /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, but not if `stop` is
-    /// requested meanwhile.
+    /// requested meanwhile; a reader that is behind is given a little time then.
     fn settle(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
         if round.batch.entries.is_empty() {
             return Ok(());
         }
         let mut trouble = None;
+        let mut last = None;
         loop {
             let error = match self.write(round) {
                 Ok(()) => break,
                 Err(error) if error.may_pass() => error,
                 Err(error) => return Err(error),
             };
+            let is_behind = matches!(error, RunError::Output(OutputError::Behind(_)));
             if stop.is_requested() {
-                self.leave(round, &error);
-                return Ok(());
+                let last = *last.get_or_insert_with(|| Instant::now() + LAST);
+                if !is_behind || Instant::now() >= last {
+                    warn!("{error}; what is not written is left for the next start");
+                    return Ok(());
+                }
             }
             self.report(round);
-            if matches!(error, RunError::Output(OutputError::Behind(_))) {
+            if is_behind {
                 sleep(BEHIND);
                 continue;
             }
@@ -506,8 +530,8 @@ impl Daemon<'_> {
         }
         if trouble.is_some() {
             info!("detections can be written again");
-            self.board.update(|status| status.trouble = None);
         }
+        self.board.update(|status| status.trouble = None);
         let Batch {
             origins, entries, ..
         } = mem::take(&mut round.batch);
@@ -516,20 +540,6 @@ impl Daemon<'_> {
             round.fates.decide(lane, origin, entry.outcome.err());
         }
         Ok(())
-    }
-
-    /// Gives up a batch: what is committed has its lines written at the next start, files of the rest are processed
-    /// once more, and of the rest of the others nothing is left.
-    fn leave(&self, round: &mut Round, error: &RunError) {
-        let batch = mem::take(&mut round.batch);
-        let count = batch.entries.len();
-        warn!("{error}; {count} frames that are done are left to the next start");
-        for (lane, origin) in batch.origins {
-            if origin.file.is_none() && !batch.committed {
-                round.counts[lane].dropped += 1;
-            }
-        }
-        self.board.update(|status| status.trouble = None);
     }
 
     /// What is committed already is not committed again.
@@ -829,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_cannot_be_written_loses_nothing() {
+    fn who_is_asked_to_stop_does_not_wait_for_a_full_disk_and_loses_nothing() {
         let field = Field::new();
         field.run(vec![field.frame("before")]);
         let mut ledger = field.ledger();
@@ -842,14 +852,26 @@ mod tests {
             look(lane, frame)
         };
         daemon.look = &look;
-        // A full disk is waited for, but not by who is asked to stop.
-        let feed = field.feed(vec![field.frame("a")]);
-        let (counts, _) = daemon.run(vec![feed], &stop).expect("may pass");
-        assert_eq!(counts.frames, 1);
+        daemon.settings.group.frames = 1;
+        // It is committed; what is handed over after that must not be taken for committed too.
+        let feed = Feed {
+            waiting: 2,
+            policy: Policy::DropNewest,
+            ..field.feed(vec![field.frame("a"), field.frame("b")])
+        };
+        let (counts, _) = daemon.run(vec![feed], &stop).expect("stops");
+        assert!(counts.frames >= 1);
         assert!(field.path("a").exists());
         drop(ledger);
         assert_eq!(field.run(Vec::new()), Counts::default());
-        assert_eq!(field.records().len(), 2, "it was committed");
+        assert_eq!(
+            field.records().len() as u64,
+            1 + counts.frames,
+            "they were committed"
+        );
+        let again = field.run(vec![field.frame("a"), field.frame("b")]);
+        assert_eq!(again.frames + again.known, 2);
+        assert_eq!(field.records().len(), 3);
     }
 
     #[test]

@@ -112,11 +112,14 @@ fn pump(
         }
         queue.note_dropped(lane, source.take_dropped());
         let (trouble, backlog) = (source.trouble(), source.backlog());
-        board.update(|status| {
-            let source = &mut status.sources[lane];
-            source.trouble = trouble;
-            source.backlog = backlog;
-        });
+        // A source that was left behind has no place on the board of those after it.
+        if !queue.is_closed() {
+            board.update(|status| {
+                let source = &mut status.sources[lane];
+                source.trouble = trouble;
+                source.backlog = backlog;
+            });
+        }
         match next {
             Some(Ok(Next::Idle)) => {}
             Some(Ok(Next::End)) => break,

@@ -1,6 +1,7 @@
 //! What is forgotten, so that no disk fills up.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -113,7 +114,7 @@ impl Forgetting {
         }
         let is_gone = |source: &str, name: &Path| {
             let folder = familiar.iter().find(|folder| folder.source == source);
-            folder.is_some_and(|folder| folder.path.join(name).symlink_metadata().is_err())
+            folder.is_some_and(|folder| folder.has_lost(name))
         };
         ledger.forget(&self.keep.ledger, written, &is_gone)
     }
@@ -145,6 +146,22 @@ impl Folder {
                 .iter()
                 .any(lies_there))
     }
+
+    /// Whether it is sure that a file which was kept is gone, once the folder is familiar. What cannot be looked at
+    /// now, for want of rights or of a network, is not, nor is what lay below in a folder that is empty.
+    fn has_lost(&self, name: &Path) -> bool {
+        let path = self.path.join(name);
+        let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        path.symlink_metadata().is_err_and(is_missing)
+            && !(self.keeps && path.parent().is_some_and(is_empty))
+    }
+}
+
+/// Whether it is a folder in which nothing lies, as that of a disk which is not mounted.
+fn is_empty(folder: &Path) -> bool {
+    folder
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Those of the files, from the oldest on, that are too old or too many.
@@ -188,6 +205,29 @@ mod tests {
         );
         let ages = [Some(60), Some(45), Some(35), Some(1)];
         assert_eq!(ages.map(|age| count(u64::MAX, age)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_file_is_gone_only_from_where_one_can_see() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut watched = Folder {
+            source: "test".into(),
+            path: folder.path().to_owned(),
+            keeps: true,
+        };
+        fs::create_dir(folder.path().join("disk")).expect("creates");
+        fs::write(folder.path().join("file"), "").expect("writes");
+        let lost = |watched: &Folder, name| watched.has_lost(Path::new(name));
+        assert!(!lost(&watched, "file"));
+        assert!(lost(&watched, "a") && lost(&watched, "no-folder/a"));
+        assert!(!lost(&watched, "disk/a"), "may be a mount point");
+        // The system does not say that it is missing, but that nothing can lie there.
+        assert!(!lost(&watched, "file/a"));
+        fs::write(folder.path().join("disk/b"), "").expect("writes");
+        assert!(lost(&watched, "disk/a"));
+        fs::remove_file(folder.path().join("disk/b")).expect("removes");
+        watched.keeps = false;
+        assert!(lost(&watched, "disk/a"));
     }
 
     #[test]

@@ -9,7 +9,9 @@ pub fn available(path: &Path) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::statvfs(existing)
         .ok()
-        .map(|disk| disk.f_bavail * disk.f_frsize);
+        // Not what lies in memory without a limit, or where nobody counts.
+        .filter(|disk| disk.f_blocks > 0)
+        .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     #[cfg(not(unix))]
     return None;
 }
@@ -62,5 +64,13 @@ mod tests {
         assert!(check([&*path], 0).is_ok());
         let short = check([&*path], u64::MAX).expect_err("has less");
         assert!(short.to_string().contains("not/there"), "{short}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn where_nobody_counts_there_is_room() {
+        let uncounted = Path::new("/proc/self");
+        assert_eq!(available(uncounted), None);
+        assert!(check([uncounted], u64::MAX).is_ok());
     }
 }

@@ -107,6 +107,13 @@ impl<'de> Deserialize<'de> for Polygon {
     }
 }
 
+impl fmt::Display for Polygon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let corners = self.0.iter().map(|[x, y]| format!("{x},{y}"));
+        f.write_str(&corners.collect::<Vec<_>>().join(" "))
+    }
+}
+
 impl FromStr for Polygon {
     type Err = PolygonError;
 

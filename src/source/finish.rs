@@ -276,7 +276,7 @@ pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
 }
 
 /// What is gone needs nothing done to it.
-fn ignoring_missing(result: io::Result<()>) -> io::Result<()> {
+pub(crate) fn ignoring_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

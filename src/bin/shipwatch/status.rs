@@ -9,6 +9,7 @@ use shipwatch::daemon::status::{Counts, FILE, SourceStatus, Status};
 
 use crate::cli::StatusArgs;
 use crate::exit::{Exit, Failure, OrExit};
+use crate::logging::one_line;
 use crate::runtime;
 
 /// Runs the subcommand.
@@ -45,7 +46,8 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
 fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |title: &str, words: String| {
-        writeln!(text, "{title:<11} {words}").expect("memory takes it");
+        // Files are named by whoever sends them.
+        writeln!(text, "{title:<11} {}", one_line(&words)).expect("memory takes it");
     };
     let state = match (&status.trouble, &status.looking_at) {
         (Some(trouble), _) => format!("waits: {trouble}"),
@@ -165,6 +167,16 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_forges_no_line() {
+        let status = Status {
+            looking_at: Some("a\nrefused     nothing\u{1b}[2K.png".into()),
+            ..Status::default()
+        };
+        let state = r"state       looks at a\nrefused     nothing\u{1b}[2K.png";
+        assert_eq!(describe(&status).lines().nth(1), Some(state));
+    }
 
     #[test]
     fn times_are_told_in_two_units() {

@@ -1,6 +1,6 @@
 //! A file that follows the ledger: it has the lines of each frame that is done, and never half of one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,20 @@ impl FileOutput {
 
     /// Writes the lines of records behind the last one that is written.
     pub(super) fn follow(&mut self, records: &[&FrameRecord]) -> Result<(), OutputError> {
+        let (lines, last) = self.lines(records);
+        let Position { bytes, frame, .. } = &mut self.position;
+        let written = append(&mut self.file, *bytes, &lines).map_err(at(&self.path));
+        if written.is_err() {
+            // Or what never came to the disk would be taken for what did.
+            let _ = self.file.set_len(*bytes);
+        }
+        *bytes = written?;
+        *frame = last;
+        Ok(())
+    }
+
+    /// The lines behind the last one that is written, and the frame of the last of them.
+    fn lines(&self, records: &[&FrameRecord]) -> (Vec<u8>, i64) {
         let (mut lines, mut last) = (Vec::new(), self.position.frame);
         if self.position.bytes == 0 {
             lines.extend(self.form.head().bytes());
@@ -65,14 +79,34 @@ impl FileOutput {
                 self.form.encode(record, &mut lines);
             }
         }
-        let Position { bytes, frame, .. } = &mut self.position;
-        let written = append(&mut self.file, *bytes, &lines).map_err(at(&self.path));
-        if written.is_err() {
-            // Or what never came to the disk would be taken for what did.
-            let _ = self.file.set_len(*bytes);
+        (lines, last)
+    }
+
+    /// Completes a file that others moved within its folder after the last commit, if lines went there before a
+    /// crash: they should not come again where the next ones go.
+    pub(super) fn finish_moved(&mut self, ledger: &Ledger) -> Result<(), OutputError> {
+        let io = at(&self.path);
+        let Position {
+            inode: known,
+            bytes,
+            frame,
+        } = self.position;
+        if known == 0 || inode(&self.file.metadata().map_err(&io)?) == known {
+            return Ok(());
         }
-        *bytes = written?;
-        *frame = last;
+        let Some(mut moved) = find(&self.path, known).map_err(&io)? else {
+            return Ok(());
+        };
+        let missing = ledger.records_after(frame)?;
+        let missing: Vec<_> = missing.iter().collect();
+        let (lines, _) = self.lines(&missing);
+        // The number alone may be that of another file by now.
+        if ends_line(&mut moved, bytes).map_err(&io)?
+            && holds_start(&mut moved, bytes, &lines).map_err(&io)?
+        {
+            self.file = moved;
+            self.follow(&missing)?;
+        }
         Ok(())
     }
 
@@ -107,6 +141,8 @@ impl FileOutput {
 /// Makes what lies behind `from` the lines, and says where they end: what is there already stays, a line that was
 /// cut off goes, and behind others' lines they are appended.
 fn append(file: &mut File, from: u64, lines: &[u8]) -> io::Result<u64> {
+    // Others may have cut the file short just now, and bytes up to there would be zeros.
+    let from = from.min(file.metadata()?.len());
     let mut there = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     file.read_to_end(&mut there)?;
@@ -137,6 +173,29 @@ fn ends_line(file: &mut File, bytes: u64) -> io::Result<bool> {
     file.seek(SeekFrom::Start(last))?;
     Read::by_ref(file).take(1).read_to_end(&mut byte)?;
     Ok(byte == b"\n")
+}
+
+/// Whether lines, or the first of them, lie at `bytes`.
+fn holds_start(file: &mut File, bytes: u64, lines: &[u8]) -> io::Result<bool> {
+    let mut there = Vec::new();
+    file.seek(SeekFrom::Start(bytes))?;
+    Read::by_ref(file)
+        .take(lines.len() as u64)
+        .read_to_end(&mut there)?;
+    Ok(!there.is_empty() && lines.starts_with(&there))
+}
+
+/// The file of that number beside `path`.
+fn find(path: &Path, number: u64) -> io::Result<Option<File>> {
+    for entry in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() && inode(&metadata) == number {
+            let mut options = OpenOptions::new();
+            return options.read(true).append(true).open(entry.path()).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 fn open(path: &Path) -> Result<File, OutputError> {

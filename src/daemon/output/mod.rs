@@ -90,6 +90,9 @@ impl Outputs {
             told: Vec::new(),
         };
         for output in &mut outputs.list {
+            if let Output::File(file) = output {
+                file.finish_moved(ledger)?;
+            }
             output.find_place()?;
         }
         outputs.tell(ledger)?;
@@ -109,6 +112,8 @@ impl Outputs {
     /// # Errors
     /// Any [`OutputError`].
     pub fn prepare(&mut self, ledger: &mut Ledger) -> Result<(), OutputError> {
+        // First of all, or a file of others that lies there now would be moved for the length of the one before it.
+        self.list.iter_mut().try_for_each(Output::find_place)?;
         let rotate = self.rotate;
         let is_long = |output: &Output| output.position().bytes >= rotate;
         if self.list.iter().any(is_long) {
@@ -116,9 +121,10 @@ impl Outputs {
             self.tell(ledger)?;
             for output in self.list.iter_mut().filter(|output| is_long(output)) {
                 rotated::rotate(output.path()).map_err(at(output.path()))?;
+                output.find_place()?;
             }
         }
-        self.list.iter_mut().try_for_each(Output::find_place)
+        Ok(())
     }
 
     /// Commits frames, and where their lines will go.
@@ -458,6 +464,74 @@ mod tests {
         let mut found: Vec<_> = files.iter().flat_map(|file| frames(&file.path)).collect();
         found.extend(field.frames());
         assert_eq!(found, names);
+    }
+
+    #[test]
+    fn a_long_file_that_others_move_away_first_is_theirs() {
+        let mut field = Field::new();
+        let path = field.path();
+        let outputs = field.open_at(&path, Box::new(JsonLines), 1);
+        let mut outputs = outputs.expect("opens");
+        let taken = field.folder.path().join("taken");
+        field.write("a", &mut outputs);
+        fs::rename(&path, &taken).expect("moves");
+        field.write("b", &mut outputs);
+        fs::rename(&path, &taken).expect("moves");
+        // As logrotate does.
+        fs::write(&path, "").expect("writes");
+        field.write("c", &mut outputs);
+        assert_eq!(field.frames(), ["c"]);
+        assert_eq!(rotated::list(&path).expect("lists"), []);
+    }
+
+    #[test]
+    fn lines_that_were_moved_away_before_a_crash_come_no_second_time() {
+        let mut field = Field::new();
+        let taken = field.folder.path().join("out.jsonl.1");
+        let mut outputs = field.open().expect("opens");
+        field.write("a", &mut outputs);
+        field.write("b", &mut outputs);
+        fs::rename(field.path(), &taken).expect("moves");
+        fs::write(field.path(), "").expect("writes");
+        drop(outputs);
+        let mut outputs = field.open().expect("opens");
+        assert_eq!(frames(&taken), ["a", "b"]);
+        field.write("c", &mut outputs);
+        field.write("d", &mut outputs);
+        assert_eq!(field.frames(), ["c", "d"]);
+        // In the middle of the last line, while nobody was there.
+        let whole = fs::read(field.path()).expect("reads");
+        fs::write(field.path(), &whole[..whole.len() - 9]).expect("cuts");
+        drop(outputs);
+        fs::rename(field.path(), &taken).expect("moves");
+        drop(field.open().expect("opens"));
+        assert_eq!(frames(&taken), ["c", "d"]);
+        assert_eq!(field.frames(), [""; 0]);
+        // What has the number of the file and nothing else of it is not touched.
+        let mut outputs = field.open().expect("opens");
+        field.write("e", &mut outputs);
+        field.write("f", &mut outputs);
+        drop(outputs);
+        let mut other = fs::read(field.path()).expect("reads");
+        let last = other.len() / 2 + 1;
+        other[last] = b'!';
+        fs::write(field.path(), &other).expect("writes");
+        fs::rename(field.path(), &taken).expect("moves");
+        drop(field.open().expect("opens"));
+        assert_eq!(fs::read(&taken).expect("reads"), other);
+        assert_eq!(field.frames(), ["f"]);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_before_lines_come_begins_with_them() {
+        let mut field = Field::new();
+        let mut outputs = field.open().expect("opens");
+        field.write("a", &mut outputs);
+        let record = field.commit("b", &mut outputs);
+        fs::write(field.path(), "").expect("cuts");
+        outputs.follow(&[&record]).expect("writes");
+        field.write("c", &mut outputs);
+        assert_eq!(field.frames(), ["b", "c"]);
     }
 
     #[test]

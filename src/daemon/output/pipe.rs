@@ -39,7 +39,7 @@ impl PipeOutput {
             form,
         };
         match pipe.connect() {
-            Err(OutputError::Unread(_)) => {}
+            Err(OutputError::Unread(_) | OutputError::Behind(_)) => {}
             connected => connected?,
         }
         Ok(pipe)
@@ -81,8 +81,8 @@ impl PipeOutput {
                     io::ErrorKind::WouldBlock => {
                         return Err(OutputError::Behind(self.path.clone()));
                     }
-                    // Of a pipe by a name there may be another reader; it begins with a whole line.
-                    io::ErrorKind::BrokenPipe if self.path.canonicalize().is_ok() => {
+                    // Another reader begins with a whole line.
+                    io::ErrorKind::BrokenPipe if has_name(&self.path) => {
                         self.file = None;
                         self.sent = 0;
                     }
@@ -100,26 +100,43 @@ impl PipeOutput {
 
     fn connect(&mut self) -> Result<(), OutputError> {
         let mut file = match open(&self.path) {
-            Err(error) if is_unread(&error) => return Err(OutputError::Unread(self.path.clone())),
+            Err(error) if is_unread(&error) && is_fifo(&self.path) => return Err(self.unread()),
             opened => opened.map_err(at(&self.path))?,
         };
         let head = self.form.head().as_bytes();
         if !head.is_empty() {
-            file.write_all(head).map_err(at(&self.path))?;
+            // It is short enough for a pipe to take it whole or not at all.
+            file.write_all(head).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => OutputError::Behind(self.path.clone()),
+                io::ErrorKind::BrokenPipe => self.unread(),
+                _ => at(&self.path)(error),
+            })?;
         }
         self.file = Some(file);
         Ok(())
     }
+
+    fn unread(&self) -> OutputError {
+        match has_name(&self.path) {
+            true => OutputError::Unread(self.path.clone()),
+            false => at(&self.path)(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+/// Whether a pipe may get another reader; standard output cannot.
+fn has_name(path: &Path) -> bool {
+    path.canonicalize().is_ok()
 }
 
 /// Without waiting for a reader, nor for one that is behind.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    use std::os::unix::fs::OpenOptionsExt;
 
     let mut options = OpenOptions::new();
     options.append(true);
-    if path.metadata()?.file_type().is_fifo() {
+    if is_fifo(path) {
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     }
     options.open(path)
@@ -128,6 +145,18 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(not(unix))]
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).open(path)
+}
+
+#[cfg(unix)]
+fn is_fifo(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+
+    path.metadata().is_ok_and(|it| it.file_type().is_fifo())
+}
+
+#[cfg(not(unix))]
+fn is_fifo(_: &Path) -> bool {
+    false
 }
 
 /// Whether a pipe has no reader.
@@ -139,19 +168,20 @@ fn is_unread(error: &io::Error) -> bool {
     error.raw_os_error() == Some(none)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::io::Read;
-    use std::process::Command;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
-    use crate::sink::{JsonLines, sample_record};
+    use crate::sink::{AirbusCsv, JsonLines, sample_record};
 
     fn fifo() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("pipe");
-        let made = Command::new("mkfifo").arg(&path).status();
-        assert!(made.expect("mkfifo starts").success());
+        // By no other process, which would share locks of tests beside this one for a moment.
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("makes");
         (folder, path)
     }
 
@@ -224,5 +254,21 @@ mod tests {
         }
         text += &read(&mut other);
         assert_eq!((ids(&text), pipe.position().frame), (vec![3], 3));
+    }
+
+    #[test]
+    fn the_first_line_waits_for_room_as_others_do() {
+        let (folder, path) = fifo();
+        let ledger = Ledger::open(&folder.path().join("ledger")).expect("opens");
+        let mut reader = reader(&path);
+        let mut other = open(&path).expect("has a reader");
+        while other.write(&[b'x'; 4096]).is_ok() {}
+        let mut pipe = PipeOutput::open(&path, Box::new(AirbusCsv), &ledger).expect("opens");
+        let first = record(1, 1);
+        let behind = pipe.follow(&[&first]).expect_err("is full");
+        assert!(matches!(behind, OutputError::Behind(_)), "{behind}");
+        read(&mut reader);
+        pipe.follow(&[]).expect("writes");
+        assert_eq!(read(&mut reader), "ImageId,EncodedPixels\na,1 2\n");
     }
 }

@@ -2,12 +2,12 @@
 //! one `detections.2.jsonl`. So each keeps its name, and the highest number is the newest.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::source::finish::sync_folder;
+use crate::source::finish::{ignoring_missing, sync_folder};
 
 /// A file that was moved away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,10 @@ pub struct Rotated {
 /// # Errors
 /// What the system says.
 pub(super) fn rotate(path: &Path) -> io::Result<()> {
-    let last = list(path)?.last().map_or(0, |rotated| rotated.number);
-    fs::rename(path, name(path, last + 1))?;
+    let next = numbered(path)?.last().map_or(0, |(number, _)| *number);
+    let next = next.checked_add(1).ok_or(io::ErrorKind::AlreadyExists)?;
+    // Others may have moved it just now.
+    ignoring_missing(fs::rename(path, name(path, next)))?;
     sync_folder(path)
 }
 
@@ -37,13 +39,8 @@ pub(super) fn rotate(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says, if their folder cannot be read.
 pub fn list(path: &Path) -> io::Result<Vec<Rotated>> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let Some(number) = number(path, &entry.file_name()) else {
-            continue;
-        };
+    for (number, entry) in numbered(path)? {
         let metadata = entry.metadata()?;
         if metadata.is_file() {
             found.push(Rotated {
@@ -54,7 +51,20 @@ pub fn list(path: &Path) -> io::Result<Vec<Rotated>> {
             });
         }
     }
-    found.sort_by_key(|rotated| rotated.number);
+    Ok(found)
+}
+
+/// Whatever lies there by the name of a file that was moved away, by rising numbers.
+fn numbered(path: &Path) -> io::Result<Vec<(u64, DirEntry)>> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if let Some(number) = number(path, &entry.file_name()) {
+            found.push((number, entry));
+        }
+    }
+    found.sort_by_key(|(number, _)| *number);
     Ok(found)
 }
 
@@ -118,5 +128,25 @@ mod tests {
             let wanted: Vec<_> = (1..=11).map(|nth| (first + nth, nth)).collect();
             assert_eq!(numbers, wanted);
         }
+    }
+    #[test]
+    #[cfg(unix)]
+    fn nothing_is_written_over_and_a_file_that_is_gone_is_no_error() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("out.jsonl");
+        let elsewhere = folder.path().join("elsewhere");
+        let link = folder.path().join("out.1.jsonl");
+        std::os::unix::fs::symlink(&elsewhere, &link).expect("links");
+        fs::write(&path, "a").expect("writes");
+        rotate(&path).expect("moves");
+        assert!(link.is_symlink());
+        let moved = fs::read_to_string(folder.path().join("out.2.jsonl"));
+        assert_eq!(moved.expect("is there"), "a");
+        rotate(&path).expect("has nothing to move");
+        let last = folder.path().join(format!("out.{}.jsonl", u64::MAX));
+        fs::write(last, "").expect("writes");
+        fs::write(&path, "b").expect("writes");
+        rotate(&path).expect_err("has no number left");
+        assert!(path.exists());
     }
 }

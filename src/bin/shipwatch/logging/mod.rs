@@ -4,6 +4,7 @@ mod journal;
 mod line;
 mod repeats;
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -45,6 +46,11 @@ impl Verbosity {
         let raised = LevelFilter::iter().nth(usual as usize + usize::from(self.verbose));
         raised.unwrap_or(LevelFilter::Debug).min(LevelFilter::Debug)
     }
+}
+
+/// A text that may hold any character as one line, with all that moves a cursor written out.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    Form::Plain.text(text)
 }
 
 /// Sends this program's messages to standard error, and the errors of its libraries; `usual` is the

@@ -7,7 +7,7 @@ mod publisher;
 mod trial;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::exit::{Exit, Failure, OrExit, explain};
 use crate::runtime::Runtime;
 use crate::service::{self, Service};
 use feeds::Feeder;
-use orders::{Order, Orders};
+use orders::Orders;
 use plan::Plan;
 use publisher::Publisher;
 pub(crate) use trial::try_alone;
@@ -45,8 +45,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     // Signals count from here on, so that a stop while the models load is not lost.
     let orders = Orders::default();
     let board = Arc::new(Board::default());
-    let next = Arc::new(Mutex::new(None));
-    listen(&args, &orders, &board, &next)?;
+    listen(&args, &orders, &board)?;
 
     let runtime = Runtime::open(config.runtime_folder.as_deref());
     let runtime = runtime.map_err(|error| warn!("there will be no status: {error}"));
@@ -63,8 +62,9 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     let mut before = None;
     let mut stdin = None;
     let mut total = Counts::default();
+    let mut is_first = true;
     loop {
-        match station.turn(&plan, &mut ledger, &mut stdin, before.is_none()) {
+        match station.turn(&plan, &mut ledger, &mut stdin, is_first) {
             Ok(counts) => total = [total, counts].into_iter().sum(),
             Err(Ended::Before(failure)) if before.is_some() => {
                 error!("{}; the old config stays", explain(failure.error()));
@@ -74,11 +74,9 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
             }
             Err(Ended::Before(failure) | Ended::Within(failure)) => return Err(failure),
         }
-        let taken = || next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (orders.take(), taken()) {
-            (Order::Reload, Some(new)) => before = Some(std::mem::replace(&mut plan, new)),
-            _ => break,
-        }
+        let Some(next) = orders.next() else { break };
+        before = Some(std::mem::replace(&mut plan, next));
+        is_first = false;
     }
     let Counts {
         frames,
@@ -124,19 +122,22 @@ impl Station<'_> {
         is_first: bool,
     ) -> Result<Counts, Ended> {
         let Plan { config, lookout } = plan;
+        // Before the outputs, or those of a plan that comes to nothing would be all that the ledger knows of.
+        let pictures = pictures(config).map_err(|error| Ended::Before(error.into()))?;
         let outputs = self
             .patiently(|| {
                 let rotate = config.output.rotate_megabytes * MEGABYTE;
                 Outputs::open(places(config), rotate, ledger).map_err(unwritten)
             })
             .map_err(Ended::Before)?;
-        let pictures = pictures(config).map_err(|error| Ended::Before(error.into()))?;
         let in_hand = Arc::new(self.in_hand(config));
+        // Once is enough, however often the config is read.
+        let reprocess = self.args.reprocess && is_first;
         let feeder = Feeder {
             ledger,
             in_hand: Arc::clone(&in_hand),
             once: self.args.once,
-            reprocess: self.args.reprocess,
+            reprocess,
         };
         let feed = |source: &SourceConfig| {
             let begun = source.is_stdin().then(|| stdin.take()).flatten();
@@ -154,8 +155,7 @@ impl Station<'_> {
             pictures,
             settings: Settings {
                 group: config.group(),
-                // Once is enough, however often the config is read.
-                reprocess: self.args.reprocess && is_first,
+                reprocess,
                 keep: config.keep(),
             },
             in_hand,
@@ -208,12 +208,11 @@ impl Station<'_> {
         let Some(runtime) = self.runtime else {
             return InHand::none();
         };
-        let (sources, models) = (config.source.clone(), config.models.clone());
-        let orders = self.orders.clone();
+        let (config, orders) = (config.clone(), self.orders.clone());
         let trial = move |name: &str, path: &Path| {
-            let source = sources.iter().find(|source| source.name == name);
+            let source = config.source.iter().find(|source| source.name == name);
             source.map_or(Verdict::Unknown, |source| {
-                trial::run(source, models.as_deref(), &orders, path)
+                trial::run(&config, source, &orders, path)
             })
         };
         let folder = runtime.folder().join("in-hand");
@@ -246,14 +245,9 @@ impl Station<'_> {
 
 /// Has signals heard: those that end the program, and the one that has the config read again. A config that is no
 /// good, or whose models are not, changes nothing.
-fn listen(
-    args: &RunArgs,
-    orders: &Orders,
-    board: &Arc<Board>,
-    next: &Arc<Mutex<Option<Plan>>>,
-) -> Result<(), Failure> {
+fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Failure> {
     let ledger = Plan::config(args)?.ledger_file();
-    let (args, board, next) = (args.clone(), Arc::clone(board), Arc::clone(next));
+    let (args, board) = (args.clone(), Arc::clone(board));
     let reloading = orders.clone();
     let reload = move || {
         info!("reading the config again");
@@ -272,8 +266,7 @@ fn listen(
                     status.reloads += 1;
                     status.refused = None;
                 });
-                *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
-                reloading.reload();
+                reloading.reload(plan);
             }
             Err(failure) => {
                 let error = explain(failure.error());

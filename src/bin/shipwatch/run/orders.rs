@@ -5,34 +5,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shipwatch::daemon::Stop;
 
-/// What a daemon is asked to do when it next looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// To go on.
-    None,
-    /// To read its config again.
-    Reload,
-    /// To end.
-    End,
-}
+use super::plan::Plan;
 
 /// The latest order, and the loop that has to stop for it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Orders(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     end: bool,
-    reload: bool,
+    /// What should be done instead.
+    next: Option<Plan>,
     stop: Stop,
 }
 
 impl Orders {
-    /// What a loop that starts now is stopped by.
+    /// What a loop that starts now is stopped by, at once if there is an order already.
     pub(super) fn stop(&self) -> Stop {
         let mut state = self.lock();
         state.stop = Stop::default();
-        if state.end {
+        if state.end || state.next.is_some() {
             state.stop.request();
         }
         state.stop.clone()
@@ -45,10 +37,10 @@ impl Orders {
         state.stop.request();
     }
 
-    /// A loop should end for the next one, whose config is read already.
-    pub(super) fn reload(&self) {
+    /// A loop should end for one that does something else.
+    pub(super) fn reload(&self, next: Plan) {
         let mut state = self.lock();
-        state.reload = true;
+        state.next = Some(next);
         state.stop.request();
     }
 
@@ -57,14 +49,10 @@ impl Orders {
         self.lock().end
     }
 
-    /// What is asked for. Asked again, a reload is not.
-    pub(super) fn take(&self) -> Order {
+    /// What should be done next; nothing if the end is asked for, or nothing is.
+    pub(super) fn next(&self) -> Option<Plan> {
         let mut state = self.lock();
-        match (state.end, std::mem::take(&mut state.reload)) {
-            (true, _) => Order::End,
-            (false, true) => Order::Reload,
-            (false, false) => Order::None,
-        }
+        state.next.take().filter(|_| !state.end)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,24 +60,29 @@ impl Orders {
     }
 }
 
-/// Has `reload` called, in a thread of its own, for each SIGHUP, and `end` for all signals that end a program;
-/// also for SIGHUP where a terminal has started it, which says by it that it is closed.
+/// Has `reload` called for SIGHUP, and `end` for all signals that end a program; also for SIGHUP where a terminal has
+/// started it, which says by it that it is closed. Each has a thread of its own, so that the end need not wait for a
+/// config on a disk that hangs. Of several SIGHUPs while one is answered, one counts.
 #[cfg(unix)]
 pub(super) fn listen(
     reload: impl Fn() + Send + 'static,
     end: impl Fn() + Send + 'static,
 ) -> io::Result<()> {
     use std::io::IsTerminal;
+    use std::sync::mpsc;
+    use std::thread;
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let is_interactive = io::stdin().is_terminal() || io::stderr().is_terminal();
-    std::thread::spawn(move || {
+    let (asking, asked) = mpsc::sync_channel(1);
+    thread::spawn(move || asked.iter().for_each(|()| reload()));
+    thread::spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGHUP if !is_interactive => reload(),
+                SIGHUP if !is_interactive => drop(asking.try_send(())),
                 _ => end(),
             }
         }
@@ -104,4 +97,29 @@ pub(super) fn listen(
     end: impl Fn() + Send + 'static,
 ) -> io::Result<()> {
     ctrlc::set_handler(end).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use shipwatch::daemon::config::Config;
+
+    use super::*;
+
+    #[test]
+    fn an_order_stops_the_loop_that_runs_and_one_that_starts_after_it() {
+        let plan = || Plan::of(Config::default()).expect("the models are built in");
+        let orders = Orders::default();
+        let stop = orders.stop();
+        assert!(!stop.is_requested());
+        orders.reload(plan());
+        assert!(stop.is_requested() && orders.next().is_some());
+        assert!(!orders.stop().is_requested());
+        // Between two loops.
+        orders.reload(plan());
+        assert!(orders.stop().is_requested() && orders.next().is_some());
+        orders.reload(plan());
+        orders.end();
+        assert!(orders.stop().is_requested() && orders.is_ending());
+        assert!(orders.next().is_none());
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use shipwatch::daemon::config::SourceConfig;
+use shipwatch::daemon::config::{Config, SourceConfig};
+use shipwatch::detect::Options;
 use shipwatch::process::command;
 use shipwatch::source::in_hand::Verdict;
 
@@ -24,16 +25,11 @@ const SECONDS: u64 = 3600;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Looks at a file as a source does, in a process of its own.
-pub(super) fn run(
-    source: &SourceConfig,
-    models: Option<&Path>,
-    orders: &Orders,
-    path: &Path,
-) -> Verdict {
+pub(super) fn run(config: &Config, source: &SourceConfig, orders: &Orders, path: &Path) -> Verdict {
     let command = std::env::current_exe().map(command);
     let started = command.and_then(|mut command| {
         command
-            .args(arguments(source, models))
+            .args(arguments(config, source))
             .arg("--")
             .arg(path)
             .stdin(Stdio::null())
@@ -76,20 +72,43 @@ fn end(process: u32) {
 #[cfg(not(unix))]
 fn end(_: u32) {}
 
-fn arguments(source: &SourceConfig, models: Option<&Path>) -> Vec<OsString> {
+fn arguments(config: &Config, source: &SourceConfig) -> Vec<OsString> {
+    let Options {
+        scale,
+        gsd,
+        swath: _,
+        gate,
+        mask,
+        min_area,
+        regions,
+    } = config.detect_options(source);
     let mut arguments: Vec<OsString> = vec!["--quiet".into(), "trial".into()];
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             arguments.push(format!("--{name}={value}").into());
         }
     };
+    let text = |value: Option<f64>| value.map(|value| value.to_string());
     add("max-pixels", Some(source.max_pixels.to_string()));
     add("stretch", source.stretch.map(|stretch| stretch.to_string()));
-    add("scale", source.scale.map(|scale| scale.to_string()));
-    add("gsd", source.gsd.map(|gsd| gsd.to_string()));
-    if let Some(models) = models {
+    add("scale", text(scale));
+    add("gsd", text(gsd));
+    add("altitude", text(source.altitude));
+    add("focal-length", text(source.focal_length));
+    add("sensor-width", text(source.sensor_width));
+    add("field-of-view", text(source.field_of_view));
+    add("gate", gate.map(|gate| gate.to_string()));
+    add("mask", mask.map(|mask| mask.to_string()));
+    add("min-area", min_area.map(|area| area.to_string()));
+    for polygon in &regions.look {
+        add("look", Some(polygon.to_string()));
+    }
+    for polygon in &regions.ignore {
+        add("ignore", Some(polygon.to_string()));
+    }
+    if let Some(models) = &config.models {
         arguments.push("--models".into());
-        arguments.push(PathBuf::from(models).into());
+        arguments.push(models.into());
     }
     arguments
 }
@@ -131,8 +150,8 @@ fn death(_: ExitStatus) -> Option<Verdict> {
     None
 }
 
-/// The subcommand that tries: it is the first that a system short of memory ends, and ends by itself if it takes
-/// too long.
+/// The subcommand that tries: it is the first that a system short of memory ends, ends by itself if it takes too long,
+/// and does not outlive the daemon.
 pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
     #[cfg(target_os = "linux")]
     {
@@ -154,4 +173,56 @@ pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
         let _ = setrlimit(Resource::Cpu, limit);
     }
     detect::run(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_trial_looks_as_the_source_does() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config.toml");
+        let text = r#"
+            models = "/models"
+            [detect]
+            gate = 0.1
+            mask = 0.3
+            [[source]]
+            folder = "in"
+            max-pixels = 1000
+            stretch = [1, 99.5]
+            scale = 0.35
+            altitude = 120.5
+            focal-length = 8.8
+            sensor-width = 13.2
+            look = [[[0, 0], [1, 0], [1, 0.7]], [[0, 0.5], [0.5, 1], [0, 1]]]
+            ignore = [[[0, 0.9], [1, 0.9], [0.333333333333, 1]]]
+            detect.gate = 0.25
+            detect.min-area = 9
+            [[source]]
+            name = "plain"
+            folder = "other"
+            gsd = 0.5
+            altitude = 30
+            field-of-view = 61.7
+        "#;
+        std::fs::write(&path, text).expect("writes");
+        let config = Config::read(&path).expect("reads");
+        assert_eq!(config.check(), []);
+        for source in &config.source {
+            let words = arguments(&config, source);
+            let words = ["shipwatch".into()].into_iter().chain(words);
+            let typed = Cli::try_parse_from(words.chain(["a.png".into()]));
+            let Command::Trial(typed) = typed.expect("is understood").command else {
+                panic!("is a trial");
+            };
+            assert_eq!(typed.tuning.options(), config.detect_options(source));
+            assert_eq!(typed.decoding.options(), source.decode_options());
+            assert_eq!(typed.models, config.models);
+        }
+    }
 }
