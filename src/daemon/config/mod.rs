@@ -351,10 +351,13 @@ impl Config {
             return file.clone();
         }
         let detections = self.output.detections();
-        match detections.canonicalize() {
-            // Not beside a link such as /dev/stdout.
-            Ok(file) if file.is_file() => file.with_extension("ledger"),
-            Err(_) if !detections.exists() => detections.with_extension("ledger"),
+        // Not beside a link such as /dev/stdout.
+        let place = match detections.is_symlink() {
+            true => detections.canonicalize(),
+            false => Ok(detections.to_owned()),
+        };
+        match place {
+            Ok(file) if file.is_file() || !file.exists() => file.with_extension("ledger"),
             _ => "shipwatch.ledger".into(),
         }
     }
