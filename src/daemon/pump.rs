@@ -106,10 +106,6 @@ fn pump(
             continue;
         }
         let next = contain(|| source.next(POLL));
-        if queue.is_closed() {
-            // That may have taken long: the board may be another round's.
-            break;
-        }
         queue.note_dropped(lane, source.take_dropped());
         let (trouble, backlog) = (source.trouble(), source.backlog());
         // A source that was left behind has no place on the board of those after it.
