@@ -18,9 +18,12 @@ demo: setup
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
 # The Debian package, in target/debian. PROFILE=release takes less time to build and more room. TARGET=... packages what
-# is built for that target already, by cross say.
+# is built for that target already, by cross say; where the host has none of the target's libraries, which is usual,
+# cargo-deb warns of that, and the dependencies are those that Cargo.toml names.
 PROFILE ?= dist
 TARGET ?=
+# A folder or a file.
+OUTPUT ?= target/debian/
 CARGO_DEB ?= $(or $(shell command -v cargo-deb),target/tools/bin/cargo-deb)
 
 deb: setup $(CARGO_DEB)
@@ -28,7 +31,7 @@ deb: setup $(CARGO_DEB)
 	cargo run --release --locked --quiet --example manual -- target/package
 	cargo run --release --locked --quiet --example notice -- \
 		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
-	$(CARGO_DEB) --locked --profile $(PROFILE) $(if $(TARGET),--no-build --target $(TARGET))
+	$(CARGO_DEB) --locked --profile $(PROFILE) --output $(OUTPUT) $(if $(TARGET),--no-build --no-strip --target $(TARGET))
 
 target/tools/bin/cargo-deb:
 	cargo install --locked --root target/tools cargo-deb@3.8.0

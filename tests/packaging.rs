@@ -296,6 +296,9 @@ fn the_service_lives_under_systemd() {
     copy(&root().join(scene), "scene.png");
     for entry in fs::read_dir(root().join("systemd")).expect("lists") {
         let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            continue;
+        }
         let name = path.file_name().expect("a name").to_string_lossy();
         copy(&path, &format!("package/{name}"));
     }
