@@ -118,9 +118,12 @@ fn death(_: ExitStatus) -> Option<Verdict> {
 /// and does not outlive the daemon.
 pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
     #[cfg(target_os = "linux")]
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    }
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, setrlimit};
