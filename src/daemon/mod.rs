@@ -438,6 +438,7 @@ impl Daemon<'_> {
             Ok::<_, DetectError>(record)
         });
         drop(mark);
+        self.board.update(|status| status.looking_at = None);
         match seen {
             Some(Ok(mut record)) => {
                 record.millis.decode = milliseconds(decode);
@@ -512,6 +513,7 @@ impl Daemon<'_> {
                 let last = *last.get_or_insert_with(|| Instant::now() + LAST);
                 if !is_behind || Instant::now() >= last {
                     warn!("{error}; what is not written is left for the next start");
+                    self.board.update(|status| status.trouble = None);
                     return Ok(());
                 }
             }
@@ -817,6 +819,30 @@ mod tests {
         let summary = field.run(vec![field.frame("a"), field.frame("a")]);
         assert_eq!((summary.frames, summary.known), (1, 1));
         assert_eq!(field.records().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_came_twice_is_done_with_although_frames_never_cease() {
+        let field = Field::new();
+        field.run(vec![field.frame("a")]);
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        daemon.settings.group.frames = 1;
+        let feed = field.feed(vec![field.frame("a"), field.frame("b")]);
+        let (counts, _) = daemon.run(vec![feed], &Stop::default()).expect("runs");
+        assert_eq!((counts.frames, counts.known), (1, 1));
+        assert!(!field.path("a").exists());
+    }
+
+    #[test]
+    fn a_frame_that_fails_is_looked_at_no_longer() {
+        let field = Field::new();
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        let board = Arc::clone(&daemon.board);
+        let feed = field.feed(vec![field.frame("bad")]);
+        daemon.run(vec![feed], &Stop::default()).expect("runs");
+        assert_eq!(board.status().looking_at, None);
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
         use rustix::process::{Signal, set_parent_process_death_signal};
 
         // Without these it may outlive the daemon, or another process may be ended for want of memory.
-        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     }
     #[cfg(unix)]
