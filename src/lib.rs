@@ -17,6 +17,7 @@ pub mod engine;
 pub mod frame;
 pub mod inference;
 pub mod ledger;
+pub mod lock;
 pub mod mask;
 pub mod metrics;
 pub mod model;

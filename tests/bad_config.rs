@@ -156,6 +156,7 @@ const KEYS: &[Key] = &[
     ("retention", "ledger-megabytes", COUNT, &["0", "1000001"]),
     ("retention", "detections-megabytes", COUNT, &["1000000001"]),
     ("retention", "pictures-megabytes", COUNT, &["0", "1000001"]),
+    ("retention", "pictures-megabytes", COUNT, &["0", "1000001"]),
     ("retention", "reserve-megabytes", COUNT, &["1000001"]),
 ];
 

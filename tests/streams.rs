@@ -22,6 +22,9 @@ use daemon::{Daemon, PATIENCE};
 use harness::{Dir, bright_models};
 use shipwatch::record::FrameRecord;
 
+/// Where a daemon keeps its status.
+const RUNTIME: [&str; 2] = ["--runtime-folder", "runtime"];
+
 /// Waits until something holds.
 fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -43,6 +46,7 @@ impl Field {
              [ledger]\ncommit-seconds = 0.05\n"
         );
         dir.write("config.toml", config);
+        fs::create_dir(dir.path("runtime")).expect("creates");
         Self(dir)
     }
 
@@ -54,6 +58,12 @@ impl Field {
 
     fn start(&self, command: &mut Command) -> Daemon<'_> {
         Daemon::of(&self.0, command)
+    }
+
+    /// What [`RUNTIME`] says of the daemon.
+    fn status(&self) -> String {
+        let status = ["status", "--json"];
+        self.0.run(&[status, RUNTIME].concat()).stdout
     }
 
     /// What was written, once the daemon has ended.
@@ -178,8 +188,8 @@ fn y4m_comes_through_a_pipe_and_what_is_damaged_is_counted() {
 fn a_fifo_has_one_writer_after_the_other() {
     let field = Field::new("stream = \"fifo\"\nfull = \"block\"");
     // Not there yet, as at boot.
-    let daemon = field.start(&mut field.command(&[]));
-    sleep(Duration::from_millis(300));
+    let daemon = field.start(&mut field.command(&RUNTIME));
+    wait("a word of that", || field.status().contains("no such FIFO"));
     field.make_fifo();
     // Opening waits for the daemon to open it.
     field.write_fifo(&field.video(&[1, 2]));
@@ -256,10 +266,7 @@ fn a_pipe_without_an_end_keeps_nobody_from_stopping() {
 #[test]
 fn standard_input_goes_on_where_it_was_left() {
     let field = Field::new("stream = \"-\"\nfull = \"block\"");
-    let runtime = field.0.path("runtime");
-    fs::create_dir(&runtime).expect("creates");
-    let args = ["--runtime-folder", "runtime"];
-    let mut daemon = field.start(field.command(&args).stdin(Stdio::piped()));
+    let mut daemon = field.start(field.command(&RUNTIME).stdin(Stdio::piped()));
     let mut pipe = daemon.child.stdin.take().expect("piped");
     let frame = [b"FRAME\n".to_vec(), vec![235; 64 * 64]].concat();
     pipe.write_all(b"YUV4MPEG2 W64 H64 Cmono\n")
@@ -269,10 +276,7 @@ fn standard_input_goes_on_where_it_was_left() {
     daemon.wait(1);
     daemon.signal("-HUP");
     wait("the new config", || {
-        let outcome = field
-            .0
-            .run(&["status", "--json", "--runtime-folder", "runtime"]);
-        outcome.stdout.contains("\"reloads\":1") || outcome.stdout.contains("\"reloads\": 1")
+        field.status().replace(' ', "").contains("\"reloads\":1")
     });
     pipe.write_all(&frame[1000..]).expect("writes");
     pipe.write_all(&frame).expect("writes");

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn a_running_daemon_tells_what_it_does() {
         "waits for frames",
         "1 frames with 1 ships",
         "1 on a.png",
-        "MB left for",
+        "MB left, 100 of them in reserve",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
@@ -279,6 +279,38 @@ fn a_pipe_gets_every_line_at_least_once_whenever_it_has_a_reader() {
     assert!(got.len() < 60, "{got:?}");
     again.signal("-TERM");
     assert_eq!(again.end().0, Some(0));
+}
+
+#[test]
+fn standard_output_takes_lines_as_a_pipe_and_as_a_file() {
+    let dir = Dir::new();
+    dir.image("in/a.png", (40, 40), &[[10, 10, 9, 3]]);
+    let models = bright_models();
+    let args = [
+        "run", "--once", "--models", &models, "--folder", "in", "--output", "-",
+    ];
+    let piped = dir.run(&args);
+    assert_eq!(piped.code, Some(0), "{}", piped.stderr);
+    assert_eq!(
+        piped.stdout.lines().map(frame).collect::<Vec<_>>(),
+        ["a.png"]
+    );
+    // What was said there is said; other frames follow in a file, with a ledger beside it.
+    dir.image("in/b.png", (40, 40), &[]);
+    let file = File::create(dir.path("out.jsonl")).expect("creates");
+    let status = dir
+        .shipwatch(&args)
+        .stdout(file)
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("starts").success());
+    let text = fs::read_to_string(dir.path("out.jsonl")).expect("reads");
+    assert_eq!(
+        text.lines().map(frame).collect::<Vec<_>>(),
+        ["a.png", "b.png"]
+    );
+    assert!(dir.path("out.ledger").exists() && dir.path("shipwatch.ledger").exists());
+    assert!(!dir.path("-").exists());
 }
 
 #[test]

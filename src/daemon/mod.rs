@@ -494,8 +494,8 @@ impl Daemon<'_> {
         round.batch.push(lane, origin, Ok(record));
     }
 
-    /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, and leaves the
-    /// batch as it is if `stop` is requested meanwhile; a reader that is behind is given a little time then.
+    /// Commits what is done, writes its lines and finishes its files. On a full disk it waits, but not if `stop` is
+    /// requested meanwhile; a reader that is behind is given a little time then.
     fn settle(&mut self, round: &mut Round, stop: &Stop) -> Result<(), RunError> {
         if round.batch.entries.is_empty() {
             return Ok(());
@@ -532,8 +532,8 @@ impl Daemon<'_> {
         }
         if trouble.is_some() {
             info!("detections can be written again");
-            self.board.update(|status| status.trouble = None);
         }
+        self.board.update(|status| status.trouble = None);
         let Batch {
             origins, entries, ..
         } = mem::take(&mut round.batch);

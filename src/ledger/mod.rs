@@ -6,7 +6,7 @@
 mod retention;
 mod roster;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use retention::Progress;
 pub use retention::Retention;
 pub use roster::{Digest, Key, Outcome, Roster};
 
+use crate::lock;
 use crate::record::FrameRecord;
 use crate::source::stamp::Stamp;
 
@@ -150,7 +151,7 @@ impl Ledger {
             (Ok(folder), Some(name)) => &folder.join(name),
             _ => path,
         };
-        let lock = lock(path)?;
+        let lock = lock_beside(path)?;
         let context = database(path);
         let db = Connection::open(path).map_err(&context)?;
         let set_up = || {
@@ -355,7 +356,7 @@ fn database(path: &Path) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
 
 /// Keeps other processes out. The lock lies in a file of its own, for SQLite's own locks on the ledger go when
 /// any handle of the process is closed.
-fn lock(path: &Path) -> Result<File, LedgerError> {
+fn lock_beside(path: &Path) -> Result<File, LedgerError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
@@ -368,10 +369,9 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
             path: beside,
             source,
         })?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(LedgerError::Busy(path.to_owned())),
-        // Where the file system knows no locks, one daemon is trusted to be alone.
-        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    match lock::lock(&file) {
+        Err(lock::Taken) => Err(LedgerError::Busy(path.to_owned())),
+        Ok(()) => Ok(file),
     }
 }
 

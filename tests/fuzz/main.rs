@@ -75,9 +75,9 @@ fn try_all(files: &[Vec<u8>], seeds: std::ops::Range<u64>) -> BTreeMap<Outcome, 
 #[test]
 fn mangled_images_are_refused_or_frames() {
     panics::watch();
+    let (mut frames, mut refused) = (0, 0);
     for file in frame::images() {
         assert_eq!(frame::look(&file), Sight::Frame);
-        let (mut frames, mut refused) = (0, 0);
         for seed in 0..500 {
             let mut noise = Noise::new(seed);
             let mut file = file.clone();
@@ -87,11 +87,10 @@ fn mangled_images_are_refused_or_frames() {
                 Sight::Refused => refused += 1,
             }
         }
-        assert!(
-            frames > 5 && refused > 50,
-            "{frames} frames, {refused} refused"
-        );
     }
+    println!("{frames} frames, {refused} refused");
+    // Of PNG, whose chunks have checksums, few are left.
+    assert!(frames > 1000 && refused > 1000);
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) create: bool,
 
-    /// Append to this file; `detections.jsonl` by default
+    /// Append to this file, or print on standard output if it is `-`; `detections.jsonl` by default
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 

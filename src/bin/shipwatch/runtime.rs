@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use shipwatch::lock::{Taken, lock};
+
 /// Below systemd's folder for all services.
 #[cfg(unix)]
 const SERVICE: &str = "/run/shipwatch";
@@ -45,12 +47,12 @@ impl Runtime {
         if !is_own(&folder).map_err(io)? {
             return Err(RuntimeError::Foreign(folder));
         }
-        let lock = lock(&folder).map_err(io)?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(RuntimeError::Busy(folder)),
-            Err(TryLockError::Error(_)) | Ok(()) => Ok(Self {
+        let file = lock_file(&folder).map_err(io)?;
+        match lock(&file) {
+            Err(Taken) => Err(RuntimeError::Busy(folder)),
+            Ok(()) => Ok(Self {
                 folder,
-                _lock: lock,
+                _lock: file,
             }),
         }
     }
@@ -86,7 +88,7 @@ fn own() -> PathBuf {
     }
 }
 
-fn lock(folder: &Path) -> io::Result<File> {
+fn lock_file(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     options.open(folder.join(LOCK))

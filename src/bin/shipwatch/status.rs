@@ -71,7 +71,10 @@ fn describe(status: &Status) -> String {
         line("refused", refused.clone());
     }
     for source in &status.sources {
-        line("source", describe_source(source));
+        let mut titles = ["source"].into_iter();
+        for words in describe_source(source) {
+            line(titles.next().unwrap_or(""), words);
+        }
     }
     for detection in &status.detections {
         line(
@@ -102,21 +105,28 @@ fn describe(status: &Status) -> String {
         };
         line("clock", words.into());
     }
-    for disk in &status.disks {
+    for disks in
+        (status.disks).chunk_by(|a, b| (a.available, a.reserve) == (b.available, b.reserve))
+    {
+        let paths: Vec<_> = disks
+            .iter()
+            .map(|disk| disk.path.display().to_string())
+            .collect();
         line(
             "disk",
             format!(
-                "{} MB left for {}, {} MB of them in reserve",
-                disk.available / 1_000_000,
-                disk.path.display(),
-                disk.reserve / 1_000_000
+                "{} MB left, {} of them in reserve: {}",
+                disks[0].available / 1_000_000,
+                disks[0].reserve / 1_000_000,
+                paths.join(", ")
             ),
         );
     }
     text
 }
 
-fn describe_source(source: &SourceStatus) -> String {
+/// Lines on a source.
+fn describe_source(source: &SourceStatus) -> Vec<String> {
     let Counts {
         frames,
         ships,
@@ -124,21 +134,24 @@ fn describe_source(source: &SourceStatus) -> String {
         known,
         dropped,
     } = source.counts;
-    let mut text = format!(
-        "{} ({}): {frames} frames with {ships} ships, {} in the last minute; {} waiting, {broken} skipped, \
-         {known} done before, {dropped} dropped",
-        source.name,
-        source.place,
-        source.per_minute,
-        source.waiting + source.backlog
-    );
+    let mut lines = vec![
+        format!("{} ({})", source.name, source.place),
+        format!(
+            "{frames} frames with {ships} ships, {} of them in the last minute; {} waiting",
+            source.per_minute,
+            source.waiting + source.backlog
+        ),
+    ];
+    if broken + known + dropped > 0 {
+        lines.push(format!(
+            "{broken} skipped, {known} done before, {dropped} dropped"
+        ));
+    }
     if let Some((frame, time)) = &source.last {
-        write!(text, "; last {frame} at {time}").expect("memory takes it");
+        lines.push(format!("last {frame} at {time}"));
     }
-    if let Some(trouble) = &source.trouble {
-        write!(text, "; {trouble}").expect("memory takes it");
-    }
-    text
+    lines.extend(source.trouble.clone());
+    lines
 }
 
 fn duration(seconds: u64) -> String {

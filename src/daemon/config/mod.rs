@@ -20,6 +20,9 @@ use super::retention::{Folder, Keep};
 use crate::detect::Options;
 use crate::ledger::Retention;
 
+/// Standard output, among outputs.
+const STDOUT: &str = "-";
+
 const MEGABYTE: u64 = 1_000_000;
 
 /// What the daemon is told to do. Every key may be left out.
@@ -48,9 +51,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct OutputConfig {
-    /// File of JSON lines that is appended to.
+    /// File of JSON lines that is appended to; standard output if it is `-`.
     pub detections: PathBuf,
-    /// File in the submission form of the Airbus challenge that is appended to as well.
+    /// File in the submission form of the Airbus challenge that is appended to as well, or `-`.
     pub csv: Option<PathBuf>,
     /// A file that has grown to so many megabytes is moved to a name with a number, and begun anew.
     pub rotate_megabytes: u64,
@@ -147,6 +150,25 @@ impl Default for LedgerConfig {
     }
 }
 
+impl OutputConfig {
+    /// Where JSON lines go.
+    pub fn detections(&self) -> &Path {
+        named(&self.detections)
+    }
+
+    /// Where the Airbus form goes, if anywhere.
+    pub fn csv(&self) -> Option<&Path> {
+        self.csv.as_deref().map(named)
+    }
+}
+
+fn named(path: &Path) -> &Path {
+    match path == Path::new(STDOUT) {
+        true => Path::new("/dev/stdout"),
+        false => path,
+    }
+}
+
 impl Default for OutputConfig {
     fn default() -> Self {
         Self {
@@ -227,7 +249,8 @@ impl Config {
             config.models.as_mut(),
             config.runtime_folder.as_mut(),
         ];
-        for path in paths.into_iter().flatten() {
+        let is_stdout = |path: &&mut PathBuf| path.as_path() == Path::new(STDOUT);
+        for path in paths.into_iter().flatten().filter(|path| !is_stdout(path)) {
             *path = base.join(&*path);
         }
         Ok(config)
@@ -260,7 +283,7 @@ impl Config {
             ),
             (
                 "output.csv",
-                self.output.csv.as_ref() != Some(&self.output.detections),
+                self.output.csv() != Some(self.output.detections()),
                 "must be another file than `output.detections`",
             ),
             (
@@ -324,14 +347,18 @@ impl Config {
     /// Where the ledger lies: beside the detections unless it is said. A pipe or a terminal has no beside, so
     /// that is then the folder that the program runs in.
     pub fn ledger_file(&self) -> PathBuf {
-        let detections = &self.output.detections;
-        let is_file = |path: &Path| path.metadata().is_ok_and(|m| m.is_file());
-        match &self.ledger.file {
-            Some(file) => file.clone(),
-            None if is_file(detections) || !detections.exists() => {
-                detections.with_extension("ledger")
-            }
-            None => "shipwatch.ledger".into(),
+        if let Some(file) = &self.ledger.file {
+            return file.clone();
+        }
+        let detections = self.output.detections();
+        // Not beside a link such as /dev/stdout.
+        let place = match detections.is_symlink() {
+            true => detections.canonicalize(),
+            false => Ok(detections.to_owned()),
+        };
+        match place {
+            Ok(file) if file.is_file() || !file.exists() => file.with_extension("ledger"),
+            _ => "shipwatch.ledger".into(),
         }
     }
 

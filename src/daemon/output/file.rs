@@ -1,6 +1,6 @@
 //! A file that follows the ledger: it has the lines of each frame that is done, and never half of one.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use log::warn;
 
 use super::{OutputError, at, last_position};
 use crate::ledger::{Ledger, Position};
+use crate::lock::{Taken, lock};
 use crate::record::FrameRecord;
 use crate::sink::Form;
 use crate::source::finish::sync_folder;
@@ -209,10 +210,9 @@ fn open(path: &Path) -> Result<File, OutputError> {
         // Or a power cut might take the file with all its lines.
         sync_folder(path).map_err(at(path))?;
     }
-    // Where the file system knows no locks, one writer is trusted to be alone.
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(OutputError::Busy(path.to_owned())),
-        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    match lock(&file) {
+        Err(Taken) => Err(OutputError::Busy(path.to_owned())),
+        Ok(()) => Ok(file),
     }
 }
 

@@ -223,11 +223,11 @@ mod tests {
     }
 
     fn broken(pieces: &[Piece]) -> Vec<&str> {
-        let text = |piece| match piece {
-            &Piece::Broken(ref text) => Some(text.as_str()),
+        let texts = pieces.iter().filter_map(|piece| match piece {
+            Piece::Broken(text) => Some(text.as_str()),
             Piece::Frame(_) => None,
-        };
-        pieces.iter().filter_map(text).collect()
+        });
+        texts.collect()
     }
 
     /// A segment with a whole image within, two scans with a table between them, a stuffed byte, a restart, a fill

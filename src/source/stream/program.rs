@@ -53,10 +53,6 @@ impl Program {
         let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut child = process::command(name)
             .args(arguments)
-            // What systemd gave to the daemon is not the child's to speak to.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_PID")
-            .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

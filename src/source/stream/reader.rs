@@ -109,7 +109,7 @@ impl Reader {
                 Err(error) => Over::Failed(error.into()),
             };
             match over {
-                Over::Ended if self.sequence > 0 => info!("{}: its writer is gone", self.name),
+                Over::Ended if self.sequence > 0 => debug!("{}: its writer is gone", self.name),
                 Over::Ended => self.desk.sleep(POLL),
                 Over::Failed(fault) => {
                     // Its writer must not wait for who does not read.

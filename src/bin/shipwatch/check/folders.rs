@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use shipwatch::daemon::config::{Config, OutputConfig, SourceConfig};
+use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::source::finish::Finish;
 use shipwatch::source::folder::FolderWatch;
 use shipwatch::source::search::search;
@@ -17,18 +17,12 @@ const TRIED: usize = 1000;
 
 /// Checks where results go.
 pub(super) fn check_outputs(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let OutputConfig {
-        detections,
-        csv,
-        overlay,
-        crops,
-        ..
-    } = &config.output;
+    let output = &config.output;
     let ledger = config.ledger_file();
     let files = [
-        ("detections", "output.detections", Some(detections)),
-        ("csv", "output.csv", csv.as_ref()),
-        ("ledger", "ledger.file", Some(&ledger)),
+        ("detections", "output.detections", Some(output.detections())),
+        ("csv", "output.csv", output.csv()),
+        ("ledger", "ledger.file", Some(ledger.as_path())),
     ];
     for (name, key, path) in files {
         if let Some(path) = path {
@@ -36,8 +30,8 @@ pub(super) fn check_outputs(config: &Config, report: &mut Report) -> Result<(), 
         }
     }
     let folders = [
-        ("overlay", "output.overlay", overlay),
-        ("crops", "output.crops", crops),
+        ("overlay", "output.overlay", &output.overlay),
+        ("crops", "output.crops", &output.crops),
     ];
     for (name, key, folder) in folders {
         if let Some(folder) = folder {
@@ -133,13 +127,14 @@ fn check_room(config: &Config, report: &Report) -> Result<(), Failure> {
         .source
         .iter()
         .flat_map(|source| &source.failed_folder);
-    let paths = [&config.output.detections, &ledger].into_iter();
-    let paths = paths
-        .chain(&config.output.csv)
-        .chain(&config.output.overlay)
+    let files = [config.output.detections(), &ledger].into_iter();
+    let folders = (config.output.overlay.iter())
         .chain(&config.output.crops)
         .chain(&finished)
         .chain(failed);
+    let paths = files
+        .chain(config.output.csv())
+        .chain(folders.map(PathBuf::as_path));
     let mut disks = HashSet::new();
     for path in paths {
         let folder = existing(path);

@@ -119,8 +119,8 @@ fn needs(config: &Config) -> Needs {
     }
     // Of a file its folder: others lie beside it for a while.
     let ledger = config.ledger_file();
-    let files = [&config.output.detections, &ledger].into_iter();
-    for file in files.chain(&config.output.csv) {
+    let files = [config.output.detections(), &ledger].into_iter();
+    for file in files.chain(config.output.csv()) {
         let file = real(file);
         if !file.starts_with("/dev") {
             needs.writes.extend(file.parent().map(Path::to_owned));

@@ -195,7 +195,7 @@ impl Station<'_> {
         info!(
             "watching {}, detections go to {}",
             watched.join(", "),
-            config.output.detections.display()
+            config.output.detections().display()
         );
     }
 
@@ -287,10 +287,10 @@ fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Fai
 /// Where results go.
 fn places(config: &Config) -> impl Iterator<Item = (PathBuf, Box<dyn Form>)> {
     let lines: Box<dyn Form> = Box::new(JsonLines);
-    let detections = (config.output.detections.clone(), lines);
-    let csv = config.output.csv.clone().map(|path| {
+    let detections = (config.output.detections().to_owned(), lines);
+    let csv = config.output.csv().map(|path| {
         let rows: Box<dyn Form> = Box::new(AirbusCsv);
-        (path, rows)
+        (path.to_owned(), rows)
     });
     [detections].into_iter().chain(csv)
 }

@@ -1,8 +1,11 @@
 //! Trying a frame alone, in a process of its own.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
+use std::thread::{self, sleep};
+use std::time::Duration;
 
 use shipwatch::daemon::config::{Config, SourceConfig};
 use shipwatch::detect::Options;
@@ -18,23 +21,56 @@ use crate::exit::{Exit, Failure};
 #[cfg(unix)]
 const SECONDS: u64 = 3600;
 
+/// How often it is looked whether a trial or this process is to end.
+const POLL: Duration = Duration::from_millis(50);
+
 /// Looks at a file as a source does, in a process of its own.
 pub(super) fn run(config: &Config, source: &SourceConfig, orders: &Orders, path: &Path) -> Verdict {
     let command = std::env::current_exe().map(command);
-    let tried = command.and_then(|mut command| {
+    let started = command.and_then(|mut command| {
         command
             .args(arguments(config, source))
             .arg("--")
             .arg(path)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
     });
-    match tried {
+    match started.and_then(|child| wait(child, orders)) {
         // Whoever stops the service stops its trials as well.
         Ok(output) if !orders.is_ending() => verdict(&output),
         Ok(_) | Err(_) => Verdict::Unknown,
     }
 }
+
+/// Waits for a process, and ends it if this one is to end.
+fn wait(child: Child, orders: &Orders) -> io::Result<Output> {
+    let process = child.id();
+    let waiting = thread::spawn(move || child.wait_with_output());
+    while !waiting.is_finished() {
+        if orders.is_ending() {
+            end(process);
+        }
+        sleep(POLL);
+    }
+    waiting
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the wait failed")))
+}
+
+#[cfg(unix)]
+fn end(process: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(process, Signal::TERM);
+    }
+}
+
+#[cfg(not(unix))]
+fn end(_: u32) {}
 
 fn arguments(config: &Config, source: &SourceConfig) -> Vec<OsString> {
     let Options {
@@ -121,6 +157,7 @@ pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
     {
         use rustix::process::{Signal, set_parent_process_death_signal};
 
+        // Without these it may outlive the daemon, or another process may be ended for want of memory.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     }
