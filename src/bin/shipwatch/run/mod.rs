@@ -59,12 +59,14 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     };
     let mut ledger = station.patiently(|| Ledger::open(&config.ledger_file()).map_err(unkept))?;
     let mut plan = Plan::of(config)?;
+    // Until the plan after it has begun: models take memory.
     let mut before = None;
     let mut stdin = None;
     let mut total = Counts::default();
     let mut is_first = true;
     loop {
-        match station.turn(&plan, &mut ledger, &mut stdin, is_first) {
+        let begun = || drop(before.take());
+        match station.turn(&plan, &mut ledger, &mut stdin, is_first, begun) {
             Ok(counts) => total = [total, counts].into_iter().sum(),
             Err(Ended::Before(failure)) if before.is_some() => {
                 error!("{}; the old config stays", explain(failure.error()));
@@ -112,14 +114,15 @@ struct Station<'a> {
 }
 
 impl Station<'_> {
-    /// Runs a plan until all its sources end, or an order comes. What is begun of standard input cannot be begun
-    /// again: it is left for the next plan.
+    /// Runs a plan until all its sources end, or an order comes; says when it has `begun`. What is begun of standard
+    /// input cannot be begun again: it is left for the next plan.
     fn turn(
         &self,
         plan: &Plan,
         ledger: &mut Ledger,
         stdin: &mut Option<Box<dyn Source + Send>>,
         is_first: bool,
+        begun: impl FnOnce(),
     ) -> Result<Counts, Ended> {
         let Plan { config, lookout } = plan;
         // Before the outputs, or those of a plan that comes to nothing would be all that the ledger knows of.
@@ -146,6 +149,7 @@ impl Station<'_> {
         let feeds = config.source.iter().map(feed);
         let feeds = feeds.collect::<Result<_, _>>().map_err(Ended::Before)?;
         self.announce(plan, ledger.path());
+        begun();
 
         let stop = self.orders.stop();
         let mut daemon = Daemon {
