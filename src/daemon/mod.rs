@@ -185,6 +185,12 @@ impl Round {
         Popped::Idle
     }
 
+    /// Forgets what need not be kept; nothing for its age while the clock is wrong.
+    fn forget(&mut self, ledger: &mut Ledger, outputs: &Outputs) {
+        let is_wrong = self.state.clock_synchronised == Some(false);
+        self.forgetting.step(ledger, outputs, !is_wrong);
+    }
+
     /// Counts what could not be committed in the end and will not come again.
     fn give_up(&mut self) {
         if !self.batch.committed {
@@ -220,6 +226,7 @@ impl Daemon<'_> {
             fates.push(Fate {
                 finish: feed.finish,
                 failed: feed.failed,
+                reserve: self.settings.keep.reserve,
             });
         }
         let mut round = Round {
@@ -272,7 +279,7 @@ impl Daemon<'_> {
                 self.settle(round, stop)?;
                 // There may never be a time without frames.
                 round.fates.decide_again();
-                round.forgetting.step(self.ledger, &self.outputs);
+                round.forget(self.ledger, &self.outputs);
             }
         }
         Ok(())
@@ -300,7 +307,7 @@ impl Daemon<'_> {
     fn tidy(&mut self, round: &mut Round) -> Result<(), RunError> {
         self.tell_position(round, SETTLED);
         round.fates.decide_again();
-        round.forgetting.step(self.ledger, &self.outputs);
+        round.forget(self.ledger, &self.outputs);
         // Of a pipe, perhaps, that has a reader again.
         match self.outputs.follow(&[]) {
             Err(error) if !error.may_pass() => Err(error.into()),
@@ -418,9 +425,11 @@ impl Daemon<'_> {
         let Round { batch, fates, .. } = round;
         let counts = &mut round.counts[lane];
         // It may have come twice before the ledger knew it.
-        if !self.settings.reprocess && self.ledger.knows(&origin.key)? {
+        if !self.settings.reprocess
+            && let Some(outcome) = self.ledger.outcome(&origin.key)?
+        {
             counts.known += 1;
-            fates.put_off(lane, origin);
+            fates.put_off(lane, origin, outcome.problem);
             return Ok(());
         }
         if batch.contains(&origin.key) {

@@ -22,7 +22,7 @@ use shipwatch::daemon::{Daemon, Settings};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::{AirbusCsv, Crops, Draw, Form, JsonLines, Overlay, PictureError, Pictures};
 use shipwatch::source::Source;
-use shipwatch::source::in_hand::{InHand, Verdict};
+use shipwatch::source::in_hand::{InHand, Marks, Verdict};
 
 use crate::cli::RunArgs;
 use crate::exit::{Exit, Failure, OrExit, explain};
@@ -55,6 +55,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         orders: &orders,
         board,
         runtime: runtime.as_ref(),
+        marks: Arc::new(marks(runtime.as_ref())),
         service: Service::new(),
     };
     let mut ledger = station.patiently(|| Ledger::open(&config.ledger_file()).map_err(unkept))?;
@@ -110,6 +111,7 @@ struct Station<'a> {
     orders: &'a Orders,
     board: Arc<Board>,
     runtime: Option<&'a Runtime>,
+    marks: Arc<Marks>,
     service: Service,
 }
 
@@ -209,9 +211,6 @@ impl Station<'_> {
     }
 
     fn in_hand(&self, config: &Config) -> InHand {
-        let Some(runtime) = self.runtime else {
-            return InHand::none();
-        };
         let (config, orders) = (config.clone(), self.orders.clone());
         let trial = move |name: &str, path: &Path| {
             let source = config.source.iter().find(|source| source.name == name);
@@ -219,11 +218,7 @@ impl Station<'_> {
                 trial::run(&config, source, &orders, path)
             })
         };
-        let folder = runtime.folder().join("in-hand");
-        InHand::open(&folder, Box::new(trial)).unwrap_or_else(|error| {
-            warn!("{}: {error}; no file is suspected", folder.display());
-            InHand::none()
-        })
+        InHand::new(Arc::clone(&self.marks), Box::new(trial))
     }
 
     /// Tries again what fails only because a disk is full.
@@ -247,21 +242,41 @@ impl Station<'_> {
     }
 }
 
+/// Files that were in hand at unclean ends are suspected where there is a folder that tells.
+fn marks(runtime: Option<&Runtime>) -> Marks {
+    let Some(runtime) = runtime else {
+        return Marks::default();
+    };
+    let folder = runtime.folder().join("in-hand");
+    Marks::open(&folder).unwrap_or_else(|error| {
+        warn!("{}: {error}; no file is suspected", folder.display());
+        Marks::default()
+    })
+}
+
 /// Has signals heard: those that end the program, and the one that has the config read again. A config that is no
 /// good, or whose models are not, changes nothing.
 fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Failure> {
-    let ledger = Plan::config(args)?.ledger_file();
+    let first = Plan::config(args)?;
     let (args, board) = (args.clone(), Arc::clone(board));
     let reloading = orders.clone();
     let reload = move || {
         info!("reading the config again");
         service::reloading();
-        let plan = Plan::config(&args).and_then(|config| match config.ledger_file() == ledger {
-            true => Plan::of(config),
-            false => Err(Failure::new(
-                Exit::Config,
-                anyhow!("another ledger needs a restart"),
-            )),
+        let plan = Plan::config(&args).and_then(|config| {
+            let needs = |what| {
+                Err(Failure::new(
+                    Exit::Config,
+                    anyhow!("{what} needs a restart"),
+                ))
+            };
+            if config.ledger_file() != first.ledger_file() {
+                return needs("another ledger");
+            }
+            if config.runtime_folder != first.runtime_folder {
+                return needs("another `runtime-folder`");
+            }
+            Plan::of(config)
         });
         let tested = plan.and_then(|plan| plan.test().or_exit(Exit::Config).map(|()| plan));
         match tested {
