@@ -5,7 +5,7 @@ SCENE := tests/data/sentinel2-ports/images/algiers.jpg
 # `make demo ONCE=1` ends after the scene instead of watching on.
 ONCE ?=
 
-.PHONY: demo test setup peers
+.PHONY: demo test setup peers deb
 
 # Watches a folder that holds a Sentinel-2 scene of 10 m per pixel, until Ctrl-C.
 demo: setup
@@ -16,6 +16,22 @@ demo: setup
 	@echo "Drop more images into $(DEMO)/incoming; Ctrl-C stops."
 	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
+
+# The Debian package, in target/debian. PROFILE=release takes less time to build and more room. TARGET=... packages what
+# is built for that target already, by cross say.
+PROFILE ?= dist
+TARGET ?=
+CARGO_DEB ?= $(or $(shell command -v cargo-deb),target/tools/bin/cargo-deb)
+
+deb: setup $(CARGO_DEB)
+	@rm -rf target/package
+	cargo run --release --locked --quiet --example manual -- target/package
+	cargo run --release --locked --quiet --example notice -- \
+		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
+	$(CARGO_DEB) --locked --profile $(PROFILE) $(if $(TARGET),--no-build --target $(TARGET))
+
+target/tools/bin/cargo-deb:
+	cargo install --locked --root target/tools cargo-deb@3.8.0
 
 # All tests, those of the training binary among them. Other runtimes run in the Python of `make peers`
 # where there is one.

@@ -88,6 +88,28 @@ fn tract_and_burn_are_named_in_one_folder_each() {
     }
 }
 
+#[test]
+fn the_package_names_what_the_models_are_made_of() {
+    #[derive(serde::Deserialize)]
+    struct Manifest {
+        training: Vec<Set>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Set {
+        licence: String,
+        attribution: String,
+    }
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("reads");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let manifest = read("models/base-int8/manifest.toml");
+    let manifest: Manifest = toml::from_str(&manifest).expect("a manifest");
+    let copyright = words(&read("systemd/debian/copyright"));
+    for set in manifest.training {
+        let named = format!("{}: {}", set.attribution, set.licence);
+        assert!(copyright.contains(&words(&named)), "{named}");
+    }
+}
+
 /// What `systemd-analyze` says of the service file with some words; none if it is not there.
 fn analyze(words: &[&str]) -> Option<Output> {
     let unit = root().join("systemd/shipwatch.service");
@@ -135,8 +157,8 @@ const INSTALL: &str = r#"
     set -e
     shipwatch=$1 package=$2 scene=$3
     mkdir -p etc/sysusers.d etc/tmpfiles.d
-    cp "$package/shipwatch.sysusers.conf" etc/sysusers.d/shipwatch.conf
-    cp "$package/shipwatch.tmpfiles.conf" etc/tmpfiles.d/shipwatch.conf
+    cp "$package/shipwatch.sysusers" etc/sysusers.d/shipwatch.conf
+    cp "$package/shipwatch.tmpfile" etc/tmpfiles.d/shipwatch.conf
     systemd-sysusers --root="$PWD"
     systemd-tmpfiles --root="$PWD" --create shipwatch.conf
     user=$(awk -F: '$1 == "shipwatch" { print $3 }' etc/passwd)
@@ -269,6 +291,7 @@ fn the_service_lives_under_systemd() {
     };
     copy(Path::new(env!("CARGO_BIN_EXE_shipwatch")), "shipwatch");
     copy(&root().join("tests/systemd/service"), "script");
+    copy(&root().join("tests/systemd/words"), "words");
     let scene = "tests/data/sentinel2-ports/images/algiers-roads.png";
     copy(&root().join(scene), "scene.png");
     for entry in fs::read_dir(root().join("systemd")).expect("lists") {
