@@ -18,10 +18,11 @@ demo: setup
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
 # The Debian package, in target/debian. PROFILE=release takes less time to build and more room. TARGET=... packages what
-# is built for that target already, by cross say; where the host has none of the target's libraries, which is usual,
-# cargo-deb warns of that, and the dependencies are those that Cargo.toml names.
+# is built for that target already: by cross, or with BUILT=target/arm/product by tests/cross/build. Where the host has
+# none of the target's libraries, which is usual, cargo-deb warns of that, and Cargo.toml names the dependencies.
 PROFILE ?= dist
 TARGET ?=
+BUILT ?= $(or $(CARGO_TARGET_DIR),target)
 # A folder or a file.
 OUTPUT ?= target/debian/
 CARGO_DEB ?= $(or $(shell command -v cargo-deb),target/tools/bin/cargo-deb)
@@ -31,7 +32,8 @@ deb: setup $(CARGO_DEB)
 	cargo run --release --locked --quiet --example manual -- target/package
 	cargo run --release --locked --quiet --example notice -- \
 		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
-	$(CARGO_DEB) --locked --profile $(PROFILE) --output $(OUTPUT) $(if $(TARGET),--no-build --no-strip --target $(TARGET))
+	CARGO_TARGET_DIR=$(BUILT) $(CARGO_DEB) --locked --profile $(PROFILE) --output $(OUTPUT) \
+		$(if $(TARGET),--no-build --no-strip --target $(TARGET))
 
 target/tools/bin/cargo-deb:
 	cargo install --locked --root target/tools cargo-deb@3.8.0

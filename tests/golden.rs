@@ -10,6 +10,8 @@ use shipwatch::metrics::iou;
 
 const SCENE: &str = "tests/data/sentinel2-ports/images/algiers.jpg";
 const GOLDEN: &str = "tests/fixtures/golden/algiers.csv";
+const ROADS: &str = "tests/data/sentinel2-ports/images/algiers-roads.png";
+const ROADS_GOLDEN: &str = "tests/fixtures/golden/algiers-roads.csv";
 const SIZE: (u32, u32) = (1351, 1126);
 
 /// Decoders of JPEG differ between processors by a step here and there, and masks by a pixel.
@@ -29,11 +31,15 @@ fn ships(csv: &str) -> Vec<Mask> {
 
 /// What `shipwatch detect` says of the scene with a kernel of the engine.
 fn detect(kernel: &str, threads: usize) -> Output {
+    detect_in(SCENE, kernel, threads)
+}
+
+fn detect_in(image: &str, kernel: &str, threads: usize) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     Command::new(env!("CARGO_BIN_EXE_shipwatch"))
         .args(["detect", "--format", "csv", "--gsd", "10"])
         .args(["--threads", &threads.to_string()])
-        .arg(root.join(SCENE))
+        .arg(root.join(image))
         .env("SHIPWATCH_KERNEL", kernel)
         .output()
         .expect("the binary starts")
@@ -75,6 +81,18 @@ fn each_kernel_finds_the_same_ships() {
         let found = detect(kernel, 1);
         assert!(found.status.success(), "{kernel}");
         assert!(found.stdout == wanted.stdout, "{kernel}");
+    }
+}
+
+/// What `tests/cross/check` holds other processors to.
+#[test]
+fn a_lossless_image_has_the_very_same_pixels() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = fs::read(root.join(ROADS_GOLDEN)).expect("golden file");
+    for kernel in kernels() {
+        let found = detect_in(ROADS, kernel, 1);
+        assert!(found.status.success(), "{kernel}");
+        assert!(found.stdout == golden, "{kernel}");
     }
 }
 

@@ -340,7 +340,7 @@ fn a_config_is_read_again_while_nobody_reads_a_pipe_and_no_line_is_lost() {
     told("it waits for a reader", |status| status.trouble.is_some());
     daemon.signal("-HUP");
     told("it goes on", |status| {
-        status.reloads == 1 && status.sources[0].counts.known == 3
+        status.reloads == 1 && status.sources[0].counts.known == 3 && status.trouble.is_none()
     });
     // What fails only once the loop before has ended changes nothing either.
     config("overlay = \"config.toml/overlay\"");
@@ -384,6 +384,42 @@ fn a_stop_waits_neither_for_a_reader_nor_for_a_config() {
     let (code, said) = daemon.end();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("left for the next start"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_trial_does_not_outlive_who_began_it() {
+    let dir = Dir::new();
+    let side = 16_000;
+    image::GrayImage::new(side, side)
+        .save(dir.path("long.png"))
+        .expect("writes");
+    let script = "\"$@\" & echo $! > began; wait";
+    let mut parent = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_shipwatch"), "trial"])
+        .args(["--models", &bright_models(), "long.png"])
+        .current_dir(dir.path("."))
+        .spawn()
+        .expect("starts");
+    let of_trial = |file: &str| {
+        let process = fs::read_to_string(dir.path("began")).unwrap_or_default();
+        fs::read_to_string(format!("/proc/{}/{file}", process.trim())).unwrap_or_default()
+    };
+    until("it has begun", || {
+        of_trial("oom_score_adj").trim() == "1000"
+    });
+    // So that it cannot end by itself.
+    let process = fs::read_to_string(dir.path("began")).expect("is there");
+    let stopped = Command::new("kill")
+        .args(["-STOP", process.trim()])
+        .status();
+    assert!(stopped.expect("kill starts").success());
+    parent.kill().expect("is there");
+    parent.wait().expect("ends");
+    until("it is gone", || {
+        let status = of_trial("status");
+        status.is_empty() || status.contains("State:\tZ")
+    });
 }
 
 /// Peak of resident memory in kilobytes, and open files.

@@ -1,11 +1,13 @@
 //! What becomes of files whose frames are done, now or when it can be done.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use log::warn;
 
+use super::space::{self, Short};
 use crate::source::finish::{Finish, set_aside};
 use crate::source::{Origin, SourceFile};
 
@@ -19,6 +21,8 @@ const SLICE: Duration = Duration::from_millis(200);
 pub(super) struct Fate {
     pub(super) finish: Finish,
     pub(super) failed: Option<PathBuf>,
+    /// Bytes of a disk that are never used.
+    pub(super) reserve: u64,
 }
 
 impl Fate {
@@ -30,6 +34,17 @@ impl Fate {
             return true;
         };
         let (name, digest) = (&key.name, &key.digest);
+        let to = match (problem, &self.finish) {
+            (Some(_), _) => self.failed.as_ref(),
+            (None, Finish::Move(folder)) => Some(folder),
+            (None, Finish::Keep | Finish::Delete) => None,
+        };
+        if let Some(to) = to
+            && let Err(short) = room(path, stamp.length, to, self.reserve)
+        {
+            warn!("{}: stays where it is: {short}", path.display());
+            return false;
+        }
         let decided = match (problem, &self.failed) {
             (None, _) => self.finish.finish(path, name, digest, stamp),
             (Some(problem), Some(folder)) => set_aside(path, name, digest, stamp, folder, problem),
@@ -40,6 +55,28 @@ impl Fate {
         }
         decided.is_ok()
     }
+}
+
+/// Whether a file of that length fits into a folder without the reserve, if it lies on another disk.
+fn room(file: &Path, length: u64, folder: &Path, reserve: u64) -> Result<(), Short> {
+    let disk = |path: &Path| {
+        let there = path.ancestors().find_map(|path| path.metadata().ok());
+        there.map(|there| device(&there))
+    };
+    match disk(file) == disk(folder) {
+        true => Ok(()),
+        false => space::check([folder], reserve.saturating_add(length)),
+    }
+}
+
+#[cfg(unix)]
+fn device(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::dev(metadata)
+}
+
+#[cfg(not(unix))]
+fn device(_: &Metadata) -> u64 {
+    0
 }
 
 /// The fates of the files of all feeds, and files that still lie there although they are done.
@@ -72,9 +109,9 @@ impl Fates {
     }
 
     /// Decides on a file that is done as soon as there is time.
-    pub(super) fn put_off(&mut self, lane: usize, origin: Origin) {
+    pub(super) fn put_off(&mut self, lane: usize, origin: Origin, problem: Option<String>) {
         self.next = Instant::now();
-        self.undecided.push_back((lane, origin, None));
+        self.undecided.push_back((lane, origin, problem));
     }
 
     /// Tries again, now and then, what was put off; of many files some at a time.
@@ -111,6 +148,7 @@ mod tests {
         let mut fates = Fates::new(vec![Fate {
             finish: Finish::Move(path("done")),
             failed: None,
+            reserve: 0,
         }]);
         let origin = Origin {
             key: Key {
@@ -144,6 +182,7 @@ mod tests {
         let mut fates = Fates::new(vec![Fate {
             finish: Finish::Move(path("done")),
             failed: None,
+            reserve: 0,
         }]);
         let names: Vec<_> = (0..100).map(|nth| format!("{nth}")).collect();
         for name in &names {
@@ -171,5 +210,19 @@ mod tests {
         fates.decide_again();
         assert_eq!(left(&fates), (0, 0));
         assert!(names.iter().all(|name| path("done").join(name).exists()));
+    }
+
+    #[test]
+    fn a_copy_to_another_disk_leaves_its_reserve_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let other = Path::new("/dev/shm");
+        let path = folder.path().join("a");
+        fs::write(&path, "a").expect("writes");
+        assert!(room(&path, 1, &folder.path().join("done"), u64::MAX).is_ok());
+        let far = tempfile::tempdir_in(other);
+        match far.map(|far| room(&path, 1, &far.path().join("done"), u64::MAX)) {
+            Ok(Err(short)) => assert!(short.to_string().contains("/dev/shm"), "{short}"),
+            _ => println!("SKIPPED: {} is no other disk here", other.display()),
+        }
     }
 }

@@ -185,6 +185,12 @@ impl Round {
         Popped::Idle
     }
 
+    /// Forgets what need not be kept; nothing for its age while the clock is wrong.
+    fn forget(&mut self, ledger: &mut Ledger, outputs: &Outputs) {
+        let is_wrong = self.state.clock_synchronised == Some(false);
+        self.forgetting.step(ledger, outputs, !is_wrong);
+    }
+
     /// Counts what could not be committed in the end and will not come again.
     fn give_up(&mut self) {
         if !self.batch.committed {
@@ -220,6 +226,7 @@ impl Daemon<'_> {
             fates.push(Fate {
                 finish: feed.finish,
                 failed: feed.failed,
+                reserve: self.settings.keep.reserve,
             });
         }
         let mut round = Round {
@@ -272,7 +279,7 @@ impl Daemon<'_> {
                 self.settle(round, stop)?;
                 // There may never be a time without frames.
                 round.fates.decide_again();
-                round.forgetting.step(self.ledger, &self.outputs);
+                round.forget(self.ledger, &self.outputs);
             }
         }
         Ok(())
@@ -300,7 +307,7 @@ impl Daemon<'_> {
     fn tidy(&mut self, round: &mut Round) -> Result<(), RunError> {
         self.tell_position(round, SETTLED);
         round.fates.decide_again();
-        round.forgetting.step(self.ledger, &self.outputs);
+        round.forget(self.ledger, &self.outputs);
         // Of a pipe, perhaps, that has a reader again.
         match self.outputs.follow(&[]) {
             Err(error) if !error.may_pass() => Err(error.into()),
@@ -418,9 +425,11 @@ impl Daemon<'_> {
         let Round { batch, fates, .. } = round;
         let counts = &mut round.counts[lane];
         // It may have come twice before the ledger knew it.
-        if !self.settings.reprocess && self.ledger.knows(&origin.key)? {
+        if !self.settings.reprocess
+            && let Some(outcome) = self.ledger.outcome(&origin.key)?
+        {
             counts.known += 1;
-            fates.put_off(lane, origin);
+            fates.put_off(lane, origin, outcome.problem);
             return Ok(());
         }
         if batch.contains(&origin.key) {
@@ -438,6 +447,7 @@ impl Daemon<'_> {
             Ok::<_, DetectError>(record)
         });
         drop(mark);
+        self.board.update(|status| status.looking_at = None);
         match seen {
             Some(Ok(mut record)) => {
                 record.millis.decode = milliseconds(decode);
@@ -512,6 +522,7 @@ impl Daemon<'_> {
                 let last = *last.get_or_insert_with(|| Instant::now() + LAST);
                 if !is_behind || Instant::now() >= last {
                     warn!("{error}; what is not written is left for the next start");
+                    self.board.update(|status| status.trouble = None);
                     return Ok(());
                 }
             }
@@ -817,6 +828,30 @@ mod tests {
         let summary = field.run(vec![field.frame("a"), field.frame("a")]);
         assert_eq!((summary.frames, summary.known), (1, 1));
         assert_eq!(field.records().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_came_twice_is_done_with_although_frames_never_cease() {
+        let field = Field::new();
+        field.run(vec![field.frame("a")]);
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        daemon.settings.group.frames = 1;
+        let feed = field.feed(vec![field.frame("a"), field.frame("b")]);
+        let (counts, _) = daemon.run(vec![feed], &Stop::default()).expect("runs");
+        assert_eq!((counts.frames, counts.known), (1, 1));
+        assert!(!field.path("a").exists());
+    }
+
+    #[test]
+    fn a_frame_that_fails_is_looked_at_no_longer() {
+        let field = Field::new();
+        let mut ledger = field.ledger();
+        let mut daemon = field.daemon(&look, &mut ledger);
+        let board = Arc::clone(&daemon.board);
+        let feed = field.feed(vec![field.frame("bad")]);
+        daemon.run(vec![feed], &Stop::default()).expect("runs");
+        assert_eq!(board.status().looking_at, None);
     }
 
     #[test]

@@ -141,3 +141,37 @@ fn pump(
     queue.end(lane);
     source
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::status::SourceStatus;
+    use crate::ledger::LedgerError;
+
+    /// Comes back when the loop is gone, and its place on the board is another's.
+    struct Late(Arc<Queue<Arrival>>, Arc<Board>);
+
+    impl Source for Late {
+        fn next(&mut self, _: Duration) -> Result<Next, LedgerError> {
+            self.0.close();
+            self.1
+                .update(|status| status.sources[0].name = "other".into());
+            Ok(Next::Idle)
+        }
+
+        fn trouble(&self) -> Option<String> {
+            Some("was gone for long".into())
+        }
+    }
+
+    #[test]
+    fn a_source_that_was_left_behind_tells_nothing_of_what_came_after() {
+        let board = Arc::new(Board::default());
+        board.update(|status| status.sources.push(SourceStatus::default()));
+        let queue = Arc::new(Queue::new([(1, Policy::Block)]));
+        let late = Late(Arc::clone(&queue), Arc::clone(&board));
+        pump(Box::new(late), &queue, &board, 0, Duration::ZERO);
+        let other = &board.status().sources[0];
+        assert_eq!((other.name.as_str(), &other.trouble), ("other", &None));
+    }
+}

@@ -78,17 +78,19 @@ impl Forgetting {
         }
     }
 
-    /// Does a step, if it is time for one. What cannot be forgotten now is tried again later.
-    pub(super) fn step(&mut self, ledger: &mut Ledger, outputs: &Outputs) {
+    /// Does a step, if it is time for one; nothing goes for its age unless `by_age` says that ages are right. What
+    /// cannot be forgotten now is tried again later.
+    pub(super) fn step(&mut self, ledger: &mut Ledger, outputs: &Outputs, by_age: bool) {
         let written = outputs.written();
         if self.next > Instant::now() && written - self.written < FRAMES {
             return;
         }
         self.written = written;
+        let age = self.keep.ledger.age.filter(|_| by_age);
         for path in outputs.files() {
-            self.forget_complete(path);
+            forget_complete(path, self.keep.complete, age);
         }
-        let more = self.forget_frames(ledger, written);
+        let more = self.forget_frames(ledger, written, age);
         match &more {
             Ok(_) => self.trouble = false,
             Err(error) if !self.trouble => {
@@ -105,7 +107,12 @@ impl Forgetting {
         self.next = Instant::now() + pause;
     }
 
-    fn forget_frames(&self, ledger: &mut Ledger, written: i64) -> Result<bool, LedgerError> {
+    fn forget_frames(
+        &self,
+        ledger: &mut Ledger,
+        written: i64,
+        age: Option<Duration>,
+    ) -> Result<bool, LedgerError> {
         let mut familiar = Vec::new();
         for folder in &self.keep.folders {
             if folder.is_familiar(ledger)? {
@@ -116,18 +123,23 @@ impl Forgetting {
             let folder = familiar.iter().find(|folder| folder.source == source);
             folder.is_some_and(|folder| folder.has_lost(name))
         };
-        ledger.forget(&self.keep.ledger, written, &is_gone)
-    }
-
-    fn forget_complete(&self, path: &Path) {
-        let Ok(files) = rotated::list(path) else {
-            return;
+        let retention = Retention {
+            age,
+            ..self.keep.ledger
         };
-        for Rotated { path, .. } in too_much(&files, &self.keep, SystemTime::now()) {
-            match fs::remove_file(path) {
-                Ok(()) => info!("{}: is deleted, as [retention] has it", path.display()),
-                Err(error) => warn!("{}: cannot be deleted: {error}", path.display()),
-            }
+        ledger.forget(&retention, written, &is_gone)
+    }
+}
+
+/// Deletes complete files of the output at `path`, of which so many bytes may stay, none older than `age`.
+fn forget_complete(path: &Path, bytes: u64, age: Option<Duration>) {
+    let Ok(files) = rotated::list(path) else {
+        return;
+    };
+    for Rotated { path, .. } in too_much(&files, bytes, age, SystemTime::now()) {
+        match fs::remove_file(path) {
+            Ok(()) => info!("{}: is deleted, as [retention] has it", path.display()),
+            Err(error) => warn!("{}: cannot be deleted: {error}", path.display()),
         }
     }
 }
@@ -165,13 +177,13 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// Those of the files, from the oldest on, that are too old or too many.
-fn too_much<'a>(files: &'a [Rotated], keep: &Keep, now: SystemTime) -> &'a [Rotated] {
+fn too_much(files: &[Rotated], bytes: u64, age: Option<Duration>, now: SystemTime) -> &[Rotated] {
     let mut left: u64 = files.iter().map(|file| file.bytes).sum();
     let count = files.iter().take_while(|file| {
-        let age = now.duration_since(file.modified).unwrap_or_default();
-        let is_much = left > keep.complete;
+        let is_much = left > bytes;
         left -= file.bytes;
-        is_much || keep.ledger.age.is_some_and(|most| age > most)
+        let past = now.duration_since(file.modified).unwrap_or_default();
+        is_much || age.is_some_and(|most| past > most)
     });
     &files[..count.count()]
 }
@@ -192,11 +204,9 @@ mod tests {
             modified: now - Duration::from_secs(seconds),
         };
         let files = [file(1, 10, 50), file(2, 10, 40), file(3, 10, 30)];
-        let count = |complete, age: Option<u64>| {
-            let mut keep = Keep::all();
-            keep.complete = complete;
-            keep.ledger.age = age.map(Duration::from_secs);
-            too_much(&files, &keep, now).len()
+        let count = |bytes, age: Option<u64>| {
+            let age = age.map(Duration::from_secs);
+            too_much(&files, bytes, age, now).len()
         };
         assert_eq!(count(u64::MAX, None), 0);
         assert_eq!(

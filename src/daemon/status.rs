@@ -194,7 +194,6 @@ impl Board {
     pub(super) fn looked(&self, lane: usize, record: &FrameRecord) {
         let time = now();
         self.update(|status| {
-            status.looking_at = None;
             let source = &mut status.sources[lane];
             source.last = Some((record.frame.clone(), time.clone()));
             let Some(best) = record.ships.first() else {

@@ -1,7 +1,8 @@
 //! Resampling, the same for training and for the edge so that a model sees one kind of blur.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::{GrayImage, RgbImage};
 
 /// Resamples to `width` x `height` by a triangle filter that widens when shrinking (no aliasing).
@@ -9,12 +10,7 @@ use image::{GrayImage, RgbImage};
 /// # Panics
 /// If `width` or `height` is zero.
 pub fn resample_rgb(src: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let bytes = resample(
-        src.as_raw(),
-        src.dimensions(),
-        (width, height),
-        PixelType::U8x3,
-    );
+    let bytes = resample::<U8x3>(src.as_raw(), src.dimensions(), (width, height));
     RgbImage::from_raw(width, height, bytes).expect("resampled buffer has the size asked for")
 }
 
@@ -23,27 +19,26 @@ pub fn resample_rgb(src: &RgbImage, width: u32, height: u32) -> RgbImage {
 /// # Panics
 /// If `width` or `height` is zero.
 pub fn resample_gray(src: &GrayImage, width: u32, height: u32) -> GrayImage {
-    let bytes = resample(
-        src.as_raw(),
-        src.dimensions(),
-        (width, height),
-        PixelType::U8,
-    );
+    let bytes = resample::<U8>(src.as_raw(), src.dimensions(), (width, height));
     GrayImage::from_raw(width, height, bytes).expect("resampled buffer has the size asked for")
 }
 
-fn resample(src: &[u8], from: (u32, u32), to: (u32, u32), pixel: PixelType) -> Vec<u8> {
+// By the pixel's type, so that the program holds the code of these pixels and not that of eleven more.
+fn resample<P: PixelTrait>(src: &[u8], from: (u32, u32), to: (u32, u32)) -> Vec<u8> {
     assert!(to.0 > 0 && to.1 > 0, "cannot resample to {}x{}", to.0, to.1);
     if from == to {
         return src.to_vec();
     }
-    let view = ImageRef::new(from.0, from.1, src, pixel).expect("buffer matches its dimensions");
-    let mut out = Image::new(to.0, to.1, pixel);
+    let view = TypedImageRef::<P>::from_buffer(from.0, from.1, src)
+        .expect("buffer matches its dimensions");
+    let mut bytes = vec![0; to.0 as usize * to.1 as usize * P::size()];
+    let mut out = TypedImage::<P>::from_buffer(to.0, to.1, &mut bytes)
+        .expect("buffer matches its dimensions");
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new()
-        .resize(&view, &mut out, &options)
-        .expect("source and target share a pixel type");
-    out.into_vec()
+        .resize_typed(&view, &mut out, &options)
+        .expect("there is no crop to be refused");
+    bytes
 }
 
 #[cfg(test)]

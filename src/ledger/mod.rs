@@ -77,6 +77,14 @@ pub enum LedgerError {
     /// Another process keeps it.
     #[error("{path}: another shipwatch keeps this ledger; stop that, or name another file", path = .0.display())]
     Busy(PathBuf),
+    /// It is damaged, or no ledger.
+    #[error("{path}: {source}; it is damaged or no ledger: move it away, then files that still lie there are processed again", path = .path.display())]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
     /// Another shipwatch made it.
     #[error("{path}: has version {found} of the ledger's tables, but this shipwatch knows {SCHEMA}; use the shipwatch that made it, or name another file", path = .path.display())]
     Version {
@@ -196,13 +204,12 @@ impl Ledger {
         Roster::open(&self.path, source)
     }
 
-    /// Whether a frame is done.
+    /// What came of a frame that is done; none of one that is not.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
-    pub fn knows(&self, key: &Key) -> Result<bool, LedgerError> {
-        let found = roster::outcome(&self.db, key).map_err(database(&self.path))?;
-        Ok(found.is_some())
+    pub fn outcome(&self, key: &Key) -> Result<Option<Outcome>, LedgerError> {
+        roster::outcome(&self.db, key).map_err(database(&self.path))
     }
 
     /// Its file.
@@ -348,9 +355,14 @@ impl Ledger {
 /// Says of a fault of SQLite where it happened.
 fn database(path: &Path) -> impl Fn(rusqlite::Error) -> LedgerError + use<> {
     let path = path.to_owned();
-    move |source| LedgerError::Database {
-        path: path.clone(),
-        source,
+    move |source| {
+        let path = path.clone();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                LedgerError::Damaged { path, source }
+            }
+            _ => LedgerError::Database { path, source },
+        }
     }
 }
 
@@ -432,7 +444,7 @@ mod tests {
         };
         let added = add(&mut ledger, &[a.clone(), broken.clone()]);
         assert_eq!(ids(&added), [Some(1), None]);
-        let knows = |key: &Key| ledger.knows(key).expect("looks");
+        let knows = |key: &Key| ledger.outcome(key).expect("looks").is_some();
         assert!(knows(&a.key) && !knows(&entry("a", 3).key));
         let problem = |problem: Option<&str>| {
             let problem = problem.map(str::to_owned);
@@ -557,6 +569,6 @@ mod tests {
         )
         .expect("writes");
         let error = Ledger::open(&path).expect_err("is no ledger");
-        assert!(error.to_string().contains("ledger: "), "{error}");
+        assert!(error.to_string().contains("move it away"), "{error}");
     }
 }

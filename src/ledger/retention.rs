@@ -241,7 +241,12 @@ mod tests {
         /// Frames that have detections, and whether each is known.
         fn kept(&self, frames: usize) -> (usize, Vec<bool>) {
             let records = self.ledger.records_after(0).expect("reads").len();
-            let knows = |nth| self.ledger.knows(&Self::key(nth)).expect("looks");
+            let knows = |nth| {
+                self.ledger
+                    .outcome(&Self::key(nth))
+                    .expect("looks")
+                    .is_some()
+            };
             (records, (0..frames).map(knows).collect())
         }
     }

@@ -3,7 +3,7 @@
 use image::RgbImage;
 use image::imageops::crop_imm;
 
-use super::Draw;
+use super::{Draw, Drawn};
 use crate::record::{FrameRecord, Ship};
 
 /// End of the names of all crops.
@@ -25,9 +25,9 @@ impl Draw for Crops {
         CROP
     }
 
-    fn draw(&self, _: usize, pixels: &RgbImage, record: &FrameRecord) -> Vec<RgbImage> {
+    fn draw<'a>(&'a self, _: usize, pixels: &'a RgbImage, record: &'a FrameRecord) -> Drawn<'a> {
         let ships = record.ships.iter().take(MOST);
-        ships.map(|ship| crop(pixels, ship)).collect()
+        Box::new(ships.map(|ship| crop(pixels, ship)))
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
         let mut record = sample_record("a", &["1 1"; 60]);
         record.ships[0].bbox = [100, 50, 40, 10];
         record.ships[1].bbox = [0, 98, 3, 2];
-        let crops = Crops.draw(0, &pixels, &record);
+        let crops: Vec<_> = Crops.draw(0, &pixels, &record).collect();
         assert_eq!(crops.len(), 50);
         // 20 pixels on each side; 16 at least, as far as there are any.
         assert_eq!(crops[0].dimensions(), (80, 50));

@@ -15,7 +15,7 @@ pub use jsonl::JsonLines;
 use overlay::OVERLAY;
 pub use overlay::Overlay;
 pub(crate) use pictures::is_name;
-pub use pictures::{Draw, PictureError, Pictures};
+pub use pictures::{Draw, Drawn, PictureError, Pictures};
 
 use crate::record::FrameRecord;
 

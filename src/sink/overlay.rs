@@ -1,9 +1,11 @@
 //! Pictures for people: the frame with its ships outlined, their scores beside them, and the borders of regions.
 
+use std::iter;
+
 use font8x8::legacy::BASIC_LEGACY;
 use image::{Pixel, Rgb, RgbImage};
 
-use super::Draw;
+use super::{Draw, Drawn};
 use crate::detect::{Polygon, Regions};
 use crate::mask::Mask;
 use crate::record::{FrameRecord, Ship};
@@ -31,8 +33,14 @@ impl Draw for Overlay {
         OVERLAY
     }
 
-    fn draw(&self, source: usize, pixels: &RgbImage, record: &FrameRecord) -> Vec<RgbImage> {
-        vec![draw(pixels, &self.regions[source], &record.ships)]
+    fn draw<'a>(
+        &'a self,
+        source: usize,
+        pixels: &'a RgbImage,
+        record: &'a FrameRecord,
+    ) -> Drawn<'a> {
+        let regions = &self.regions[source];
+        Box::new(iter::once_with(|| draw(pixels, regions, &record.ships)))
     }
 }
 

@@ -18,12 +18,20 @@ pub trait Draw: Send + Sync {
     /// How the names of its files end.
     fn suffix(&self) -> &'static str;
 
-    /// Pictures of a frame of the source of that number.
+    /// Pictures of a frame of the source of that number, each drawn when it is asked for.
     ///
     /// # Panics
     /// If the record speaks of a frame of another size, or there is no such source.
-    fn draw(&self, source: usize, pixels: &RgbImage, record: &FrameRecord) -> Vec<RgbImage>;
+    fn draw<'a>(
+        &'a self,
+        source: usize,
+        pixels: &'a RgbImage,
+        record: &'a FrameRecord,
+    ) -> Drawn<'a>;
 }
+
+/// Pictures, one after another.
+pub type Drawn<'a> = Box<dyn Iterator<Item = RgbImage> + 'a>;
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +133,8 @@ impl Pictures {
         tag: Option<&str>,
     ) -> Result<Vec<PathBuf>, PictureError> {
         let pictures = self.draw.draw(source, pixels, record);
-        let write = |(nth, picture)| self.write_one(picture, nth, &record.frame, tag);
-        pictures.iter().enumerate().map(write).collect()
+        let write = |(nth, picture)| self.write_one(&picture, nth, &record.frame, tag);
+        pictures.enumerate().map(write).collect()
     }
 
     fn write_one(
@@ -265,8 +273,13 @@ mod tests {
             OVERLAY
         }
 
-        fn draw(&self, _: usize, pixels: &RgbImage, record: &FrameRecord) -> Vec<RgbImage> {
-            vec![pixels.clone(); record.ships.len()]
+        fn draw<'a>(
+            &'a self,
+            _: usize,
+            pixels: &'a RgbImage,
+            record: &'a FrameRecord,
+        ) -> Drawn<'a> {
+            Box::new(record.ships.iter().map(|_| pixels.clone()))
         }
     }
 

@@ -219,7 +219,7 @@ impl Finished<'_> {
 }
 
 /// Where a link leads, from any folder; not followed further.
-fn target(link: &Path) -> io::Result<PathBuf> {
+pub(crate) fn target(link: &Path) -> io::Result<PathBuf> {
     let folder = link
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

@@ -38,24 +38,24 @@ pub enum Verdict {
 /// Looks at a file of the source of that name in a process of its own.
 pub type Trial = Box<dyn Fn(&str, &Path) -> Verdict + Send + Sync>;
 
-/// The marks of files in hand.
-pub struct InHand {
+/// The marks of files in hand, of one process.
+#[derive(Default)]
+pub struct Marks {
     /// None where nothing is marked.
     folder: Option<PathBuf>,
     /// Marks of files that were in hand at unclean ends, and at how many.
     suspects: HashMap<PathBuf, u32>,
-    trial: Trial,
     /// Since when each mark is held, by a number of its own.
-    held: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    held: Mutex<BTreeMap<u64, Instant>>,
 }
 
-impl InHand {
+impl Marks {
     /// Marks files in a folder, which is made. What lies there of files that were in hand when the process before
-    /// this one ended is counted.
+    /// this one ended is counted: a process opens its marks once. By default nothing is marked.
     ///
     /// # Errors
     /// What the system says.
-    pub fn open(folder: &Path, trial: Trial) -> io::Result<Self> {
+    pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         for entry in fs::read_dir(folder)? {
             let hand = entry?.path();
@@ -75,19 +75,26 @@ impl InHand {
         Ok(Self {
             folder: Some(folder.to_owned()),
             suspects,
-            trial,
-            held: Arc::default(),
+            held: Mutex::default(),
         })
+    }
+}
+
+/// Files in hand, and how those are tried that are suspected.
+pub struct InHand {
+    marks: Arc<Marks>,
+    trial: Trial,
+}
+
+impl InHand {
+    /// Marks files, and tries those that were in hand at unclean ends.
+    pub fn new(marks: Arc<Marks>, trial: Trial) -> Self {
+        Self { marks, trial }
     }
 
     /// Marks nothing and suspects nothing.
     pub fn none() -> Self {
-        Self {
-            folder: None,
-            suspects: HashMap::new(),
-            trial: Box::new(|_, _| Verdict::Unknown),
-            held: Arc::default(),
-        }
+        Self::new(Arc::default(), Box::new(|_, _| Verdict::Unknown))
     }
 
     /// Marks a file as long as the mark is held.
@@ -98,19 +105,19 @@ impl InHand {
         {
             warn!("{}: cannot be written: {error}", path.display());
         }
-        let mut held = lock(&self.held);
+        let mut held = lock(&self.marks.held);
         let number = held.last_key_value().map_or(0, |(last, _)| last + 1);
         held.insert(number, Instant::now());
         Mark {
             path,
             number,
-            held: Arc::clone(&self.held),
+            marks: Arc::clone(&self.marks),
         }
     }
 
     /// For how long the file has been in hand that has been so the longest.
     pub fn longest(&self) -> Duration {
-        let held = lock(&self.held);
+        let held = lock(&self.marks.held);
         let first = held.first_key_value();
         first.map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
@@ -119,7 +126,7 @@ impl InHand {
     /// suspicion, or could not be tried.
     pub fn tries(&self, key: &Key, path: &Path) -> Option<Result<FrameRecord, String>> {
         let ended = self.path(key, ENDED)?;
-        let ends = *self.suspects.get(&ended)?;
+        let ends = *self.marks.suspects.get(&ended)?;
         if ends < ENDS {
             return None;
         }
@@ -143,7 +150,7 @@ impl InHand {
     /// A file is done: what was held against it is forgotten.
     pub fn acquit(&self, key: &Key) {
         if let Some(ended) = self.path(key, ENDED)
-            && self.suspects.contains_key(&ended)
+            && self.marks.suspects.contains_key(&ended)
         {
             // If it stays, the worst is that the file is tried once more.
             let _ = fs::remove_file(ended);
@@ -151,7 +158,7 @@ impl InHand {
     }
 
     fn path(&self, key: &Key, end: &str) -> Option<PathBuf> {
-        let folder = self.folder.as_ref()?;
+        let folder = self.marks.folder.as_ref()?;
         let mut hasher = Sha256::new();
         hasher.update(&key.source);
         hasher.update([0]);
@@ -180,12 +187,12 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Mark {
     path: Option<PathBuf>,
     number: u64,
-    held: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    marks: Arc<Marks>,
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        lock(&self.held).remove(&self.number);
+        lock(&self.marks.held).remove(&self.number);
         if let Some(path) = &self.path {
             // If it stays, the worst is that the file is tried once more.
             let _ = fs::remove_file(path);
@@ -221,7 +228,8 @@ mod tests {
                 trials.fetch_add(1, Ordering::Relaxed);
                 verdict.clone()
             };
-            InHand::open(&marks, Box::new(trial)).expect("opens")
+            let marks = Marks::open(&marks).expect("opens");
+            InHand::new(Arc::new(marks), Box::new(trial))
         };
         let tries = |hand: &InHand, name| hand.tries(&key(name), Path::new(name));
         let deadly = || open(Verdict::Deadly("it died".into()));

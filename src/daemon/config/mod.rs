@@ -19,6 +19,7 @@ use super::heat::{Limits, MOST_STEPS};
 use super::retention::{Folder, Keep};
 use crate::detect::Options;
 use crate::ledger::Retention;
+use crate::source::finish::target;
 
 /// Standard output, among outputs.
 const STDOUT: &str = "-";
@@ -353,7 +354,8 @@ impl Config {
         let detections = self.output.detections();
         // Not beside a link such as /dev/stdout.
         let place = match detections.is_symlink() {
-            true => detections.canonicalize(),
+            // Of what a link leads to, and is yet to be made, the ledger lies there as well.
+            true => detections.canonicalize().or_else(|_| target(detections)),
             false => Ok(detections.to_owned()),
         };
         match place {
@@ -477,6 +479,23 @@ mod tests {
         assert_eq!(source.decode_options(), DecodeOptions::default());
         assert_eq!(config.detect_options(&source), Options::default());
         assert_eq!(config.heat_limits(), Limits::default());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_ledger_of_a_link_stays_where_it_is_once_detections_are_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("data")).expect("creates");
+        std::os::unix::fs::symlink("data/out.jsonl", path("link.jsonl")).expect("links");
+        let mut config = Config::default();
+        config.output.detections = path("link.jsonl");
+        let before = config.ledger_file();
+        std::fs::write(path("data/out.jsonl"), "").expect("writes");
+        assert_eq!(before, config.ledger_file());
+        assert_eq!(before, path("data/out.ledger"));
+        config.output.detections = "/dev/null".into();
+        assert_eq!(config.ledger_file(), Path::new("shipwatch.ledger"));
     }
 
     #[test]

@@ -124,9 +124,9 @@ impl PipeOutput {
     }
 }
 
-/// Whether a pipe may get another reader; standard output cannot.
+/// Whether a pipe may get another reader; standard output and the like cannot.
 fn has_name(path: &Path) -> bool {
-    path.canonicalize().is_ok()
+    !path.starts_with("/dev") && !path.starts_with("/proc")
 }
 
 /// Without waiting for a reader, nor for one that is behind.

@@ -22,7 +22,7 @@ use shipwatch::daemon::{Daemon, Settings};
 use shipwatch::ledger::{Ledger, LedgerError};
 use shipwatch::sink::{AirbusCsv, Crops, Draw, Form, JsonLines, Overlay, PictureError, Pictures};
 use shipwatch::source::Source;
-use shipwatch::source::in_hand::{InHand, Verdict};
+use shipwatch::source::in_hand::{InHand, Marks, Verdict};
 
 use crate::cli::RunArgs;
 use crate::exit::{Exit, Failure, OrExit, explain};
@@ -55,16 +55,19 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         orders: &orders,
         board,
         runtime: runtime.as_ref(),
+        marks: Arc::new(marks(runtime.as_ref())),
         service: Service::new(),
     };
     let mut ledger = station.patiently(|| Ledger::open(&config.ledger_file()).map_err(unkept))?;
     let mut plan = Plan::of(config)?;
+    // Until the plan after it has begun: models take memory.
     let mut before = None;
     let mut stdin = None;
     let mut total = Counts::default();
     let mut is_first = true;
     loop {
-        match station.turn(&plan, &mut ledger, &mut stdin, is_first) {
+        let begun = || drop(before.take());
+        match station.turn(&plan, &mut ledger, &mut stdin, is_first, begun) {
             Ok(counts) => total = [total, counts].into_iter().sum(),
             Err(Ended::Before(failure)) if before.is_some() => {
                 error!("{}; the old config stays", explain(failure.error()));
@@ -108,18 +111,20 @@ struct Station<'a> {
     orders: &'a Orders,
     board: Arc<Board>,
     runtime: Option<&'a Runtime>,
+    marks: Arc<Marks>,
     service: Service,
 }
 
 impl Station<'_> {
-    /// Runs a plan until all its sources end, or an order comes. What is begun of standard input cannot be begun
-    /// again: it is left for the next plan.
+    /// Runs a plan until all its sources end, or an order comes; says when it has `begun`. What is begun of standard
+    /// input cannot be begun again: it is left for the next plan.
     fn turn(
         &self,
         plan: &Plan,
         ledger: &mut Ledger,
         stdin: &mut Option<Box<dyn Source + Send>>,
         is_first: bool,
+        begun: impl FnOnce(),
     ) -> Result<Counts, Ended> {
         let Plan { config, lookout } = plan;
         // Before the outputs, or those of a plan that comes to nothing would be all that the ledger knows of.
@@ -146,6 +151,7 @@ impl Station<'_> {
         let feeds = config.source.iter().map(feed);
         let feeds = feeds.collect::<Result<_, _>>().map_err(Ended::Before)?;
         self.announce(plan, ledger.path());
+        begun();
 
         let stop = self.orders.stop();
         let mut daemon = Daemon {
@@ -205,9 +211,6 @@ impl Station<'_> {
     }
 
     fn in_hand(&self, config: &Config) -> InHand {
-        let Some(runtime) = self.runtime else {
-            return InHand::none();
-        };
         let (config, orders) = (config.clone(), self.orders.clone());
         let trial = move |name: &str, path: &Path| {
             let source = config.source.iter().find(|source| source.name == name);
@@ -215,11 +218,7 @@ impl Station<'_> {
                 trial::run(&config, source, &orders, path)
             })
         };
-        let folder = runtime.folder().join("in-hand");
-        InHand::open(&folder, Box::new(trial)).unwrap_or_else(|error| {
-            warn!("{}: {error}; no file is suspected", folder.display());
-            InHand::none()
-        })
+        InHand::new(Arc::clone(&self.marks), Box::new(trial))
     }
 
     /// Tries again what fails only because a disk is full.
@@ -243,21 +242,41 @@ impl Station<'_> {
     }
 }
 
+/// Files that were in hand at unclean ends are suspected where there is a folder that tells.
+fn marks(runtime: Option<&Runtime>) -> Marks {
+    let Some(runtime) = runtime else {
+        return Marks::default();
+    };
+    let folder = runtime.folder().join("in-hand");
+    Marks::open(&folder).unwrap_or_else(|error| {
+        warn!("{}: {error}; no file is suspected", folder.display());
+        Marks::default()
+    })
+}
+
 /// Has signals heard: those that end the program, and the one that has the config read again. A config that is no
 /// good, or whose models are not, changes nothing.
 fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Failure> {
-    let ledger = Plan::config(args)?.ledger_file();
+    let first = Plan::config(args)?;
     let (args, board) = (args.clone(), Arc::clone(board));
     let reloading = orders.clone();
     let reload = move || {
         info!("reading the config again");
         service::reloading();
-        let plan = Plan::config(&args).and_then(|config| match config.ledger_file() == ledger {
-            true => Plan::of(config),
-            false => Err(Failure::new(
-                Exit::Config,
-                anyhow!("another ledger needs a restart"),
-            )),
+        let plan = Plan::config(&args).and_then(|config| {
+            let needs = |what| {
+                Err(Failure::new(
+                    Exit::Config,
+                    anyhow!("{what} needs a restart"),
+                ))
+            };
+            if config.ledger_file() != first.ledger_file() {
+                return needs("another ledger");
+            }
+            if config.runtime_folder != first.runtime_folder {
+                return needs("another `runtime-folder`");
+            }
+            Plan::of(config)
         });
         let tested = plan.and_then(|plan| plan.test().or_exit(Exit::Config).map(|()| plan));
         match tested {

@@ -24,24 +24,43 @@ const SECONDS: u64 = 3600;
 /// How often it is looked whether a trial or this process is to end.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Looks at a file as a source does, in a process of its own.
+/// Looks at a file as a source does, in a process of its own; once more if that was killed, which a system short of
+/// memory does for the sake of others, too.
 pub(super) fn run(config: &Config, source: &SourceConfig, orders: &Orders, path: &Path) -> Verdict {
-    let command = std::env::current_exe().map(command);
-    let started = command.and_then(|mut command| {
-        command
-            .args(arguments(config, source))
-            .arg("--")
-            .arg(path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+    let once = || {
+        let started = std::env::current_exe().and_then(|program| {
+            command(program)
+                .args(arguments(config, source))
+                .arg("--")
+                .arg(path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+        });
+        started.and_then(|child| wait(child, orders))
+    };
+    let tried = once().and_then(|output| match is_killed(output.status) {
+        true => once(),
+        false => Ok(output),
     });
-    match started.and_then(|child| wait(child, orders)) {
+    match tried {
         // Whoever stops the service stops its trials as well.
         Ok(output) if !orders.is_ending() => verdict(&output),
         Ok(_) | Err(_) => Verdict::Unknown,
     }
+}
+
+#[cfg(unix)]
+fn is_killed(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+
+    status.signal() == Some(signal_hook::consts::SIGKILL)
+}
+
+#[cfg(not(unix))]
+fn is_killed(_: ExitStatus) -> bool {
+    false
 }
 
 /// Waits for a process, and ends it if this one is to end.
@@ -158,7 +177,7 @@ pub(crate) fn try_alone(args: DetectArgs) -> Result<Exit, Failure> {
         use rustix::process::{Signal, set_parent_process_death_signal};
 
         // Without these it may outlive the daemon, or another process may be ended for want of memory.
-        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     }
     #[cfg(unix)]
