@@ -62,7 +62,7 @@ class Trial:
         """Boots, cuts the power at a random moment, and leaves the disk as it then may be."""
         machine = self.boot(f"finished={finished} first={self.next}")
         try:
-            lines = self.moment(machine)
+            lines = self.moment(machine, at_flush=kind != "kept" or self.random.random() < 0.5)
         finally:
             self.off(machine)
         self.take(machine)
@@ -74,9 +74,9 @@ class Trial:
             flush=True,
         )
 
-    def moment(self, machine):
-        """Waits until a random number of lines more were seen, or for a moment of the recovery before there are any.
-        More often than not that is when the most is at stake: as the disk is told to flush."""
+    def moment(self, machine, at_flush):
+        """Waits until a random number of lines more were seen, or for a moment of the recovery before there are any,
+        and on until the disk is told to flush, which is when the most is at stake."""
         if self.random.random() < 0.25:
             machine.wait(lambda: machine.read("events"), "the first event")
         else:
@@ -84,7 +84,7 @@ class Trial:
             more = self.random.randint(1, 25)
             machine.wait(lambda: len(machine.read("data")) >= len(self.seen) + more, f"{more} more lines", 0.005)
         time.sleep(self.random.uniform(0, 0.5))
-        if self.random.random() < 0.7:
+        if at_flush:
             self.disk.stop_at_flush.set()
             machine.wait(self.disk.stopped.is_set, "a flush", 0.005)
         return len(machine.read("data"))
