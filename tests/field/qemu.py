@@ -1,0 +1,92 @@
+"""A virtual machine that boots from memory, and what it says."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+# Far more than anything takes on a slow machine.
+PATIENCE = 600
+
+
+class Failed(Exception):
+    """What was tested does not hold."""
+
+
+class Lost(Failed):
+    """What was on the disk for good is not there, or there twice."""
+
+
+class Machine:
+    """A machine whose serial ports are files in `folder`: `console`, `events` (what its script says), `data`."""
+
+    def __init__(self, folder, initramfs, options="", disk=None):
+        root = os.environ["FIELD_ROOT"]
+        usr = f"{root}/usr"
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True)
+        command = [
+            f"{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+            "--library-path",
+            f"{root}/lib/x86_64-linux-gnu:{usr}/lib/x86_64-linux-gnu",
+            f"{usr}/bin/qemu-system-x86_64",
+            *("-L", f"{usr}/share/qemu", "-L", f"{usr}/share/seabios"),
+            *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "640"),
+            *("-nodefaults", "-no-reboot", "-display", "none"),
+            *("-kernel", os.environ["FIELD_KERNEL"], "-initrd", str(initramfs)),
+            *("-append", f"console=ttyS0 panic=-1 {options}"),
+        ]
+        for name in ["console", "events", "data"]:
+            self.path(name).touch()
+            command += ["-serial", f"file:{self.path(name)}"]
+        if disk:
+            drive = f"driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={disk},if=none,id=disk,cache=writeback"
+            device = "virtio-blk-pci,drive=disk,logical_block_size=4096,physical_block_size=4096"
+            command += ["-drive", drive, "-device", device]
+        environment = os.environ | {"QEMU_MODULE_DIR": f"{usr}/lib/x86_64-linux-gnu/qemu"}
+        self.said = open(self.path("qemu"), "wb")
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def path(self, name):
+        return self.folder / name
+
+    def read(self, name):
+        """The whole lines that came from a port."""
+        text = self.path(name).read_text(errors="replace")
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def kill(self):
+        """SIGKILL: what the machine has in memory is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.said.close()
+
+    def wait(self, condition, what, pause=0.05):
+        """Waits until `condition()` holds; its value."""
+        start = time.monotonic()
+        while True:
+            value = condition()
+            for line in self.read("events"):
+                if line.startswith("FAILED"):
+                    raise Failed(f"{line}; {self.path('console')}")
+            if value:
+                return value
+            if self.process.poll() is not None:
+                # It may have said so and ended in between.
+                if value := condition():
+                    return value
+                raise Failed(f"the machine ended before {what}: {self.path('console')}")
+            if time.monotonic() - start > PATIENCE:
+                raise Failed(f"in vain for {what}: {self.path('console')}")
+            time.sleep(pause)
+
+    def wait_for(self, event):
+        return self.wait(lambda: event in self.read("events"), event)
