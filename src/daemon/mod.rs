@@ -308,8 +308,7 @@ impl Daemon<'_> {
         self.tell_position(round, SETTLED);
         round.fates.decide_again();
         round.forget(self.ledger, &self.outputs);
-        // Of a pipe, perhaps, that has a reader again.
-        match self.outputs.follow(&[]) {
+        match self.outputs.send_waiting() {
             Err(error) if !error.may_pass() => Err(error.into()),
             _ => Ok(()),
         }

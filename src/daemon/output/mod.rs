@@ -156,9 +156,20 @@ impl Outputs {
     /// Writes the lines of committed records through to the disk, those that are not there yet.
     ///
     /// # Errors
-    /// Any [`OutputError`]: the same records may be given again. Without any, what waits for a reader is written.
+    /// Any [`OutputError`]: the same records may be given again.
     pub fn follow(&mut self, records: &[&FrameRecord]) -> Result<(), OutputError> {
         (self.list.iter_mut()).try_for_each(|output| output.follow(records))
+    }
+
+    /// Writes what waits for a reader. Files are not touched.
+    ///
+    /// # Errors
+    /// Any [`OutputError`].
+    pub fn send_waiting(&mut self) -> Result<(), OutputError> {
+        self.list.iter_mut().try_for_each(|output| match output {
+            Output::File(_) => Ok(()),
+            Output::Pipe(pipe) => pipe.follow(&[]),
+        })
     }
 
     /// The last frame whose lines are in all outputs, as far as the ledger knows.
@@ -593,6 +604,18 @@ mod tests {
             .expect("opens");
         field.write("d", &mut outputs);
         assert_eq!(field.frames(), ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_file_while_nothing_comes() {
+        let mut field = Field::new();
+        let mut outputs = field.open().expect("opens");
+        field.write("a", &mut outputs);
+        let before = field.path().metadata().expect("is there").modified();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        outputs.send_waiting().expect("nothing waits");
+        let after = field.path().metadata().expect("is there").modified();
+        assert_eq!(before.expect("is told"), after.expect("is told"));
     }
 
     #[test]
