@@ -113,10 +113,13 @@ impl Forgetting {
         written: i64,
         age: Option<Duration>,
     ) -> Result<bool, LedgerError> {
+        // Folders are looked at only where files may have to be forgotten.
         let mut familiar = Vec::new();
-        for folder in &self.keep.folders {
-            if folder.is_familiar(ledger)? {
-                familiar.push(folder);
+        if ledger.exceeds(&self.keep.ledger)? {
+            for folder in &self.keep.folders {
+                if folder.is_familiar(ledger)? {
+                    familiar.push(folder);
+                }
             }
         }
         let is_gone = |source: &str, name: &Path| {

@@ -74,14 +74,24 @@ impl Ledger {
         step().map_err(context)
     }
 
+    /// Whether it holds more than it may, so that files may have to be forgotten.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub fn exceeds(&self, retention: &Retention) -> Result<bool, LedgerError> {
+        let bytes = self.bytes().map_err(database(&self.path))?;
+        Ok(bytes > retention.bytes)
+    }
+
     /// Files of a source that were done last, the last one first.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
     pub fn last_files(&self, source: &str, most: u32) -> Result<Vec<PathBuf>, LedgerError> {
         let find = || {
+            // From the last frame on: by the index of sources, all of a source's would be read and sorted.
             let mut query = self.db.prepare_cached(
-                "SELECT name FROM frame WHERE source = ?1 AND size IS NOT NULL ORDER BY id DESC LIMIT ?2",
+                "SELECT name FROM frame WHERE +source = ?1 AND size IS NOT NULL ORDER BY id DESC LIMIT ?2",
             )?;
             let name = |row: &rusqlite::Row| row.get(0).map(path_of);
             let names = query.query_map(params![source, most], name)?;

@@ -125,8 +125,7 @@ impl InHand {
     /// What a process of its own says of a file that was in hand at unclean ends; none of a file that is not under
     /// suspicion, or could not be tried.
     pub fn tries(&self, key: &Key, path: &Path) -> Option<Result<FrameRecord, String>> {
-        let ended = self.path(key, ENDED)?;
-        let ends = *self.marks.suspects.get(&ended)?;
+        let (_, ends) = self.suspect(key)?;
         if ends < ENDS {
             return None;
         }
@@ -149,12 +148,20 @@ impl InHand {
 
     /// A file is done: what was held against it is forgotten.
     pub fn acquit(&self, key: &Key) {
-        if let Some(ended) = self.path(key, ENDED)
-            && self.marks.suspects.contains_key(&ended)
-        {
+        if let Some((ended, _)) = self.suspect(key) {
             // If it stays, the worst is that the file is tried once more.
             let _ = fs::remove_file(ended);
         }
+    }
+
+    /// The mark of a file that was in hand at unclean ends, and at how many. Hardly any process has one.
+    fn suspect(&self, key: &Key) -> Option<(PathBuf, u32)> {
+        if self.marks.suspects.is_empty() {
+            return None;
+        }
+        let ended = self.path(key, ENDED)?;
+        let ends = *self.marks.suspects.get(&ended)?;
+        Some((ended, ends))
     }
 
     fn path(&self, key: &Key, end: &str) -> Option<PathBuf> {

@@ -45,7 +45,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
     // Signals count from here on, so that a stop while the models load is not lost.
     let orders = Orders::default();
     let board = Arc::new(Board::default());
-    listen(&args, &orders, &board)?;
+    listen(&args, &config, &orders, &board)?;
 
     let runtime = Runtime::open(config.runtime_folder.as_deref());
     let runtime = runtime.map_err(|error| warn!("there will be no status: {error}"));
@@ -70,8 +70,7 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
         match station.turn(&plan, &mut ledger, &mut stdin, is_first, begun) {
             Ok(counts) => total = [total, counts].into_iter().sum(),
             Err(Ended::Before(failure)) if before.is_some() => {
-                error!("{}; the old config stays", explain(failure.error()));
-                station.refuse(failure.error());
+                refuse(&station.board, &failure);
                 plan = before.take().expect("there is one");
                 continue;
             }
@@ -205,11 +204,6 @@ impl Station<'_> {
         );
     }
 
-    /// A new config or its models are no good.
-    fn refuse(&self, error: &anyhow::Error) {
-        (self.board).update(|status| status.refused = Some(explain(error)));
-    }
-
     fn in_hand(&self, config: &Config) -> InHand {
         let (config, orders) = (config.clone(), self.orders.clone());
         let trial = move |name: &str, path: &Path| {
@@ -256,9 +250,13 @@ fn marks(runtime: Option<&Runtime>) -> Marks {
 
 /// Has signals heard: those that end the program, and the one that has the config read again. A config that is no
 /// good, or whose models are not, changes nothing.
-fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Failure> {
-    let first = Plan::config(args)?;
-    let (args, board) = (args.clone(), Arc::clone(board));
+fn listen(
+    args: &RunArgs,
+    first: &Config,
+    orders: &Orders,
+    board: &Arc<Board>,
+) -> Result<(), Failure> {
+    let (args, first, board) = (args.clone(), first.clone(), Arc::clone(board));
     let reloading = orders.clone();
     let reload = move || {
         info!("reading the config again");
@@ -288,9 +286,7 @@ fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Fai
                 reloading.reload(plan);
             }
             Err(failure) => {
-                let error = explain(failure.error());
-                error!("{error}; the old config stays");
-                board.update(|status| status.refused = Some(error));
+                refuse(&board, &failure);
                 service::reloaded();
             }
         }
@@ -301,6 +297,13 @@ fn listen(args: &RunArgs, orders: &Orders, board: &Arc<Board>) -> Result<(), Fai
         service::stopping();
     };
     orders::listen(reload, end).or_exit(Exit::Software)
+}
+
+/// A new config or its models are no good.
+fn refuse(board: &Board, failure: &Failure) {
+    let error = explain(failure.error());
+    error!("{error}; the old config stays");
+    board.update(|status| status.refused = Some(error));
 }
 
 /// Where results go.
