@@ -20,8 +20,7 @@ demo: setup
 # The Debian package, in target/debian. Without TARGET it is for this machine, and for systems with a glibc no older than
 # its own; PROFILE=release takes less time to build and more room. With TARGET=aarch64-unknown-linux-gnu,
 # armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu it is for systems from glibc 2.31 on, and tests/cross/build
-# builds the program; BUILT=target instead takes what cross has built. Where the host has none of the target's
-# libraries, which is usual, cargo-deb warns of that, and Cargo.toml names the dependencies.
+# builds the program; BUILT=target instead takes what cross has built.
 PROFILE ?= dist
 TARGET ?=
 BUILT ?=
@@ -36,7 +35,7 @@ deb: setup $(CARGO_DEB)
 	cargo run --release --locked --quiet --example notice -- \
 		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
 	$(if $(TARGET),CARGO_TARGET_DIR=$(or $(BUILT),target/arm/product)) $(CARGO_DEB) --locked --profile $(PROFILE) \
-		--output $(OUTPUT) $(if $(TARGET),--no-build --no-strip --target $(TARGET))
+		--output $(OUTPUT) $(if $(TARGET),--variant portable --no-build --no-strip --target $(TARGET))
 
 target/tools/bin/cargo-deb:
 	cargo install --locked --root target/tools cargo-deb@3.8.0
