@@ -39,10 +39,10 @@ target/tools/bin/cargo-deb:
 	cargo install --locked --root target/tools cargo-deb@3.8.0
 
 # All tests, those of the training binary among them. Other runtimes run in the Python of `make peers`
-# where there is one.
+# where there is one. TEST_OPTIONS=--show-output also shows what was SKIPPED for want of something.
 test: export PYTHON ?= $(if $(wildcard target/peers/bin/python),$(CURDIR)/target/peers/bin/python,python3)
 test: setup
-	cargo test --release --locked --features train
+	cargo test --release --locked --features train -- $(TEST_OPTIONS)
 
 # ONNX and ONNX Runtime, without which the tests that compare with them say SKIPPED.
 peers: target/peers/requirements.txt

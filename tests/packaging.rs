@@ -294,6 +294,8 @@ fn the_service_lives_under_systemd() {
     copy(&root().join("tests/systemd/words"), "words");
     let scene = "tests/data/sentinel2-ports/images/algiers-roads.png";
     copy(&root().join(scene), "scene.png");
+    let frame = "tests/data/sentinel2-ports/images/algiers.jpg";
+    copy(&root().join(frame), "frame.jpg");
     for entry in fs::read_dir(root().join("systemd")).expect("lists") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
@@ -304,7 +306,7 @@ fn the_service_lives_under_systemd() {
     }
     let spaces = ["mount", "pid", "uts", "ipc", "net", "cgroup"];
     let outcome = Command::new("timeout")
-        .args(["180", "unshare", "--fork", "--kill-child"])
+        .args(["--signal=KILL", "180", "unshare", "--fork", "--kill-child"])
         .args(spaces.map(|space| format!("--{space}")))
         .arg(root().join("tests/systemd/boot"))
         .arg(folder.path())
