@@ -1,4 +1,4 @@
-"""Cameras of drivers that show known pictures: what `camera.sh` sees while the daemon runs, and the records it leaves."""
+"""Cameras that show known pictures: what `camera.sh` sees while the daemon runs, and the records that it leaves."""
 
 import collections
 import json
@@ -8,6 +8,7 @@ import tempfile
 
 import pictures
 from qemu import Failed, Machine
+from redirection import Port
 from webcam import Format, Webcam
 
 
@@ -55,6 +56,11 @@ def check(lines):
         print(f"{source}: {count} frames of {width}x{height}")
 
 
+def usb(name, folder, *formats):
+    """A port for a USB camera."""
+    return Port(name, folder / name, Webcam(name, formats))
+
+
 def main():
     work = pathlib.Path(sys.argv[1])
     [size], [small] = pictures.shown(), pictures.shown(2)
@@ -65,12 +71,12 @@ def main():
         # Paths of sockets are short.
         with tempfile.TemporaryDirectory() as sockets:
             sockets = pathlib.Path(sockets)
-            webcam = Webcam("webcam", sockets / "webcam", [Format({small: compressed, size: compressed})])
-            wide = Webcam("padded", sockets / "padded", [Format({size: padded}, bits=20)])
-            devices = ["-device", "qemu-xhci", *webcam.device(), *wide.device()]
+            webcam = usb("webcam", sockets, Format({small: compressed, size: compressed}))
+            others = usb("padded", sockets, Format({size: padded}, bits=20))
+            devices = ["-device", "qemu-xhci", *webcam.arguments(), *others.arguments()]
             with Machine(work / "camera-trial", work / "camera.initramfs", devices=devices) as machine:
                 webcam.plug()
-                wide.plug()
+                others.plug()
                 machine.wait_for("PULL OUT")
                 webcam.unplug()
                 machine.wait_for("PLUG IN")

@@ -1,5 +1,5 @@
-# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers; on one
-# of Motion JPEG, whose frames are damaged, change in size and cease; and on USB cameras.
+# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers; on
+# USB cameras; and on one of Motion JPEG, whose frames are damaged, change in size and cease.
 load() { for file in $(grep -v vivid /modules/order); do insmod /modules/$file; done; }
 cameras="yuyv uyvy nv12 rgb24 grey odd"
 
@@ -43,8 +43,8 @@ bars() {
     echo "controls = { test_pattern = 1, osd_text_mode = 2 }"
 }
 
-# feed WIDTH HEIGHT FRAME...: is what gives the driver of Motion JPEG its frames, in turn. The driver forgets the size when
-# no one has the device open.
+# feed WIDTH HEIGHT FRAME...: gives the driver of Motion JPEG its frames, in turn, without end. It forgets the size when no
+# one has the device open.
 feed() {
     local frame
     exec 9>/dev/video40
@@ -91,7 +91,7 @@ step() { alive; say "$(cut -d . -f 1 /proc/uptime) s: $*"; }
 
 shipwatch check >/tmp/check || fail "the self-test fails"
 say "$(grep engine /tmp/check)"
-[ "$(grep -o "int8 engine ($(cat /engine))" /tmp/check | wc -l)" = 2 ] || fail "both networks are to be computed by $(cat /engine)"
+[ "$(grep -o "int8 engine ($(cat /engine))" /tmp/check | wc -l)" = 2 ] || fail "not both networks are for $(cat /engine)"
 
 load
 plug 10

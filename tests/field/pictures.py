@@ -19,8 +19,7 @@ def shown(divisor=1):
 
 
 def jpeg(divisor=1):
-    """In colours, 4:2:2 and without Huffman tables, as webcams send it. Blocks are of one value each, so that nothing is
-    lost."""
+    """In colours, 4:2:2, without Huffman tables, as webcams send it. Blocks are of one value each: nothing is lost."""
     [((width, height), ships)] = shown(divisor).items()
     bits, last = [], 0
     for y in range(0, height, _BLOCK):
