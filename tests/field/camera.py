@@ -1,21 +1,40 @@
-"""Cameras of the kernel's test driver: what `camera.sh` sees while the daemon runs, and the records it leaves."""
+"""Cameras of drivers that show known pictures: what `camera.sh` sees while the daemon runs, and the records it leaves."""
 
 import json
 import pathlib
 import sys
+import tempfile
 
+import pictures
 from qemu import Failed, Machine
+from webcam import Format, Webcam
 
-# Width, height, and which of eight bars are bright: white, yellow, cyan and magenta have a mean above a half in colours,
-# in luma white, yellow, cyan and green do. Those that touch are one ship.
+
+def bars(width, height, bright):
+    """What of eight bars is bright, as boxes. Those that touch are one ship."""
+    return (width, height), [(left * width // 8, 0, (right - left) * width // 8, height) for left, right in bright]
+
+
+# White, yellow, cyan and magenta have a mean above a half in colours; in luma white, yellow, cyan and green do.
+COLOURS, LUMA = [(0, 3), (4, 5)], [(0, 4)]
+# What each source shows: boxes by the size of the frame.
 SOURCES = {
-    "yuyv": (640, 360, [(0, 3), (4, 5)]),
-    "uyvy": (320, 180, [(0, 3), (4, 5)]),
-    "nv12": (320, 180, [(0, 3), (4, 5)]),
-    "rgb24": (320, 180, [(0, 3), (4, 5)]),
-    "grey": (320, 180, [(0, 4)]),
-    "odd": (320, 180, [(0, 3), (4, 5)]),
+    "yuyv": [bars(640, 360, COLOURS)],
+    "uyvy": [bars(320, 180, COLOURS)],
+    "nv12": [bars(320, 180, COLOURS)],
+    "rgb24": [bars(320, 180, COLOURS)],
+    "grey": [bars(320, 180, LUMA)],
+    "odd": [bars(320, 180, COLOURS)],
+    "mjpeg": [pictures.shown(), pictures.shown(2)],
+    "webcam": [pictures.shown()],
+    "padded": [pictures.shown()],
 }
+
+
+def near(box, expected):
+    """Where pixels share a colour, a border may be off by them; but not the edge of the frame."""
+    (x, y, wide, tall), (left, top, width, height) = box, expected
+    return abs(x - left) <= 2 and abs(x + wide - left - width) <= 2 and (y, tall) == (top, height)
 
 
 def check(lines):
@@ -27,31 +46,44 @@ def check(lines):
     by_source = {source: [] for source in SOURCES}
     for record in records:
         by_source[record["frame"].split("-")[0]].append(record)
-    for source, (width, height, bars) in SOURCES.items():
-        expected = [(left * width // 8, right * width // 8) for left, right in bars]
-        for record in by_source[source]:
-            boxes = sorted(ship["bbox"] for ship in record["ships"])
-            # Where pixels share a colour, a border may be off by them.
-            if (record["width"], record["height"]) != (width, height) or not (
-                len(boxes) == len(expected)
-                and all(
-                    (y, tall) == (0, height) and abs(x - left) <= 2 and abs(x + wide - right) <= 2
-                    for (x, y, wide, tall), (left, right) in zip(boxes, expected)
-                )
-            ):
-                raise Failed(f"{source} shows bright bars {expected} on {width}x{height}, and its record is {record}")
-        print(f"{source}: {len(by_source[source])} frames of {width}x{height}")
+    for source, pictures in SOURCES.items():
+        for size, expected in pictures:
+            of_size = [record for record in by_source[source] if size == (record["width"], record["height"])]
+            by_source[source] = [record for record in by_source[source] if record not in of_size]
+            for record in of_size:
+                boxes = sorted(ship["bbox"] for ship in record["ships"])
+                if len(boxes) != len(expected) or not all(map(near, boxes, expected)):
+                    raise Failed(f"{source} shows {expected}, and its record is {record}")
+            print(f"{source}: {len(of_size)} frames of {size[0]}x{size[1]}")
+        if by_source[source]:
+            raise Failed(f"{source} has no frame like that of {by_source[source][0]}")
 
 
 def main():
     work = pathlib.Path(sys.argv[1])
+    (size, _), (small, _) = pictures.shown(), pictures.shown(2)
+    compressed = list(pictures.jpegs().values())
+    # 20 bits per pixel, of which 16 are used.
+    padded = [pictures.yuyv(size[0] * 20 // 8)]
     try:
-        with Machine(work / "camera-trial", work / "camera.initramfs") as machine:
-            machine.wait_for("ENDED")
-            machine.wait(lambda: machine.process.poll() is not None, "the end")
-            for event in machine.read("events"):
-                print(event)
-            check(machine.read("data"))
+        # Paths of sockets are short.
+        with tempfile.TemporaryDirectory() as sockets:
+            sockets = pathlib.Path(sockets)
+            webcam = Webcam("webcam", sockets / "webcam", [Format({small: compressed, size: compressed})])
+            wide = Webcam("padded", sockets / "padded", [Format({size: padded}, bits=20)])
+            devices = ["-device", "qemu-xhci", *webcam.device(), *wide.device()]
+            with Machine(work / "camera-trial", work / "camera.initramfs", devices=devices) as machine:
+                webcam.plug()
+                wide.plug()
+                machine.wait_for("PULL OUT")
+                webcam.unplug()
+                machine.wait_for("PLUG IN")
+                webcam.plug()
+                machine.wait_for("ENDED")
+                machine.wait(lambda: machine.process.poll() is not None, "the end")
+                for event in machine.read("events"):
+                    print(event)
+                check(machine.read("data"))
     except Failed as failure:
         sys.exit(f"FAILED: {failure}")
 

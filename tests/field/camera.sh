@@ -1,4 +1,5 @@
-# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers.
+# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers; on one
+# of Motion JPEG, whose frames are damaged, change in size and cease; and on USB cameras.
 load() { for file in $(grep -v vivid /modules/order); do insmod /modules/$file; done; }
 cameras="yuyv uyvy nv12 rgb24 grey odd"
 
@@ -14,16 +15,48 @@ plug() {
     done
 }
 
-# camera NAME WIDTH HEIGHT FORMAT: a source that sees vertical bars.
+# link NAME: to the device node of the USB camera that calls itself so.
+link() {
+    local node
+    for node in /sys/class/video4linux/*; do
+        if grep -q "^$1" $node/name && grep -qx 0 $node/index; then
+            ln -sfn /dev/${node##*/} /dev/by-name/$1
+            return
+        fi
+    done
+    return 1
+}
+
+# camera NAME [WIDTH HEIGHT FORMAT]: a source.
 camera() {
     echo "[[source]]"
     echo "name = \"$1\""
     echo "camera = \"/dev/by-name/$1\""
-    echo "size = [$2, $3]"
-    echo "format = \"$4\""
+    [ -z "$2" ] || echo "size = [$2, $3]"
+    [ -z "$4" ] || echo "format = \"$4\""
     echo "rate = 1"
-    # Bars of full colours, without text.
+}
+
+# bars NAME WIDTH HEIGHT FORMAT: a source that sees vertical bars of full colours, without text.
+bars() {
+    camera "$@"
     echo "controls = { test_pattern = 1, osd_text_mode = 2 }"
+}
+
+# feed WIDTH HEIGHT FRAME...: is what gives the driver of Motion JPEG its frames, in turn. The driver forgets the size when
+# no one has the device open.
+feed() {
+    local frame
+    exec 9>/dev/video40
+    v4l2-ctl -d /dev/video40 --set-fmt-video-out width=$1,height=$2,pixelformat=MJPG || fail "no MJPEG"
+    shift 2
+    while true; do
+        for frame; do
+            # In one write: that is a frame.
+            dd if=/frames/$frame bs=1M >&9 2>/dev/null || fail "a frame cannot be written"
+            usleep 200000
+        done
+    done
 }
 
 control() { v4l2-ctl -d /dev/by-name/$1 -c $2=1 || fail "$1 has no $2"; }
@@ -39,33 +72,64 @@ opened() { [ "$(openings $1)" -ge $2 ]; }
 logged() { grep -q "$1" /data/log; }
 troubled() { about $1 | grep -q 'since '; }
 untroubled() { ! troubled $1; }
+relinked() { link webcam && [ -e /dev/by-name/webcam ]; }
 alive() { kill -0 $daemon || fail "the daemon ended"; }
 step() { alive; say "$(cut -d . -f 1 /proc/uptime) s: $*"; }
 
+shipwatch check >/tmp/check || fail "the self-test fails"
+say "$(grep engine /tmp/check)"
+[ "$(grep -o "int8 engine ($(cat /engine))" /tmp/check | wc -l)" = 2 ] || fail "both networks are to be computed by $(cat /engine)"
+
 load
-plug 3
+plug 10
+if [ -e /modules/v4l2loopback.ko ]; then
+    mjpeg=mjpeg
+    insmod /modules/v4l2loopback.ko video_nr=40
+    ln -s /dev/video40 /dev/by-name/mjpeg
+    feed 320 176 whole cut small & feeder=$!
+fi
+patiently link webcam
+patiently link padded
 mkdir /data
 {
     cat /config.toml
-    camera yuyv 640 360 yuyv
-    camera uyvy 320 180 uyvy
-    camera nv12 320 180 nv12
-    camera rgb24 320 180 rgb24
-    camera grey 320 180 grey
+    bars yuyv 640 360 yuyv
+    bars uyvy 320 180 uyvy
+    bars nv12 320 180 nv12
+    bars rgb24 320 180 rgb24
+    bars grey 320 180 grey
     # What it is asked for it has not.
-    camera odd 320 180 mjpeg
+    bars odd 320 180 mjpeg
     camera output 320 180 yuyv
+    camera webcam
+    camera padded 320 176 yuyv
+    [ -z "$mjpeg" ] || camera mjpeg 320 176 mjpeg
 } >/tmp/config.toml
 : >/data/log
 shipwatch run --config /tmp/config.toml 2>/data/log & daemon=$!
 tail -f /data/log &
 
-for name in $cameras; do goes_on $name; done
+for name in $cameras webcam padded $mjpeg; do goes_on $name; done
 patiently logged 'odd: .*asked for MJPEG, which it does not give'
 patiently troubled output
-for name in $cameras; do patiently untroubled $name; done
+for name in $cameras webcam padded $mjpeg; do patiently untroubled $name; done
 about output
 step "all cameras give frames"
+
+v4l2-ctl -d /dev/by-name/padded --get-fmt-video
+v4l2-ctl -d /dev/by-name/padded --get-fmt-video | grep -q 'Bytes per Line *: 800$' || fail "the lines are not padded"
+logged 'webcam: .*320x176 MJPEG' || fail "over USB it is not the largest size of JPEGs"
+before=$(openings webcam)
+say "PULL OUT"
+patiently troubled webcam
+goes_on padded
+patiently logged 'webcam: .*no camera answers'
+say "PLUG IN"
+patiently relinked
+patiently opened webcam $((before + 1))
+goes_on webcam
+patiently untroubled webcam
+step "a USB camera is back that was pulled out"
 
 # A machine that is behind drops such a buffer like others.
 damaged() {
@@ -76,6 +140,18 @@ damaged() {
 patiently damaged
 goes_on nv12
 step "a damaged buffer is skipped"
+
+if [ "$mjpeg" ]; then
+    patiently logged 'mjpeg: .*a JPEG that is cut off'
+    patiently logged 'mjpeg: .*a JPEG of 160x88 pixels'
+    skipped() { about mjpeg | grep -q '[1-9][0-9]* skipped'; }
+    patiently skipped
+    goes_on mjpeg
+    about mjpeg
+    step "JPEGs that are cut off or of another size are skipped and counted"
+    # It is found to be silent while the others fail.
+    kill $feeder
+fi
 
 v4l2-ctl -d /dev/by-name/uyvy -c percentage_of_dropped_buffers=60
 dropped() { about uyvy | grep -q '[1-9][0-9]* dropped'; }
@@ -98,8 +174,22 @@ control grey inject_vidioc_qbuf_error
 goes_on grey
 step "what fails is opened anew"
 
+if [ "$mjpeg" ]; then
+    patiently troubled mjpeg
+    logged 'mjpeg: .*no usable frame for' || fail "silence is not told"
+    about mjpeg
+    feed 160 88 small & feeder=$!
+    goes_on mjpeg
+    patiently untroubled mjpeg
+    logged 'mjpeg: .*160x88 MJPEG.*asked for 320x176' || fail "not the new size"
+    step "one that was silent is back with frames of another size"
+fi
+
+# It is back as soon as no one has it open.
+before=$(openings grey)
 control grey disconnect
-patiently troubled grey
+patiently logged 'grey: .*no camera answers there (No such device'
+patiently opened grey $((before + 1))
 goes_on yuyv
 step "one is gone, the others go on"
 

@@ -20,29 +20,32 @@ class Lost(Failed):
 class Machine:
     """A machine whose serial ports are files in `folder`: `console`, `events` (what its script says), `data`."""
 
-    def __init__(self, folder, initramfs, options="", disk=None):
+    def __init__(self, folder, initramfs, options="", disk=None, devices=()):
         root = os.environ["FIELD_ROOT"]
         usr = f"{root}/usr"
+        emulator, *processor = os.environ["FIELD_QEMU"].split()
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True)
         command = [
             f"{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
             "--library-path",
             f"{root}/lib/x86_64-linux-gnu:{usr}/lib/x86_64-linux-gnu",
-            f"{usr}/bin/qemu-system-x86_64",
+            *(f"{usr}/bin/{emulator}", *processor),
             *("-L", f"{usr}/share/qemu", "-L", f"{usr}/share/seabios"),
-            *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "640"),
+            *("-accel", "tcg,thread=multi", "-smp", "2", "-m", "640"),
             *("-nodefaults", "-no-reboot", "-display", "none"),
             *("-kernel", os.environ["FIELD_KERNEL"], "-initrd", str(initramfs)),
             *("-append", f"console=ttyS0 panic=-1 {options}"),
         ]
         for name in ["console", "events", "data"]:
             self.path(name).touch()
-            command += ["-serial", f"file:{self.path(name)}"]
+            command += ["-chardev", f"file,id={name},path={self.path(name)}"]
+            command += ["-device", f"{os.environ['FIELD_SERIAL']},chardev={name}"]
         if disk:
             drive = f"driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={disk},if=none,id=disk,cache=writeback"
             device = "virtio-blk-pci,drive=disk,logical_block_size=4096,physical_block_size=4096"
             command += ["-drive", drive, "-device", device]
+        command += devices
         environment = os.environ | {"QEMU_MODULE_DIR": f"{usr}/lib/x86_64-linux-gnu/qemu"}
         self.said = open(self.path("qemu"), "wb")
         self.process = subprocess.Popen(
