@@ -78,8 +78,9 @@ class Machine:
         while True:
             value = condition()
             for line in self.read("events"):
-                if line.startswith("FAILED"):
-                    raise Failed(f"{line}; {self.path('console')}")
+                if line.startswith(("FAILED", "LOST")):
+                    failure = Lost if line.startswith("LOST") else Failed
+                    raise failure(f"{line}; {self.path('console')}")
             if value:
                 return value
             if self.process.poll() is not None:

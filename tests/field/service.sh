@@ -21,7 +21,7 @@ running() { [ "$(systemctl is-system-running)" = running ]; }
 lines() { grep -c "\"frame\":\"$1" $state/detections.jsonl; }
 more() { [ "$(lines "$1")" -ge $2 ]; }
 goes_on() { patiently more $1 $(($(lines $1) + 3)); }
-troubled() { shipwatch status | grep -A 9 "^source *$1 (" | grep -q 'since '; }
+troubled() { shipwatch status | grep -A 3 "^source *$1 (" | grep -q 'since '; }
 step() { say "$(cut -d . -f 1 /proc/uptime) s: $*"; }
 
 # Each byte of the detections as soon as there is one to read.
