@@ -19,13 +19,16 @@ CUTS = {"kept": Disk.keep_all, "lost": Disk.lose_all, "reordered": Disk.reorder}
 
 
 class Trial:
+    # Where the outputs lie on the disk.
+    out = "/out"
+
     def __init__(self, folder, initramfs, seed, unsynced=False):
         self.folder = folder
         self.folder.mkdir()
         self.initramfs = initramfs
         self.random = random.Random(seed)
         self.options = "unsynced=1" if unsynced else ""
-        self.disk = Disk(formatted(folder / "disk"))
+        self.disk = Disk(self.formatted())
         # Lines in the order in which they were seen, and images that are on the disk for good.
         self.seen = []
         self.dropped = set()
@@ -36,8 +39,18 @@ class Trial:
         """So many cuts, half of them of a disk that loses nothing, the others of one that loses or reorders."""
         kinds = ["reordered", "kept", "lost", "kept"]
         for number in range(count):
-            self.cut(kinds[number % 4], ["move", "delete"][number // 2 % 2])
-        self.finish()
+            self.cut(kinds[number % 4], f"finished={['move', 'delete'][number // 2 % 2]}")
+        self.finish("finished=move")
+
+    def formatted(self):
+        """An empty file system, with the smallest journal, which is soon full."""
+        path = self.folder / "disk"
+        path.write_bytes(b"")
+        os.truncate(path, MEGABYTES << 20)
+        made = tool("sbin/mke2fs", "-q", "-t", "ext4", "-b", 4096, "-J", "size=4", "-E", "lazy_itable_init=0", path)
+        if made.returncode:
+            raise Failed("mke2fs failed")
+        return path.read_bytes()
 
     def boot(self, options):
         self.boots += 1
@@ -58,9 +71,9 @@ class Trial:
         self.socket.unlink()
         self.socket.parent.rmdir()
 
-    def cut(self, kind, finished):
+    def cut(self, kind, options):
         """Boots, cuts the power at a random moment, and leaves the disk as it then may be."""
-        machine = self.boot(f"finished={finished} first={self.next}")
+        machine = self.boot(f"{options} first={self.next}")
         try:
             lines = self.moment(machine, at_flush=kind != "kept" or self.random.random() < 0.5)
         finally:
@@ -69,7 +82,7 @@ class Trial:
         flushes, pending = self.disk.flushes, len(self.disk.unflushed)
         CUTS[kind](self.disk, self.random)
         print(
-            f"cut {self.boots}: {kind}, {finished}; {pending} blocks unflushed after {flushes} flushes,"
+            f"cut {self.boots}: {kind}, {options}; {pending} blocks unflushed after {flushes} flushes,"
             f" {lines} lines seen, {len(self.dropped)} images on the disk for good",
             flush=True,
         )
@@ -101,20 +114,26 @@ class Trial:
         # One more may have been on its way to the disk.
         self.next = max([self.next, *(number + 1 for number in numbers)]) + 1
 
-    def finish(self):
+    def finish(self, options):
         """Boots once more, lets the daemon do what is left, and looks at all that is on the disk."""
-        machine = self.boot("finished=move")
+        self.to_the_end(options)
+        (self.folder / "disk").write_bytes(self.disk.image)
+        check = tool("sbin/e2fsck", "-fn", self.folder / "disk")
+        if check.returncode:
+            raise Lost(f"the file system is damaged:\n{check.stdout}")
+        self.check()
+
+    def to_the_end(self, options):
+        """Boots, and lets the machine shut down by itself."""
+        machine = self.boot(options)
         try:
             machine.wait_for("ENDED")
             machine.wait(lambda: machine.process.poll() is not None, "the end")
         finally:
             self.off(machine)
         self.take(machine)
-        (self.folder / "disk").write_bytes(self.disk.image)
-        check = tool("sbin/e2fsck", "-fn", self.folder / "disk")
-        if check.returncode:
-            raise Lost(f"the file system is damaged:\n{check.stdout}")
-        self.check()
+        # Of a disk that was told to flush before it went off nothing is lost.
+        self.disk.lose_all(self.random)
 
     def check(self):
         lines = self.file("detections.jsonl")
@@ -126,19 +145,31 @@ class Trial:
         once("frame", frames)
         if missing := {f"{number}.png" for number in self.dropped} - set(frames):
             raise Lost(f"no line of {', '.join(sorted(missing))}")
-        rows = dict(line.split(",", 1) for line in self.file("detections.csv")[1:])
-        once("row of the CSV", [line.split(",", 1)[0] for line in self.file("detections.csv")])
         for record in records:
-            name = record["frame"]
-            expected = images.run_lengths(int(name.removesuffix(".png")))
-            if [ship["rle"] for ship in record["ships"]] != [expected]:
-                raise Lost(f"{name} has the ships {record['ships']}, not {expected}")
-            if rows.get(name) != expected:
-                raise Lost(f"{name} has the row {rows.get(name)}")
+            expected = self.run_lengths(record["frame"])
+            if [ship["rle"] for ship in record["ships"]] != expected:
+                raise Lost(f"{record['frame']} has the ships {record['ships']}, not {expected}")
+        self.check_csv(frames)
         print(f"{len(records)} lines of {len(self.dropped)} images that were on the disk for good", flush=True)
 
+    def check_csv(self, frames):
+        rows = collections.defaultdict(list)
+        for line in self.file("detections.csv")[1:]:
+            name, run_lengths = line.split(",", 1)
+            rows[name].append(run_lengths)
+        for frame in frames:
+            expected = self.run_lengths(frame)
+            if (found := rows.pop(frame, None)) != expected:
+                raise Lost(f"{frame} has the rows {found} in the CSV, not {expected}")
+        if rows:
+            raise Lost(f"the CSV alone has {', '.join(rows)}")
+
+    def run_lengths(self, frame):
+        """Those of the ships that it shows."""
+        return [images.run_lengths(int(frame.removesuffix(".png")))]
+
     def file(self, name):
-        found = tool("sbin/debugfs", "-R", f"cat /out/{name}", self.folder / "disk")
+        found = tool("sbin/debugfs", "-R", f"cat {self.out}/{name}", self.folder / "disk")
         return found.stdout.splitlines()
 
 
@@ -157,27 +188,16 @@ def tool(name, *arguments):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def formatted(path):
-    """An empty file system, with the smallest journal, which is soon full."""
-    path.write_bytes(b"")
-    os.truncate(path, MEGABYTES << 20)
-    made = tool("sbin/mke2fs", "-q", "-t", "ext4", "-b", 4096, "-J", "size=4", "-E", "lazy_itable_init=0", path)
-    if made.returncode:
-        raise Failed("mke2fs failed")
-    return path.read_bytes()
-
-
-def main():
+def main(trial, name):
     work = pathlib.Path(sys.argv[1])
     count = int(os.environ.get("FIELD_CUTS", 3))
     seed = int(os.environ.get("FIELD_SEED", time.time_ns() % 10**9))
     print(f"FIELD_SEED={seed}, FIELD_CUTS={count}", flush=True)
-    trial = Trial(work / "cuts-trial", work / "cuts.initramfs", seed)
     try:
-        trial.run(count)
+        trial(work / f"{name}-trial", work / f"{name}.initramfs", seed).run(count)
     except Failed as failure:
         sys.exit(f"FAILED: {failure}")
 
 
 if __name__ == "__main__":
-    main()
+    main(Trial, "cuts")

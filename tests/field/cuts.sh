@@ -35,7 +35,12 @@ if [ "$(option unsynced)" ]; then
 else
     shipwatch run --config /config.toml & daemon=$!
 fi
-patiently shipwatch status --runtime-folder /run/shipwatch
+up() { shipwatch status --runtime-folder /run/shipwatch; }
+ended() { ! kill -0 $daemon; }
+up_or_ended() { up || ended; }
+patiently up_or_ended
+# As it does where its own files are not as it left them.
+ended && say "LOST: the daemon does not start"
 say UP
 reader & reader=$!
 if [ -z "$first" ]; then
