@@ -17,32 +17,34 @@ demo: setup
 	target/release/shipwatch run --folder "$(DEMO)/incoming" --output "$(DEMO)/detections.jsonl" \
 		--overlay "$(DEMO)/overlays" $(if $(ONCE),--once)
 
-# The Debian package, in target/debian. PROFILE=release takes less time to build and more room. TARGET=... packages what
-# is built for that target already: by cross, or with BUILT=target/arm/product by tests/cross/build. Where the host has
-# none of the target's libraries, which is usual, cargo-deb warns of that, and Cargo.toml names the dependencies.
+# The Debian package, in target/debian. Without TARGET it is for this machine, and for systems with a glibc no older than
+# its own; PROFILE=release takes less time to build and more room. With TARGET=aarch64-unknown-linux-gnu,
+# armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu it is for systems from glibc 2.31 on, and tests/cross/build
+# builds the program; BUILT=target instead takes what cross has built.
 PROFILE ?= dist
 TARGET ?=
-BUILT ?= $(or $(CARGO_TARGET_DIR),target)
+BUILT ?=
 # A folder or a file.
 OUTPUT ?= target/debian/
 CARGO_DEB ?= $(or $(shell command -v cargo-deb),target/tools/bin/cargo-deb)
 
 deb: setup $(CARGO_DEB)
+	$(if $(TARGET),$(if $(BUILT),,CI_FIELD=1 tests/cross/build $(TARGET)))
 	@rm -rf target/package
 	cargo run --release --locked --quiet --example manual -- target/package
 	cargo run --release --locked --quiet --example notice -- \
 		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
-	CARGO_TARGET_DIR=$(BUILT) $(CARGO_DEB) --locked --profile $(PROFILE) --output $(OUTPUT) \
-		$(if $(TARGET),--no-build --no-strip --target $(TARGET))
+	$(if $(TARGET),CARGO_TARGET_DIR=$(or $(BUILT),target/arm/product)) $(CARGO_DEB) --locked --profile $(PROFILE) \
+		--output $(OUTPUT) $(if $(TARGET),--variant portable --no-build --no-strip --target $(TARGET))
 
 target/tools/bin/cargo-deb:
 	cargo install --locked --root target/tools cargo-deb@3.8.0
 
 # All tests, those of the training binary among them. Other runtimes run in the Python of `make peers`
-# where there is one.
+# where there is one. TEST_OPTIONS=--show-output also shows what was SKIPPED for want of something.
 test: export PYTHON ?= $(if $(wildcard target/peers/bin/python),$(CURDIR)/target/peers/bin/python,python3)
 test: setup
-	cargo test --release --locked --features train
+	cargo test --release --locked --features train -- $(TEST_OPTIONS)
 
 # ONNX and ONNX Runtime, without which the tests that compare with them say SKIPPED.
 peers: target/peers/requirements.txt

@@ -110,6 +110,23 @@ fn the_package_names_what_the_models_are_made_of() {
     }
 }
 
+/// The top entry of Debian's changelog is the package's version as cargo-deb names it, by who maintains the package.
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("reads");
+    let changelog = read("systemd/debian/changelog");
+    let title = format!("shipwatch ({}-1) ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.starts_with(&title), "{title}");
+
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let maintainer = manifest["package"]["metadata"]["deb"]["maintainer"].as_str();
+    let signed = changelog.lines().find_map(|line| line.strip_prefix(" -- "));
+    let (author, _) = signed
+        .and_then(|line| line.split_once("  "))
+        .expect("a date");
+    assert_eq!(maintainer, Some(author));
+}
+
 /// What `systemd-analyze` says of the service file with some words; none if it is not there.
 fn analyze(words: &[&str]) -> Option<Output> {
     let unit = root().join("systemd/shipwatch.service");
@@ -294,6 +311,8 @@ fn the_service_lives_under_systemd() {
     copy(&root().join("tests/systemd/words"), "words");
     let scene = "tests/data/sentinel2-ports/images/algiers-roads.png";
     copy(&root().join(scene), "scene.png");
+    let frame = "tests/data/sentinel2-ports/images/algiers.jpg";
+    copy(&root().join(frame), "frame.jpg");
     for entry in fs::read_dir(root().join("systemd")).expect("lists") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
@@ -304,7 +323,7 @@ fn the_service_lives_under_systemd() {
     }
     let spaces = ["mount", "pid", "uts", "ipc", "net", "cgroup"];
     let outcome = Command::new("timeout")
-        .args(["180", "unshare", "--fork", "--kill-child"])
+        .args(["--signal=KILL", "180", "unshare", "--fork", "--kill-child"])
         .args(spaces.map(|space| format!("--{space}")))
         .arg(root().join("tests/systemd/boot"))
         .arg(folder.path())

@@ -32,7 +32,9 @@ impl Scheme {
     /// The byte nearest to `value`, ties to even, as ONNX's QuantizeLinear has it; `zero` for what is no
     /// number.
     pub fn quantize(self, value: f32) -> u8 {
-        to_byte(value / self.scale, self.zero, Range::FULL)
+        let scaled = value / self.scale;
+        let scaled = if scaled.is_nan() { 0.0 } else { scaled };
+        (scaled.round_ties_even() + f32::from(self.zero)) as u8
     }
 
     /// What a byte stands for.
@@ -56,13 +58,17 @@ pub fn sigmoid(x: f32) -> f32 {
     (1.0 / (1.0 + (-f64::from(x)).exp())) as f32
 }
 
-/// A scaled sum as a byte.
-pub(super) fn to_byte(scaled: f32, zero: u8, range: Range) -> u8 {
-    let zero = f32::from(zero);
-    let (low, high) = (f32::from(range.low) - zero, f32::from(range.high) - zero);
-    // What is no number counts as 0: `max` and `min` would take the bound instead.
-    let scaled = if scaled.is_nan() { 0.0 } else { scaled };
-    (scaled.max(low).min(high).round_ties_even() + zero) as u8
+/// A scaled sum, which graphs keep within i32, as a byte.
+fn to_byte(scaled: f32, zero: u8, range: Range) -> u8 {
+    let (low, high) = (i32::from(range.low), i32::from(range.high));
+    (nearest(scaled) + i32::from(zero)).max(low).min(high) as u8
+}
+
+/// Rounds half to even, without an instruction for it, which ARMv7 and the first x86-64 lack: beside 1.5 * 2^52 an f64
+/// has no room for a fraction, and its last 32 bits are the integer.
+fn nearest(x: f32) -> i32 {
+    const BESIDE: f64 = 1.5 * (1u64 << 52) as f64;
+    (f64::from(x) + BESIDE).to_bits() as i32
 }
 
 /// A convolution's sum as a byte.
@@ -120,6 +126,18 @@ mod tests {
         assert_eq!(scheme.quantize(f32::NAN), 128);
         assert_eq!(scheme.quantize(f32::INFINITY), 255);
         assert_eq!(scheme.dequantize(1), -254.0);
+    }
+
+    #[test]
+    fn the_nearest_integer_is_that_of_the_standard_library() {
+        let step = if cfg!(miri) { 1_000_003 } else { 4_099 };
+        let beyond = 2f32.powi(31).to_bits();
+        for bits in (0..beyond).step_by(step) {
+            for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
+                assert_eq!(nearest(x), x.round_ties_even() as i32, "{x}");
+            }
+        }
+        assert_eq!([0.5, 1.5, -0.5, -1.5, 2.5].map(nearest), [0, 2, 0, -2, 2]);
     }
 
     #[test]

@@ -403,10 +403,10 @@ fn convolves(filters: &Filters, depth: usize, x: Scheme, y: Scheme) -> Result<us
     Ok(outputs)
 }
 
-/// Whether sums up to `most` times `multiplier` stay within i32; that of a channel without weights may be
-/// too small for a number.
+/// Whether sums up to `most` times `multiplier` stay within i32, two of them and a zero point too; that of a channel
+/// without weights may be too small for a number.
 fn sane(multiplier: f32, most: f32) -> bool {
-    multiplier >= 0.0 && multiplier * most < (1u32 << 30) as f32
+    multiplier >= 0.0 && multiplier * most < (1u32 << 29) as f32
 }
 
 fn check(holds: bool, wanted: &'static str) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
-"""Cameras of drivers that show known pictures: what `camera.sh` sees while the daemon runs, and the records it leaves."""
+"""Cameras that show known pictures: what `camera.sh` sees while the daemon runs, and the records that it leaves."""
 
+import collections
 import json
 import pathlib
 import sys
@@ -7,27 +8,28 @@ import tempfile
 
 import pictures
 from qemu import Failed, Machine
+from redirection import Port
 from webcam import Format, Webcam
 
 
 def bars(width, height, bright):
     """What of eight bars is bright, as boxes. Those that touch are one ship."""
-    return (width, height), [(left * width // 8, 0, (right - left) * width // 8, height) for left, right in bright]
+    return {(width, height): [(left * width // 8, 0, (right - left) * width // 8, height) for left, right in bright]}
 
 
 # White, yellow, cyan and magenta have a mean above a half in colours; in luma white, yellow, cyan and green do.
 COLOURS, LUMA = [(0, 3), (4, 5)], [(0, 4)]
 # What each source shows: boxes by the size of the frame.
 SOURCES = {
-    "yuyv": [bars(640, 360, COLOURS)],
-    "uyvy": [bars(320, 180, COLOURS)],
-    "nv12": [bars(320, 180, COLOURS)],
-    "rgb24": [bars(320, 180, COLOURS)],
-    "grey": [bars(320, 180, LUMA)],
-    "odd": [bars(320, 180, COLOURS)],
-    "mjpeg": [pictures.shown(), pictures.shown(2)],
-    "webcam": [pictures.shown()],
-    "padded": [pictures.shown()],
+    "yuyv": bars(640, 360, COLOURS),
+    "uyvy": bars(320, 180, COLOURS),
+    "nv12": bars(320, 180, COLOURS),
+    "rgb24": bars(320, 180, COLOURS),
+    "grey": bars(320, 180, LUMA),
+    "odd": bars(320, 180, COLOURS),
+    "mjpeg": pictures.shown() | pictures.shown(2),
+    "webcam": pictures.shown(),
+    "padded": pictures.shown(),
 }
 
 
@@ -43,25 +45,25 @@ def check(lines):
     names = [record["frame"] for record in records]
     if len(set(ids)) < len(ids) or len(set(names)) < len(names):
         raise Failed("two records have one number or one name")
-    by_source = {source: [] for source in SOURCES}
+    frames = collections.Counter()
     for record in records:
-        by_source[record["frame"].split("-")[0]].append(record)
-    for source, pictures in SOURCES.items():
-        for size, expected in pictures:
-            of_size = [record for record in by_source[source] if size == (record["width"], record["height"])]
-            by_source[source] = [record for record in by_source[source] if record not in of_size]
-            for record in of_size:
-                boxes = sorted(ship["bbox"] for ship in record["ships"])
-                if len(boxes) != len(expected) or not all(map(near, boxes, expected)):
-                    raise Failed(f"{source} shows {expected}, and its record is {record}")
-            print(f"{source}: {len(of_size)} frames of {size[0]}x{size[1]}")
-        if by_source[source]:
-            raise Failed(f"{source} has no frame like that of {by_source[source][0]}")
+        source, size = record["frame"].split("-")[0], (record["width"], record["height"])
+        boxes, expected = sorted(ship["bbox"] for ship in record["ships"]), SOURCES[source].get(size)
+        if expected is None or len(boxes) != len(expected) or not all(map(near, boxes, expected)):
+            raise Failed(f"{source} shows {SOURCES[source]}, and its record is {record}")
+        frames[source, size] += 1
+    for (source, (width, height)), count in sorted(frames.items()):
+        print(f"{source}: {count} frames of {width}x{height}")
+
+
+def usb(name, folder, *formats):
+    """A port for a USB camera."""
+    return Port(name, folder / name, Webcam(name, formats))
 
 
 def main():
     work = pathlib.Path(sys.argv[1])
-    (size, _), (small, _) = pictures.shown(), pictures.shown(2)
+    [size], [small] = pictures.shown(), pictures.shown(2)
     compressed = list(pictures.jpegs().values())
     # 20 bits per pixel, of which 16 are used.
     padded = [pictures.yuyv(size[0] * 20 // 8)]
@@ -69,12 +71,12 @@ def main():
         # Paths of sockets are short.
         with tempfile.TemporaryDirectory() as sockets:
             sockets = pathlib.Path(sockets)
-            webcam = Webcam("webcam", sockets / "webcam", [Format({small: compressed, size: compressed})])
-            wide = Webcam("padded", sockets / "padded", [Format({size: padded}, bits=20)])
-            devices = ["-device", "qemu-xhci", *webcam.device(), *wide.device()]
+            webcam = usb("webcam", sockets, Format({small: compressed, size: compressed}))
+            others = usb("padded", sockets, Format({size: padded}, bits=20))
+            devices = ["-device", "qemu-xhci", *webcam.arguments(), *others.arguments()]
             with Machine(work / "camera-trial", work / "camera.initramfs", devices=devices) as machine:
                 webcam.plug()
-                wide.plug()
+                others.plug()
                 machine.wait_for("PULL OUT")
                 webcam.unplug()
                 machine.wait_for("PLUG IN")

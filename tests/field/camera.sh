@@ -1,5 +1,5 @@
-# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers; on one
-# of Motion JPEG, whose frames are damaged, change in size and cease; and on USB cameras.
+# The daemon on cameras of the kernel's test driver, which fail, are pulled out and come back under other numbers; on
+# USB cameras; and on one of Motion JPEG, whose frames are damaged, change in size and cease.
 load() { for file in $(grep -v vivid /modules/order); do insmod /modules/$file; done; }
 cameras="yuyv uyvy nv12 rgb24 grey odd"
 
@@ -43,8 +43,8 @@ bars() {
     echo "controls = { test_pattern = 1, osd_text_mode = 2 }"
 }
 
-# feed WIDTH HEIGHT FRAME...: is what gives the driver of Motion JPEG its frames, in turn. The driver forgets the size when
-# no one has the device open.
+# feed WIDTH HEIGHT FRAME...: gives the driver of Motion JPEG its frames, in turn, without end. It forgets the size when no
+# one has the device open.
 feed() {
     local frame
     exec 9>/dev/video40
@@ -65,20 +65,33 @@ status() { shipwatch status --runtime-folder /run/shipwatch; }
 about() { status | sed -n "/^source *$1 (/,/^[a-z]/ { /^source *$1 (/p; /^ /p }"; }
 lines() { cat /data/detections.jsonl 2>/dev/null | grep -c "\"frame\":\"$1-"; }
 more() { [ "$(lines $1)" -ge $2 ]; }
-goes_on() { patiently more $1 $(($(lines $1) + 3)); }
+# goes_on NAME...: each gives some frames more.
+goes_on() {
+    local name goals goal
+    for name; do goals="$goals $name:$(($(lines $name) + 3))"; done
+    for goal in $goals; do patiently more ${goal%:*} ${goal#*:}; done
+}
 # How often a source was opened.
 openings() { grep -c " $1: /dev/video" /data/log; }
 opened() { [ "$(openings $1)" -ge $2 ]; }
 logged() { grep -q "$1" /data/log; }
 troubled() { about $1 | grep -q 'since '; }
 untroubled() { ! troubled $1; }
+skipped() { about $1 | grep -q '[1-9][0-9]* skipped'; }
+# Frames that are cut off or of another size than the camera said are logged and counted, and do no harm to others.
+skips() {
+    patiently logged "$1: a JPEG that is cut off; skipped"
+    patiently logged "$1: a JPEG of 160x88 pixels; skipped"
+    patiently skipped $1
+    goes_on $1
+}
 relinked() { link webcam && [ -e /dev/by-name/webcam ]; }
 alive() { kill -0 $daemon || fail "the daemon ended"; }
 step() { alive; say "$(cut -d . -f 1 /proc/uptime) s: $*"; }
 
 shipwatch check >/tmp/check || fail "the self-test fails"
 say "$(grep engine /tmp/check)"
-[ "$(grep -o "int8 engine ($(cat /engine))" /tmp/check | wc -l)" = 2 ] || fail "both networks are to be computed by $(cat /engine)"
+[ "$(grep -o "int8 engine ($(cat /engine))" /tmp/check | wc -l)" = 2 ] || fail "not both networks are for $(cat /engine)"
 
 load
 plug 10
@@ -109,7 +122,7 @@ mkdir /data
 shipwatch run --config /tmp/config.toml 2>/data/log & daemon=$!
 tail -f /data/log &
 
-for name in $cameras webcam padded $mjpeg; do goes_on $name; done
+goes_on $cameras webcam padded $mjpeg
 patiently logged 'odd: .*asked for MJPEG, which it does not give'
 patiently troubled output
 for name in $cameras webcam padded $mjpeg; do patiently untroubled $name; done
@@ -119,6 +132,9 @@ step "all cameras give frames"
 v4l2-ctl -d /dev/by-name/padded --get-fmt-video
 v4l2-ctl -d /dev/by-name/padded --get-fmt-video | grep -q 'Bytes per Line *: 800$' || fail "the lines are not padded"
 logged 'webcam: .*320x176 MJPEG' || fail "over USB it is not the largest size of JPEGs"
+skips webcam
+step "the largest JPEGs are taken, lines of more bytes than pixels have are read, damaged frames are skipped"
+
 before=$(openings webcam)
 say "PULL OUT"
 patiently troubled webcam
@@ -142,13 +158,9 @@ goes_on nv12
 step "a damaged buffer is skipped"
 
 if [ "$mjpeg" ]; then
-    patiently logged 'mjpeg: .*a JPEG that is cut off'
-    patiently logged 'mjpeg: .*a JPEG of 160x88 pixels'
-    skipped() { about mjpeg | grep -q '[1-9][0-9]* skipped'; }
-    patiently skipped
-    goes_on mjpeg
+    skips mjpeg
     about mjpeg
-    step "JPEGs that are cut off or of another size are skipped and counted"
+    step "damaged frames of another driver are skipped"
     # It is found to be silent while the others fail.
     kill $feeder
 fi
@@ -199,10 +211,8 @@ patiently rmmod vivid
 status
 step "all are gone"
 plug 20
-for name in $cameras; do
-    goes_on $name
-    patiently untroubled $name
-done
+goes_on $cameras
+for name in $cameras; do patiently untroubled $name; done
 logged 'yuyv: /dev/video20 ' || fail "not the new number"
 status
 step "all are back under other numbers"

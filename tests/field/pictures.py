@@ -14,14 +14,13 @@ _CHROMA = ["00", "01", "10", "110", "1110", "11110", "111110", "1111110", "11111
 
 
 def shown(divisor=1):
-    """Size and ships of the picture; of the same in small where `divisor` is not 1."""
-    return (WIDTH // divisor, HEIGHT // divisor), [tuple(side // divisor for side in ship) for ship in SHIPS]
+    """Ships of the picture by its size; of the same in small where `divisor` is not 1."""
+    return {(WIDTH // divisor, HEIGHT // divisor): [tuple(side // divisor for side in ship) for ship in SHIPS]}
 
 
 def jpeg(divisor=1):
-    """In colours, 4:2:2 and without Huffman tables, as webcams send it. Blocks are of one value each, so that nothing is
-    lost."""
-    (width, height), ships = shown(divisor)
+    """In colours, 4:2:2, without Huffman tables, as webcams send it. Blocks are of one value each: nothing is lost."""
+    [((width, height), ships)] = shown(divisor).items()
     bits, last = [], 0
     for y in range(0, height, _BLOCK):
         for x in range(0, width, _BLOCK):
@@ -46,7 +45,7 @@ def jpeg(divisor=1):
 
 def yuyv(stride):
     """Lines of `stride` bytes. Behind the pixels of each all is bright: read as pixels, it would be seen."""
-    (width, height), ships = shown()
+    [((width, height), ships)] = shown().items()
     lines = []
     for y in range(height):
         pixels = b"".join(bytes([235 if _bright(x, y, ships) else 16, 128]) for x in range(width))

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import time
 
-# Far more than anything takes on a slow machine.
+# Seconds without an event: far more than anything takes on a slow machine.
 PATIENCE = 600
 
 
@@ -75,10 +75,13 @@ class Machine:
 
     def wait(self, condition, what, pause=0.05):
         """Waits until `condition()` holds; its value."""
-        start = time.monotonic()
+        start, said = time.monotonic(), 0
         while True:
             value = condition()
-            for line in self.read("events"):
+            events = self.read("events")
+            if len(events) > said:
+                start, said = time.monotonic(), len(events)
+            for line in events:
                 if line.startswith(("FAILED", "LOST")):
                     failure = Lost if line.startswith("LOST") else Failed
                     raise failure(f"{line}; {self.path('console')}")

@@ -86,6 +86,11 @@ fn lies(path: &Path, places: &[&str]) -> bool {
     places.iter().any(|place| path.starts_with(place))
 }
 
+/// Whether the service sees nothing of it by itself.
+fn hidden(path: &Path) -> bool {
+    lies(path, &HOMES) || lies(path, &TEMPORARY)
+}
+
 /// What the daemon asks of the system, by absolute path without links.
 #[derive(Debug, Default, PartialEq)]
 struct Needs {
@@ -162,7 +167,6 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
     let lies_in = |path: &Path, folders: &BTreeSet<PathBuf>| {
         folders.iter().any(|folder| path.starts_with(folder))
     };
-    let hidden = |path: &Path| lies(path, &HOMES) || lies(path, &TEMPORARY);
     // What lies in a folder that is let through comes with it.
     let outermost = |path: &&PathBuf, folders: &BTreeSet<PathBuf>| {
         !path
@@ -170,22 +174,33 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
             .skip(1)
             .any(|above| folders.contains(above))
     };
-    let unwritten: Vec<&PathBuf> = (needs.writes.iter())
+    let unwritten: Vec<&Path> = (needs.writes.iter())
         .filter(|path| !lies(path, &OWN) && !lies_in(path, &given.writes))
         .filter(|path| outermost(path, &needs.writes))
+        .map(PathBuf::as_path)
         .collect();
-    let unread: Vec<&PathBuf> = (needs.reads.iter())
+    let unread: Vec<&Path> = (needs.reads.iter())
         .filter(|path| hidden(path))
         .filter(|path| !lies_in(path, &given.reads) && !lies_in(path, &given.writes))
         .filter(|path| !lies_in(path, &needs.writes) && outermost(path, &needs.reads))
+        .map(PathBuf::as_path)
         .collect();
-    let line = |key: &str, paths: Vec<&PathBuf>| {
+    let line = |key: &str, paths: Vec<&Path>| {
         let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
         (!paths.is_empty()).then(|| format!("{key}={}", paths.join(" ")))
     };
-    let in_home = |path: &&PathBuf| lies(path, &HOMES);
+    let in_home = |path: &&Path| lies(path, &HOMES);
     let home = unwritten.iter().chain(&unread).any(in_home);
-    let (bound, written) = unwritten.into_iter().partition(|path| hidden(path));
+    let (bound, written): (Vec<_>, _) = unwritten.into_iter().partition(|path| hidden(path));
+    // Before version 250 systemd itself makes folders above what it binds, closed to the service by its UMask=.
+    let above: BTreeSet<&Path> = (bound.iter().chain(&unread))
+        .flat_map(|path| path.ancestors().skip(1))
+        .filter(|above| above.parent().is_some_and(hidden))
+        .filter(|above| {
+            let mut sets = [&needs.reads, &needs.writes, &given.reads, &given.writes].into_iter();
+            !sets.any(|set| lies_in(above, set))
+        })
+        .collect();
     let groups: Vec<&str> = (needs.groups.difference(&given.groups))
         .map(String::as_str)
         .filter(|&group| group != CAMERAS)
@@ -193,6 +208,7 @@ fn missing(needs: &Needs, given: &Needs) -> Vec<String> {
     let lines = [
         line("ReadWritePaths", written),
         home.then(|| "ProtectHome=tmpfs".to_owned()),
+        line("TemporaryFileSystem", above.into_iter().collect()),
         line("BindPaths", bound),
         line("BindReadOnlyPaths", unread),
         (!groups.is_empty()).then(|| format!("SupplementaryGroups={}", groups.join(" "))),
@@ -254,6 +270,7 @@ mod tests {
                 "/data/in/failed",
                 "/mnt/card/done",
                 "/home/pi/in",
+                "/home/pi/log/ships",
                 "/tmp/out",
             ]),
             groups: ["video", "plugdev"].map(String::from).into(),
@@ -261,7 +278,8 @@ mod tests {
         let lines = [
             "ReadWritePaths=/data/in /mnt/card/done",
             "ProtectHome=tmpfs",
-            "BindPaths=/home/pi/in /tmp/out",
+            "TemporaryFileSystem=/home/pi /home/pi/log",
+            "BindPaths=/home/pi/in /home/pi/log/ships /tmp/out",
             "BindReadOnlyPaths=/home/pi/models",
             "SupplementaryGroups=plugdev",
         ];
