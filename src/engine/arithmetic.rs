@@ -3,7 +3,8 @@
 //! A convolution adds products of bytes and a bias exactly, in i32. The sum becomes a byte in five
 //! steps: to f32 (rounded to nearest, ties to even), times an f32 multiplier (one rounding), clamped in
 //! f32, rounded to an integer (ties to even), plus the zero point. A sum of two maps adds two such
-//! products, each rounded, in f32 before the clamp. No step is contracted with the next.
+//! products, each rounded, in f32 before the clamp. No step is contracted with the next; the clamp
+//! may come last, for its bounds are integers.
 
 /// What the bytes of a map stand for: `scale * (byte - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -190,7 +190,7 @@ def tool(name, *arguments):
 
 def main(trial, name):
     work = pathlib.Path(sys.argv[1])
-    count = int(os.environ.get("FIELD_CUTS", 3))
+    count = int(os.environ.get("FIELD_CUTS", 20))
     seed = int(os.environ.get("FIELD_SEED", time.time_ns() % 10**9))
     print(f"FIELD_SEED={seed}, FIELD_CUTS={count}", flush=True)
     try:
