@@ -94,7 +94,8 @@ class System(Trial):
                 raise Lost(f"the ledger is damaged: {verdict}")
             kept = {number: json.loads(text) for number, text in ledger.execute("SELECT frame, json FROM record")}
         if kept != records:
-            raise Lost(f"the ledger and the lines differ in {sorted(kept.keys() ^ records.keys())}")
+            differ = [number for number in kept | records if kept.get(number) != records.get(number)]
+            raise Lost(f"the ledger and the lines differ in {differ}")
 
     def run_lengths(self, frame):
         if frame.startswith("deck-"):
