@@ -42,8 +42,8 @@ install() {
     step "installed, and the service is up"
 
     useradd --groups shipwatch pi
-    must runuser --user pi -- cp /opt/field/scene.png $state/incoming/
-    patiently more scene.png 1
+    must runuser --user pi -- cp /opt/field/algiers-roads.png $state/incoming/
+    patiently more algiers-roads.png 1
     step "as it comes it finds what another user drops"
 
     must test -c /dev/v4l/by-path/platform-vivid.0-video-index0
