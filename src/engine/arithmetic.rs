@@ -60,6 +60,7 @@ pub fn sigmoid(x: f32) -> f32 {
 }
 
 /// A scaled sum, which graphs keep within i32, as a byte.
+#[inline]
 fn to_byte(scaled: f32, zero: u8, range: Range) -> u8 {
     let (low, high) = (i32::from(range.low), i32::from(range.high));
     (nearest(scaled) + i32::from(zero)).max(low).min(high) as u8
@@ -67,12 +68,14 @@ fn to_byte(scaled: f32, zero: u8, range: Range) -> u8 {
 
 /// Rounds half to even, without an instruction for it, which ARMv7 and the first x86-64 lack: beside 1.5 * 2^52 an f64
 /// has no room for a fraction, and its last 32 bits are the integer.
+#[inline]
 fn nearest(x: f32) -> i32 {
     const BESIDE: f64 = 1.5 * (1u64 << 52) as f64;
     (f64::from(x) + BESIDE).to_bits() as i32
 }
 
 /// A convolution's sum as a byte.
+#[inline]
 pub(super) fn requantize(sum: i32, multiplier: f32, zero: u8, range: Range) -> u8 {
     to_byte(sum as f32 * multiplier, zero, range)
 }

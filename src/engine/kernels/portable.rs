@@ -127,9 +127,13 @@ fn words<'a>(weight: impl Iterator<Item = &'a i8>) -> Lines {
     lines(&words.collect::<Vec<i8>>())
 }
 
-/// The weight that two packed bytes are.
+/// The weight that two packed bytes are. Written as a loop, for which LLVM loads both at once.
 fn weight(word: [i8; 2]) -> i32 {
-    i16::from_le_bytes(word.map(|byte| byte as u8)).into()
+    let mut bytes = [0; 2];
+    for at in 0..2 {
+        bytes[at] = word[at] as u8;
+    }
+    i16::from_le_bytes(bytes).into()
 }
 
 fn widen(to: &mut [i16], from: &[u8]) {
@@ -143,8 +147,8 @@ fn multiply(weights: &[[i8; 2]], depth: usize, pair: [&[i16]; 2], sums: &mut [[i
     let groups = weights.chunks(FILTERS * depth).take(BLOCK / FILTERS);
     for (group, weights) in groups.enumerate() {
         let filter = |nth: usize| &weights[nth * depth..][..pair[0].len()];
-        let dots = dots([0, 1, 2, 3].map(filter), pair);
-        for (sums, dots) in sums.iter_mut().zip(dots) {
+        let dots = dots([filter(0), filter(1), filter(2), filter(3)], pair);
+        for (sums, dots) in sums.iter_mut().zip(&dots) {
             for (sum, dot) in sums[group * FILTERS..].iter_mut().zip(dots) {
                 *sum += dot;
             }
@@ -157,9 +161,11 @@ fn dots([a, b, c, d]: [&[[i8; 2]]; FILTERS], [x, y]: [&[i16]; 2]) -> [[i32; FILT
     let mut sums = [[0; FILTERS]; 2];
     let filters = a.iter().zip(b).zip(c).zip(d);
     for ((((&a, &b), &c), &d), (&x, &y)) in filters.zip(x.iter().zip(y)) {
-        for (sums, x) in sums.iter_mut().zip([x, y]) {
-            for (sum, w) in sums.iter_mut().zip([a, b, c, d]) {
-                *sum += i32::from(x) * weight(w);
+        let pair = [i32::from(x), i32::from(y)];
+        let filters = [weight(a), weight(b), weight(c), weight(d)];
+        for patch in 0..2 {
+            for filter in 0..FILTERS {
+                sums[patch][filter] += pair[patch] * filters[filter];
             }
         }
     }
@@ -173,11 +179,11 @@ fn convolve(
     weights: &[[[i8; 2]; BLOCK]; 9],
     wide: usize,
 ) {
-    let [left, middle, right] = columns;
     for c in 0..wide.min(BLOCK) {
         for row in 0..3 {
-            for (column, x) in [left, middle, right].into_iter().enumerate() {
-                sums[c] += i32::from(x[row][c]) * weight(weights[3 * row + column][c]);
+            for column in 0..3 {
+                let x = i32::from(columns[column][row][c]);
+                sums[c] += x * weight(weights[3 * row + column][c]);
             }
         }
     }
