@@ -16,6 +16,8 @@ from qemu import Failed, Lost, Machine
 
 MEGABYTES = 96
 CUTS = {"kept": Disk.keep_all, "lost": Disk.lose_all, "reordered": Disk.reorder}
+# In turn.
+KINDS = ["reordered", "kept", "lost", "kept"]
 
 
 class Trial:
@@ -37,9 +39,8 @@ class Trial:
 
     def run(self, count):
         """So many cuts, half of them of a disk that loses nothing, the others of one that loses or reorders."""
-        kinds = ["reordered", "kept", "lost", "kept"]
         for number in range(count):
-            self.cut(kinds[number % 4], f"finished={['move', 'delete'][number // 2 % 2]}")
+            self.cut(KINDS[number % 4], f"finished={['move', 'delete'][number // 2 % 2]}")
         self.finish("finished=move")
 
     def formatted(self):
@@ -75,7 +76,12 @@ class Trial:
         """Boots, cuts the power at a random moment, and leaves the disk as it then may be."""
         machine = self.boot(f"{options} first={self.next}")
         try:
-            lines = self.moment(machine, at_flush=kind != "kept" or self.random.random() < 0.5)
+            self.moment(machine)
+            if kind != "kept" or self.random.random() < 0.5:
+                # It is when the most is at stake.
+                self.disk.stop_at_flush.set()
+                machine.wait(self.disk.stopped.is_set, "a flush", 0.005)
+            lines = len(machine.read("data"))
         finally:
             self.off(machine)
         self.take(machine)
@@ -87,9 +93,8 @@ class Trial:
             flush=True,
         )
 
-    def moment(self, machine, at_flush):
-        """Waits until a random number of lines more were seen, or for a moment of the recovery before there are any,
-        and on until the disk is told to flush, which is when the most is at stake."""
+    def moment(self, machine):
+        """Waits until a random number of lines more were seen, or for a moment of the recovery before there are any."""
         if self.random.random() < 0.25:
             machine.wait(lambda: machine.read("events"), "the first event")
         else:
@@ -97,10 +102,6 @@ class Trial:
             more = self.random.randint(1, 25)
             machine.wait(lambda: len(machine.read("data")) >= len(self.seen) + more, f"{more} more lines", 0.005)
         time.sleep(self.random.uniform(0, 0.5))
-        if at_flush:
-            self.disk.stop_at_flush.set()
-            machine.wait(self.disk.stopped.is_set, "a flush", 0.005)
-        return len(machine.read("data"))
 
     def take(self, machine):
         """What was seen of this boot must go on from what was seen before."""
