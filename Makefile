@@ -34,7 +34,7 @@ deb: setup $(CARGO_DEB)
 	cargo run --release --locked --quiet --example manual -- target/package
 	cargo run --release --locked --quiet --example notice -- \
 		$(or $(TARGET),$$(rustc -vV | sed -n 's/^host: //p')) > target/package/NOTICE
-	$(if $(TARGET),CARGO_TARGET_DIR=$(or $(BUILT),target/arm/product)) $(CARGO_DEB) --locked --profile $(PROFILE) \
+	$(if $(TARGET),CARGO_TARGET_DIR=$(or $(BUILT),target/arm/product/$(TARGET))) $(CARGO_DEB) --locked --profile $(PROFILE) \
 		--output $(OUTPUT) $(if $(TARGET),--variant portable --no-build --no-strip --target $(TARGET))
 
 target/tools/bin/cargo-deb:
