@@ -147,24 +147,27 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--forward", action="store_true", help="evaluation mode instead of training")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--nchw", action="store_true", help="PyTorch's default layout")
     args = parser.parse_args()
 
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(args.device)
     gate = args.net == "gate"
     layout = torch.contiguous_format if args.nchw else torch.channels_last
     model = Gate(args.width) if gate else UNet(args.width, args.decoder)
-    model = model.to(memory_format=layout).train(not args.forward)
+    model = model.to(device, memory_format=layout).train(not args.forward)
     loss = F.binary_cross_entropy_with_logits if gate else unet_loss
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4)
     pixels = torch.randint(0, 256, (args.batch, args.tile, args.tile, 3), dtype=torch.uint8)
     truth = torch.zeros(args.batch, 1, args.tile, args.tile)
     truth[::2, :, : args.tile // 4, : args.tile // 4] = 1
-    truth = truth.amax((1, 2, 3)) if gate else truth
+    truth = (truth.amax((1, 2, 3)) if gate else truth).to(device)
 
     def step():
-        x = (pixels.permute(0, 3, 1, 2).to(torch.float32) - 127.5) / 127.5
+        x = (pixels.to(device).permute(0, 3, 1, 2).to(torch.float32) - 127.5) / 127.5
         x = x.contiguous(memory_format=layout)
         if args.forward:
             with torch.no_grad():

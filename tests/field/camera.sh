@@ -99,7 +99,6 @@ if [ -e /modules/v4l2loopback.ko ]; then
     mjpeg=mjpeg
     insmod /modules/v4l2loopback.ko video_nr=40
     ln -s /dev/video40 /dev/by-name/mjpeg
-    feed 320 176 whole cut small & feeder=$!
 fi
 patiently link webcam
 patiently link padded
@@ -122,6 +121,10 @@ mkdir /data
 shipwatch run --config /tmp/config.toml 2>/data/log & daemon=$!
 tail -f /data/log &
 
+if [ "$mjpeg" ]; then
+    patiently logged 'mjpeg: .*does what feeds it run'
+    feed 320 176 whole cut small & feeder=$!
+fi
 goes_on $cameras webcam padded $mjpeg
 patiently logged 'odd: .*asked for MJPEG, which it does not give'
 patiently troubled output

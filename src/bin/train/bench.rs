@@ -93,6 +93,12 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
     let mut optimiser = AdamW::<B>::new(Optimiser::default());
     let inner = model.valid();
     let mut model = Some(model);
+    // Whatever computes on its own goes on meanwhile, if nobody waits for it.
+    let finish = || {
+        if workload.profile {
+            B::sync(device).expect("the device computes");
+        }
+    };
     let mut step = || {
         if workload.forward {
             let score = M::judge(&inner, &tiles, device, &Stop::new());
@@ -100,10 +106,21 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
             return;
         }
         let trained = model.take().expect("a step leaves a model");
-        let loss = trained.loss(&tiles, 0, &Losses::default(), device);
-        let gradients = loss.backward();
-        let update = || optimiser.step(trained, gradients, 1e-4).0;
-        model = Some(profile::timed("optimiser", update));
+        let loss = profile::timed("forward", || {
+            let loss = trained.loss(&tiles, 0, &Losses::default(), device);
+            finish();
+            loss
+        });
+        let gradients = profile::timed("backward", || {
+            let gradients = loss.backward();
+            finish();
+            gradients
+        });
+        model = Some(profile::timed("optimiser", || {
+            let (model, _) = optimiser.step(trained, gradients, 1e-4);
+            finish();
+            model
+        }));
         loss.into_data();
     };
     step();

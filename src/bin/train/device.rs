@@ -57,14 +57,14 @@ fn use_cuda(choice: DeviceChoice) -> Result<bool> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn probe() -> Result<(), String> {
+pub(crate) fn probe() -> Result<(), String> {
     Err("this binary was built without it (cargo build --release --features cuda)".to_owned())
 }
 
 /// Asks the driver for devices, and looks for the run-time compiler that burn's kernels need.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
-fn probe() -> Result<(), String> {
+pub(crate) fn probe() -> Result<(), String> {
     use libloading::{Library, Symbol};
 
     let open = |names: &[&'static str]| {

@@ -99,3 +99,116 @@ impl<B: Engine, M: Task<B>> Learner<B, M> {
         self.model.as_ref().expect("no step is under way")
     }
 }
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use burn::backend::{Autodiff, Cuda};
+    use burn_flex::{Flex, FlexDevice};
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::device;
+    use crate::nn::{DecoderKind, Encoder, Gate, UNet};
+    use crate::trainer::State;
+
+    const STEPS: usize = 6;
+
+    /// Dark noise, and in every second tile a bright square with its mask.
+    fn tiles() -> Vec<Tile> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let tile = |index: u32| {
+            let ship = |x: u32, y: u32| {
+                index.is_multiple_of(2) && (20..34).contains(&x) && (28..36).contains(&y)
+            };
+            let pixels = RgbImage::from_fn(64, 64, |x, y| {
+                let level = if ship(x, y) { 170 } else { 20 };
+                Rgb([level + rng.random_range(0..50); 3])
+            });
+            let mask = GrayImage::from_fn(64, 64, |x, y| Luma([255 * u8::from(ship(x, y))]));
+            Tile {
+                pixels,
+                mask,
+                doubtful: false,
+            }
+        };
+        (0..8).map(tile).collect()
+    }
+
+    fn config() -> Config {
+        toml::from_str(
+            r#"
+            name = "toy"
+            gsd = [1.0, 2.0]
+            phases.gate-blocks = { steps = 100 }
+            phases.unet = { steps = 100 }
+            data = [{ name = "sea", root = ".", licence = "", attribution = "", scale = [1.0, 1.0] }]
+        "#,
+        )
+        .expect("a config")
+    }
+
+    /// Losses and gradient norms of the first steps, and a checkpoint after them.
+    fn learn<B: Engine, M: Task<B>>(
+        model: M,
+        name: PhaseName,
+        device: &B::Device,
+    ) -> (Vec<f32>, Checkpoint) {
+        let tiles = tiles();
+        let mut learner = Learner::new(model, &config(), name);
+        let figures = (0..STEPS).flat_map(|_| {
+            let figures = learner.step(&tiles, 1e-3, device).into_data();
+            figures.convert::<f32>().to_vec().expect("f32")
+        });
+        let figures = figures.collect();
+        let state = State {
+            step: STEPS,
+            ..State::after(None)
+        };
+        let tensors = learner.save();
+        (figures, Checkpoint { state, tensors })
+    }
+
+    /// The same weights learn the same on both, and a checkpoint of the GPU goes on on the CPU.
+    fn agree<G: Task<Cuda>, C: Task<Flex>>(gpu: G, cpu: C, name: PhaseName) {
+        let cpu_device = &FlexDevice;
+        let gpu = apply(gpu, &collect(&cpu.valid())).expect("the same network");
+        let (gpu_figures, checkpoint) = learn::<Cuda, G>(gpu, name, &Default::default());
+        let (figures, _) = learn::<Flex, C>(cpu.clone(), name, cpu_device);
+        println!("{}: {gpu_figures:?}, on the CPU {figures:?}", name.name());
+        // Products of ten bits behind the point, step after step.
+        assert!((gpu_figures[0] - figures[0]).abs() <= 0.01 * figures[0]);
+        for (gpu, cpu) in gpu_figures.iter().zip(&figures) {
+            assert!((gpu - cpu).abs() <= 0.3 * cpu.abs(), "{gpu}, not {cpu}");
+        }
+        assert!(figures[2 * STEPS - 2] < 0.9 * figures[0], "learns nothing");
+        let restored: Learner<Flex, C> =
+            Learner::restore(cpu, &config(), name, &checkpoint, cpu_device).expect("fits");
+        let saved = restored.save();
+        for (name, data) in &checkpoint.tensors.0 {
+            data.assert_eq(&saved.0[name], true);
+        }
+    }
+
+    #[test]
+    fn networks_learn_on_a_gpu_as_on_the_cpu() {
+        if let Err(why) = device::probe() {
+            println!("SKIPPED: no CUDA: {why}");
+            return;
+        }
+        let (gpu, cpu) = (Default::default(), FlexDevice);
+        agree(
+            Gate::<Autodiff<Cuda>>::new(0.35, &gpu),
+            Gate::<Autodiff<Flex>>::new(0.35, &cpu),
+            PhaseName::GateBlocks,
+        );
+        for decoder in [DecoderKind::Light, DecoderKind::Seed] {
+            agree(
+                UNet::<Autodiff<Cuda>>::on(Encoder::new(0.35, &gpu), decoder, &gpu),
+                UNet::<Autodiff<Flex>>::on(Encoder::new(0.35, &cpu), decoder, &cpu),
+                PhaseName::Unet,
+            );
+        }
+    }
+}

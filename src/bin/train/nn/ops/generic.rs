@@ -2,10 +2,10 @@
 //!
 //! burn's convolutions have the channels second: activations are turned there and back.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::conv_transpose2d;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor};
+use burn::tensor::{Slice, Tensor};
 
 use super::{
     Chain, ChainGrads, Chained, ConvNorm, DoubleGrads, Grid, LayerGrads, Normed, Rounded,
@@ -173,7 +173,7 @@ fn convolve<B: Backend>(x: Tensor<B, 4>, weight: &FloatTensor<B>, stride: usize)
             .reshape([n, height, width, outputs]);
     }
     let options = options(&weight, stride);
-    let x = primitive(pad_same(channels_second(x), stride));
+    let x = primitive(channels_second(pad_same(x, stride)));
     channels_last(tensor(B::conv2d(x, primitive(weight), None, options)))
 }
 
@@ -194,16 +194,20 @@ fn convolve_grad_input<B: Backend>(
     }
     let options = options(&weight, stride);
     let [top, left] = [height, width].map(|length| same_padding(length, stride).0);
-    let padded = primitive(pad_same(channels_second(x), stride));
+    let padded = primitive(channels_second(pad_same(x, stride)));
     let grad: Tensor<B, 4> = tensor(B::conv2d_x_backward(
         padded,
         primitive(weight),
         primitive(channels_second(grad)),
         options,
     ));
-    channels_last(grad.narrow(2, top, height).narrow(3, left, width))
+    channels_last(grad)
+        .narrow(1, top, height)
+        .narrow(2, left, width)
 }
 
+/// Back ends take this gradient for a convolution whose kernel is as large as the image, and have a
+/// thread for each weight at most: here every tap has a sum of its own, over all pixels.
 fn convolve_grad_weight<B: Backend>(
     x: Tensor<B, 4>,
     weight: &FloatTensor<B>,
@@ -213,37 +217,44 @@ fn convolve_grad_weight<B: Backend>(
     let weight: Tensor<B, 4> = tensor(weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
-        let [n, height, width, _] = x.dims();
-        let x = x.reshape([n * height * width, inputs]);
-        let grad = grad.reshape([n * height * width, outputs]);
-        let products = grad.transpose().matmul(x);
-        return primitive(products.reshape([outputs, inputs, 1, 1]));
+        return primitive(outer_products(x, grad).reshape([outputs, inputs, 1, 1]));
     }
-    let x = pad_same(channels_second(x), stride);
-    let grad = channels_second(grad);
-    if is_depthwise(&weight) {
-        return depthwise_grad_weight(x, grad, stride);
-    }
-    let options = options(&weight, stride);
-    B::conv2d_weight_backward(primitive(x), primitive(weight), primitive(grad), options)
+    let depthwise = is_depthwise(&weight);
+    let x = pad_same(x, stride);
+    let [_, height, width, _] = grad.dims();
+    let tap = |index: usize| {
+        let (rows, columns) = (
+            taps(index / 3, height, stride),
+            taps(index % 3, width, stride),
+        );
+        let x = x
+            .clone()
+            .slice([Slice::full(), rows, columns, Slice::full()]);
+        if depthwise {
+            channel_sum(x * grad.clone()).reshape([outputs, 1])
+        } else {
+            outer_products(x, grad.clone())
+        }
+    };
+    let sums = Tensor::stack::<3>((0..9).map(tap).collect(), 2);
+    primitive(sums.reshape([outputs, inputs, 3, 3]))
 }
 
-/// One grouped convolution in which the batch takes the place of the input channels.
-fn depthwise_grad_weight<B: Backend>(
-    x: Tensor<B, 4>,
-    grad: Tensor<B, 4>,
-    stride: usize,
-) -> FloatTensor<B> {
-    let [n, channels, height, width] = x.dims();
-    let [_, _, out_height, out_width] = grad.dims();
-    let x = x.swap_dims(0, 1).reshape([1, channels * n, height, width]);
-    let kernel = grad
-        .swap_dims(0, 1)
-        .reshape([channels, n, out_height, out_width]);
-    let options = ConvOptions::new([1, 1], [0, 0], [stride, stride], channels);
-    let taps: Tensor<B, 4> = tensor(B::conv2d(primitive(x), primitive(kernel), None, options));
-    let taps = taps.narrow(2, 0, 3).narrow(3, 0, 3);
-    primitive(taps.reshape([channels, 1, 3, 3]))
+/// Where a window's tap meets the input as the window goes over `length` places.
+fn taps(tap: usize, length: usize, stride: usize) -> Slice {
+    let end = tap + stride * (length - 1) + 1;
+    Slice::new(tap as isize, Some(end as isize), stride as isize)
+}
+
+/// Products of `[N, H, W, O]` and `[N, H, W, I]`, summed over all pixels, `[O, I]`: for each image first, so that a
+/// GPU has enough to do at once.
+fn outer_products<B: Backend>(x: Tensor<B, 4>, grad: Tensor<B, 4>) -> Tensor<B, 2> {
+    let [n, height, width, inputs] = x.dims();
+    let outputs = grad.dims()[3];
+    let x = x.reshape([n, height * width, inputs]);
+    let grad = grad.reshape([n, height * width, outputs]);
+    let products = grad.swap_dims(1, 2).matmul(x);
+    products.sum_dim(0).reshape([outputs, inputs])
 }
 
 fn options<B: Backend>(weight: &Tensor<B, 4>, stride: usize) -> ConvOptions<2> {
@@ -255,12 +266,11 @@ fn options<B: Backend>(weight: &Tensor<B, 4>, stride: usize) -> ConvOptions<2> {
     ConvOptions::new([stride; 2], [0, 0], [1, 1], groups)
 }
 
-/// Zero-pads height and width of `[N, C, H, W]` as [`same_padding`] says.
+/// Zero-pads height and width of `[N, H, W, C]` as [`same_padding`] says.
 pub(super) fn pad_same<B: Backend>(x: Tensor<B, 4>, stride: usize) -> Tensor<B, 4> {
-    let [_, _, height, width] = x.dims();
-    let (top, bottom) = same_padding(height, stride);
-    let (left, right) = same_padding(width, stride);
-    x.pad((left, right, top, bottom), 0.0)
+    let [_, height, width, _] = x.dims();
+    let [rows, columns] = [height, width].map(|length| same_padding(length, stride));
+    x.pad([rows, columns, (0, 0)], 0.0)
 }
 
 pub(super) fn upsample_add<B: Backend>(x: FloatTensor<B>, skip: FloatTensor<B>) -> FloatTensor<B> {
@@ -323,13 +333,23 @@ pub(super) fn double_grad<B: Backend>(
     weight: FloatTensor<B>,
     grad: FloatTensor<B>,
 ) -> DoubleGrads<B> {
-    let options = || ConvOptions::new([2, 2], [0, 0], [1, 1], 1);
-    let bias = primitive(channel_sum::<B>(tensor(grad.clone())));
-    let [x, grad] = [x, grad].map(|t| primitive(channels_second::<B>(tensor(t))));
-    let input = tensor(B::conv2d(grad.clone(), weight.clone(), None, options()));
+    let (x, grad): (Tensor<B, 4>, Tensor<B, 4>) = (tensor(x), tensor(grad));
+    let [_, height, width, inputs] = x.dims();
+    let outputs = grad.dims()[3];
+    let quarter = |index: usize| {
+        let (rows, columns) = (taps(index / 2, height, 2), taps(index % 2, width, 2));
+        let grad = grad
+            .clone()
+            .slice([Slice::full(), rows, columns, Slice::full()]);
+        outer_products(grad, x.clone())
+    };
+    let quarters = Tensor::stack::<3>((0..4).map(quarter).collect(), 2);
+    let options = ConvOptions::new([2, 2], [0, 0], [1, 1], 1);
+    let bias = primitive(channel_sum(grad.clone()));
+    let input = B::conv2d(primitive(channels_second(grad)), weight, None, options);
     DoubleGrads {
-        input: primitive(channels_last::<B>(input)),
-        weight: B::conv2d_weight_backward(grad, weight, x, options()),
+        input: primitive(channels_last::<B>(tensor(input))),
+        weight: primitive(quarters.reshape([inputs, outputs, 2, 2])),
         bias,
     }
 }
@@ -374,11 +394,10 @@ pub(super) fn round_to_grad<B: Backend>(
     primitive(pass::<B>(tensor(x), grid.low, grid.high, tensor(grad)))
 }
 
+/// One axis after the other, so that a GPU has enough to do at once.
 fn channel_sum<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
-    let [n, height, width, channels] = x.dims();
-    x.reshape([n * height * width, channels])
-        .sum_dim(0)
-        .reshape([channels])
+    let channels = x.dims()[3];
+    x.sum_dim(2).sum_dim(1).sum_dim(0).reshape([channels])
 }
 
 fn channel_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 1> {
