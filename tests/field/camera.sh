@@ -130,6 +130,9 @@ patiently logged 'odd: .*asked for MJPEG, which it does not give'
 patiently troubled output
 for name in $cameras webcam padded $mjpeg; do patiently untroubled $name; done
 about output
+# A check tries no camera that the daemon has.
+shipwatch check --config /tmp/config.toml >/tmp/check 2>&1
+grep 'webcam.*in use, as by the daemon' /tmp/check || fail "cameras in use: $(cat /tmp/check)"
 step "all cameras give frames"
 
 v4l2-ctl -d /dev/by-name/padded --get-fmt-video

@@ -62,14 +62,29 @@ impl Runtime {
     }
 }
 
-/// Whether a daemon runs that has this folder.
-pub(crate) fn is_taken(folder: &Path) -> bool {
-    let lock = File::open(folder.join(LOCK));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+/// Whether a daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    Runs,
+    RunsNot,
+    /// The user may not know.
+    Hidden,
 }
 
-/// Where a daemon's runtime folder may be: systemd's, then that of the user's own.
-pub(crate) fn candidates() -> Vec<PathBuf> {
+/// Whether a daemon runs that has this folder.
+pub(crate) fn daemon(folder: &Path) -> Daemon {
+    match File::open(folder.join(LOCK)).map(|lock| lock.try_lock_shared()) {
+        Ok(Err(TryLockError::WouldBlock)) => Daemon::Runs,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Daemon::Hidden,
+        _ => Daemon::RunsNot,
+    }
+}
+
+/// Where a daemon's runtime folder may be: where it is told, else the user's own or systemd's.
+pub(crate) fn candidates(told: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(folder) = told {
+        return vec![folder.to_owned()];
+    }
     let mut candidates = vec![own()];
     #[cfg(unix)]
     candidates.push(SERVICE.into());

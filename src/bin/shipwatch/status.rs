@@ -10,16 +10,21 @@ use shipwatch::daemon::status::{Counts, FILE, SourceStatus, Status};
 use crate::cli::StatusArgs;
 use crate::exit::{Exit, Failure, OrExit};
 use crate::logging::one_line;
-use crate::runtime;
+use crate::runtime::{self, Daemon, daemon};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
-    let folders = match &args.runtime_folder {
-        Some(folder) => vec![folder.clone()],
-        None => runtime::candidates(),
-    };
-    let folder = folders.iter().find(|folder| runtime::is_taken(folder));
-    let Some(folder) = folder else {
+    let folders = runtime::candidates(args.runtime_folder.as_deref());
+    let find = |state| folders.iter().find(|folder| daemon(folder) == state);
+    let Some(folder) = find(Daemon::Runs) else {
+        if let Some(hidden) = find(Daemon::Hidden) {
+            let error = anyhow!(
+                "{}: only the group of the daemon that has this folder may read its status: ask by sudo, or join the \
+                 group (of the service: sudo usermod --append --groups shipwatch NAME, then log in again)",
+                hidden.display()
+            );
+            return Err(Failure::new(Exit::Unavailable, error));
+        }
         let folders: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
         let error = anyhow!(
             "no daemon runs that keeps its status in {}; another folder is named by --runtime-folder",

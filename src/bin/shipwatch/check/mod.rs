@@ -67,7 +67,7 @@ fn check_config(config: &Config, report: &mut Report) -> Result<(), Failure> {
     for source in &config.source {
         folders::check_source(source, report)?;
         #[cfg(feature = "camera")]
-        cameras::check_camera(source, report)?;
+        cameras::check_camera(source, config.runtime_folder.as_deref(), report)?;
     }
     folders::check_outputs(config, report)?;
     service::check_user(report)?;

@@ -36,7 +36,7 @@ pub(super) fn check_user(report: &Report) -> Result<(), Failure> {
     match known && is_root() {
         true => report.note(
             "user",
-            "root may do what the service may not; `runuser -u shipwatch -- shipwatch check` tells",
+            "root may do what the service may not; `runuser -u shipwatch -- shipwatch check --config FILE` tells",
         ),
         false => Ok(()),
     }
