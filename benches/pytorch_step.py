@@ -1,6 +1,6 @@
 """The training step of `train bench` in plain PyTorch, as a yardstick for its speed and memory.
 
-    pip install torch numpy        # any CPU build
+    pip install torch numpy        # any build
     python benches/pytorch_step.py --net unet --width 0.35 --batch 16
 
 The networks, padding, losses and optimiser are those of src/bin/train; tensors are channels_last.

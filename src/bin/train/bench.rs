@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Measures looking at tiles by running statistics instead of training on them.
     #[arg(long)]
     forward: bool,
-    /// Prints the time of each operator too.
+    /// Prints the time of each part of a step too, and of each operator on the CPU.
     #[arg(long)]
     profile: bool,
     /// Processor to train on.
@@ -93,7 +93,7 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
     let mut optimiser = AdamW::<B>::new(Optimiser::default());
     let inner = model.valid();
     let mut model = Some(model);
-    // Whatever computes on its own goes on meanwhile, if nobody waits for it.
+    // A GPU still computes when a call returns. Waited for, each part's time is its own.
     let finish = || {
         if workload.profile {
             B::sync(device).expect("the device computes");

@@ -57,14 +57,14 @@ fn use_cuda(choice: DeviceChoice) -> Result<bool> {
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn probe() -> Result<(), String> {
+fn probe() -> Result<(), String> {
     Err("this binary was built without it (cargo build --release --features cuda)".to_owned())
 }
 
 /// Asks the driver for devices, and looks for the run-time compiler that burn's kernels need.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
-pub(crate) fn probe() -> Result<(), String> {
+fn probe() -> Result<(), String> {
     use libloading::{Library, Symbol};
 
     let open = |names: &[&'static str]| {
@@ -99,6 +99,16 @@ pub(crate) fn probe() -> Result<(), String> {
     open(&["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"])
         .map(|_| ())
         .ok_or_else(|| "libnvrtc is not there: install the CUDA toolkit".to_owned())
+}
+
+/// Whether tests have a GPU to run on; says so if not.
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) fn is_there() -> bool {
+    let probed = probe();
+    if let Err(why) = &probed {
+        println!("SKIPPED: no CUDA: {why}");
+    }
+    probed.is_ok()
 }
 
 #[cfg(test)]

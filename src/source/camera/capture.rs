@@ -281,10 +281,7 @@ fn negotiate(
     capabilities: &Capabilities,
 ) -> Result<Granted, CameraErrorKind> {
     let current = Capture::format(device).map_err(|error| match Errno::from_io_error(&error) {
-        // v4l2loopback, until a program writes to it.
-        Some(Errno::INVAL) => {
-            CameraErrorKind::NotACamera("it has no format yet; does what feeds it run?")
-        }
+        Some(Errno::INVAL) => CameraErrorKind::Unfed,
         _ => error.into(),
     })?;
     let mut offered: Vec<[u8; 4]> = Capture::enum_formats(device)?

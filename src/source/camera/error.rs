@@ -32,6 +32,9 @@ pub enum CameraErrorKind {
     /// Something that is no V4L2 device, or one that does not capture.
     #[error("is no camera: {0}")]
     NotACamera(&'static str),
+    /// It has no format until a program feeds it, as v4l2loopback.
+    #[error("has no format yet; does what feeds it run?")]
+    Unfed,
     /// No pixel format that is understood here.
     #[error("gives {0}, of which none is understood here")]
     Unsupported(String),

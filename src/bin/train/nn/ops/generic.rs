@@ -217,44 +217,47 @@ fn convolve_grad_weight<B: Backend>(
     let weight: Tensor<B, 4> = tensor(weight.clone());
     let [outputs, inputs, kernel, _] = weight.dims();
     if kernel == 1 {
-        return primitive(outer_products(x, grad).reshape([outputs, inputs, 1, 1]));
+        return primitive(outer_products(grad, x).reshape([outputs, inputs, 1, 1]));
     }
     let depthwise = is_depthwise(&weight);
     let x = pad_same(x, stride);
     let [_, height, width, _] = grad.dims();
     let tap = |index: usize| {
-        let (rows, columns) = (
-            taps(index / 3, height, stride),
-            taps(index % 3, width, stride),
-        );
-        let x = x
-            .clone()
-            .slice([Slice::full(), rows, columns, Slice::full()]);
+        let x = at_tap(x.clone(), [index / 3, index % 3], [height, width], stride);
         if depthwise {
             channel_sum(x * grad.clone()).reshape([outputs, 1])
         } else {
-            outer_products(x, grad.clone())
+            outer_products(grad.clone(), x)
         }
     };
     let sums = Tensor::stack::<3>((0..9).map(tap).collect(), 2);
     primitive(sums.reshape([outputs, inputs, 3, 3]))
 }
 
-/// Where a window's tap meets the input as the window goes over `length` places.
-fn taps(tap: usize, length: usize, stride: usize) -> Slice {
-    let end = tap + stride * (length - 1) + 1;
-    Slice::new(tap as isize, Some(end as isize), stride as isize)
+/// What a window's tap meets of `[N, H, W, C]` as the window goes over `size` places.
+fn at_tap<B: Backend>(
+    x: Tensor<B, 4>,
+    tap: [usize; 2],
+    size: [usize; 2],
+    stride: usize,
+) -> Tensor<B, 4> {
+    let [rows, columns] = [0, 1].map(|axis| {
+        let end = tap[axis] + stride * (size[axis] - 1) + 1;
+        Slice::new(tap[axis] as isize, Some(end as isize), stride as isize)
+    });
+    x.slice([Slice::full(), rows, columns, Slice::full()])
 }
 
-/// Products of `[N, H, W, O]` and `[N, H, W, I]`, summed over all pixels, `[O, I]`: for each image first, so that a
-/// GPU has enough to do at once.
-fn outer_products<B: Backend>(x: Tensor<B, 4>, grad: Tensor<B, 4>) -> Tensor<B, 2> {
-    let [n, height, width, inputs] = x.dims();
-    let outputs = grad.dims()[3];
-    let x = x.reshape([n, height * width, inputs]);
-    let grad = grad.reshape([n, height * width, outputs]);
-    let products = grad.swap_dims(1, 2).matmul(x);
-    products.sum_dim(0).reshape([outputs, inputs])
+/// Products of `[N, H, W, A]` and `[N, H, W, B]`, summed over all pixels, `[A, B]`: for each image first,
+/// so that a GPU has enough to do at once.
+fn outer_products<B: Backend>(left: Tensor<B, 4>, right: Tensor<B, 4>) -> Tensor<B, 2> {
+    let flat = |map: Tensor<B, 4>| {
+        let [n, height, width, channels] = map.dims();
+        map.reshape([n, height * width, channels])
+    };
+    let products = flat(left).swap_dims(1, 2).matmul(flat(right)).sum_dim(0);
+    let [_, rows, columns] = products.dims();
+    products.reshape([rows, columns])
 }
 
 fn options<B: Backend>(weight: &Tensor<B, 4>, stride: usize) -> ConvOptions<2> {
@@ -337,11 +340,8 @@ pub(super) fn double_grad<B: Backend>(
     let [_, height, width, inputs] = x.dims();
     let outputs = grad.dims()[3];
     let quarter = |index: usize| {
-        let (rows, columns) = (taps(index / 2, height, 2), taps(index % 2, width, 2));
-        let grad = grad
-            .clone()
-            .slice([Slice::full(), rows, columns, Slice::full()]);
-        outer_products(grad, x.clone())
+        let grad = at_tap(grad.clone(), [index / 2, index % 2], [height, width], 2);
+        outer_products(x.clone(), grad)
     };
     let quarters = Tensor::stack::<3>((0..4).map(quarter).collect(), 2);
     let options = ConvOptions::new([2, 2], [0, 0], [1, 1], 1);

@@ -1,8 +1,8 @@
 //! The operators on a GPU against those on the CPU, which the other tests hold against burn's own.
 //!
-//! GPUs since Ampere multiply matrices of floats as TF32, with ten bits behind the point: products come out some 4e-4
-//! off, and what lies that near to an end of a ReLU6 passes its gradient or does not. Single layers, for
-//! in chains this adds up.
+//! burn multiplies matrices of floats as TF32, with ten bits behind the point, on GPUs since Ampere: pointwise
+//! convolutions and gradients of weights come out some 4e-4 off, its other convolutions do not. What lies that near
+//! to an end of a ReLU6 passes its gradient or does not: so gradients are compared of single layers alone.
 
 use burn::backend::{Autodiff, Cuda};
 use burn::tensor::TensorData;
@@ -10,19 +10,16 @@ use burn::tensor::TensorData;
 use super::*;
 use crate::device;
 
-/// What a product of matrices may be off, of its own size.
+/// What an output may be off, of its own size.
 const OUTPUT: f64 = 2e-3;
-/// What a gradient may be off behind a ReLU6.
-const GRADIENT: f64 = 0.1;
-
-/// Whether there is a GPU; says so if not.
-fn is_there() -> bool {
-    let probed = device::probe();
-    if let Err(why) = &probed {
-        println!("SKIPPED: no CUDA: {why}");
-    }
-    probed.is_ok()
-}
+/// What a gradient may be off where nothing is clipped.
+const GRADIENT: f64 = 5e-3;
+/// The same of a norm's gradient, from which most cancels out where there are few pixels.
+const NORM_GRADIENT: f64 = 2e-2;
+/// The same behind a ReLU6.
+const CLIPPED_GRADIENT: f64 = 0.2;
+/// Steps from a tie by which TF32 may miss it.
+const NEAR_TF32: f32 = 0.15;
 
 /// A leaf of the graph, on the back end that is tested.
 fn leaf<B: FusedOps, const D: usize>(data: &Tensor<Flex, D>) -> Tensor<Autodiff<B>, D> {
@@ -60,11 +57,11 @@ impl Values {
         }
     }
 
-    fn assert_near(self, cpu: Self, what: &str) {
+    fn assert_near(self, cpu: Self, gradient: f64, what: &str) {
         assert_near(self.output, cpu.output, OUTPUT, what);
         assert_eq!(self.grads.len(), cpu.grads.len());
         for (gpu, cpu) in self.grads.into_iter().zip(cpu.grads) {
-            assert_near(gpu, cpu, GRADIENT, what);
+            assert_near(gpu, cpu, gradient, what);
         }
     }
 }
@@ -111,11 +108,15 @@ fn layers_agree_with_the_cpu() {
         let layer = layer.chain(&[shape], false);
         let (y, statistics) = chain(x.clone(), &layer);
         let values = Values::of::<B>(y, loss, &[x.clone(), weight], &[scale, shift]);
-        let others = statistics.into_iter().flatten().map(Tensor::into_data);
+        // Of a channel that hardly varies the inverse is huge, and as far off.
+        let others = statistics
+            .into_iter()
+            .flat_map(|[mean, inv_std]| [mean, inv_std.recip()]);
+        let others = others.map(Tensor::into_data);
         let others = others.chain([chain_eval(x, &layer).into_data()]);
         (values, others.collect())
     }
-    if !is_there() {
+    if !device::is_there() {
         return;
     }
     for (shape, layer) in layers() {
@@ -124,7 +125,12 @@ fn layers_agree_with_the_cpu() {
         let (gpu, gpu_others) = run::<Cuda>(&x, &params, layer, &loss);
         let (cpu, cpu_others) = run::<Flex>(&x, &params, layer, &loss);
         let what = format!("{shape:?} {layer:?}");
-        gpu.assert_near(cpu, &what);
+        let gradient = if layer.2 {
+            CLIPPED_GRADIENT
+        } else {
+            NORM_GRADIENT
+        };
+        gpu.assert_near(cpu, gradient, &what);
         for (gpu, cpu) in gpu_others.into_iter().zip(cpu_others) {
             assert_near(gpu, cpu, OUTPUT, &what);
         }
@@ -133,7 +139,7 @@ fn layers_agree_with_the_cpu() {
 
 #[test]
 fn outputs_of_chains_agree_with_the_cpu() {
-    if !is_there() {
+    if !device::is_there() {
         return;
     }
     for (shape, shapes, residual) in cases() {
@@ -169,7 +175,7 @@ fn what_stands_between_chains_agrees_with_the_cpu() {
         let doubled = double(sum, weight.clone(), bias.clone());
         Values::of::<B>(doubled, loss, &[x, skip, weight], &[bias])
     }
-    if !is_there() {
+    if !device::is_there() {
         return;
     }
     for (n, side, c, outputs) in [(3, 5, 7, 6), (4, 28, 16, 1)] {
@@ -179,6 +185,7 @@ fn what_stands_between_chains_agrees_with_the_cpu() {
         let maps = [&x, &skip, &weight, &loss];
         run::<Cuda>(maps, &bias).assert_near(
             run::<Flex>(maps, &bias),
+            GRADIENT,
             &format!("{n} {side} {c} {outputs}"),
         );
     }
@@ -196,7 +203,7 @@ fn rounded_convolutions_agree_with_the_cpu() {
         let y = rounded_conv(x.clone(), weight.clone(), bias.clone(), stride, grid);
         Values::of::<B>(y, loss, &[x, weight], &[bias])
     }
-    if !is_there() {
+    if !device::is_there() {
         return;
     }
     for (shape, (weight, stride, relu6)) in single_layers() {
@@ -205,17 +212,17 @@ fn rounded_convolutions_agree_with_the_cpu() {
         let loss = random(value.dims());
         let gpu = run::<Cuda>(&inputs, (stride, grid), &loss);
         let output = Tensor::from_data(gpu.output, &Default::default());
-        assert_rounded(output, value, grid, 0.3);
+        assert_rounded(output, value, grid, NEAR_TF32);
         let cpu = run::<Flex>(&inputs, (stride, grid), &loss);
         for (gpu, cpu) in gpu.grads.into_iter().zip(cpu.grads) {
-            assert_near(gpu, cpu, GRADIENT, &format!("{shape:?} {weight:?}"));
+            assert_near(gpu, cpu, CLIPPED_GRADIENT, &format!("{shape:?} {weight:?}"));
         }
     }
 }
 
 #[test]
 fn ties_go_to_the_even_step_on_the_gpu_too() {
-    if !is_there() {
+    if !device::is_there() {
         return;
     }
     let x = Tensor::<Cuda, 1>::from_floats(ON_HALVES.map(|(x, _, _)| x), &Default::default());
