@@ -93,12 +93,6 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
     let mut optimiser = AdamW::<B>::new(Optimiser::default());
     let inner = model.valid();
     let mut model = Some(model);
-    // A GPU still computes when a call returns. Waited for, each part's time is its own.
-    let finish = || {
-        if workload.profile {
-            B::sync(device).expect("the device computes");
-        }
-    };
     let mut step = || {
         if workload.forward {
             let score = M::judge(&inner, &tiles, device, &Stop::new());
@@ -106,21 +100,12 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
             return;
         }
         let trained = model.take().expect("a step leaves a model");
-        let loss = profile::timed("forward", || {
-            let loss = trained.loss(&tiles, 0, &Losses::default(), device);
-            finish();
-            loss
-        });
-        let gradients = profile::timed("backward", || {
-            let gradients = loss.backward();
-            finish();
-            gradients
-        });
-        model = Some(profile::timed("optimiser", || {
-            let (model, _) = optimiser.step(trained, gradients, 1e-4);
-            finish();
-            model
-        }));
+        let waits = workload.profile.then_some(device);
+        let forward = || trained.loss(&tiles, 0, &Losses::default(), device);
+        let loss = part::<B, _>("forward", waits, forward);
+        let gradients = part::<B, _>("backward", waits, || loss.backward());
+        let update = || optimiser.step(trained, gradients, 1e-4).0;
+        model = Some(part::<B, _>("optimiser", waits, update));
         loss.into_data();
     };
     step();
@@ -137,6 +122,22 @@ fn measure<B: Engine, M: Task<B>>(model: M, workload: &Args, device: &B::Device)
         cpu: cpu_time()? - cpu_before,
         peak_rss_mib: peak_rss_mib()?,
         profile: workload.profile.then(profile::entries),
+    })
+}
+
+/// Times a part of a step. A GPU still computes when a call returns: waited for, each part's time is
+/// its own.
+fn part<B: Engine, T>(
+    name: &'static str,
+    waits: Option<&B::Device>,
+    work: impl FnOnce() -> T,
+) -> T {
+    profile::timed(name, || {
+        let done = work();
+        if let Some(device) = waits {
+            B::sync(device).expect("the device computes");
+        }
+        done
     })
 }
 
